@@ -1,0 +1,1 @@
+"""fnn: functional neural networks on JAX, with every backward pass written by hand."""

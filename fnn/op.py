@@ -1,0 +1,351 @@
+"""An op: a definition, a forward rule and a backward rule side by side.
+
+    @op(reference=jax.nn.relu, examples=(example(x=normal(4, 3)),), source="Nair & Hinton 2010")
+    def relu(x):
+        '''max(x, 0).'''
+        return jnp.where(x > 0, x, 0)
+
+    @relu.fwd
+    def relu_fwd(x):
+        y = jnp.maximum(x, 0)
+        return y, y
+
+    @relu.bwd
+    def relu_bwd(y, dy):
+        return jnp.where(y > 0, dy, 0)
+
+The decorated body is the definition: textbook mathematics, differentiable by JAX; it is the
+oracle and never runs in training. `fwd` is the fast forward pass, and says what is kept for the
+backward pass; `bwd` is the chain rule, the transposed Jacobian times the cotangent. This file is
+the one place that touches `jax.custom_vjp`, and does once what every rule would repeat.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+
+from .errors import did_you_mean
+from .example import Example
+
+OPS: dict[str, "Op"] = {}
+"""Every op by name. The verifier, the command line and the tests read this table."""
+
+Rules = Literal["manual", "autodiff"]
+_RULES = jax.make_user_context("manual")
+
+
+def rules(which: Rules) -> AbstractContextManager[None]:
+    """Choose what differentiates the ops called inside the context.
+
+    `"manual"` (the default everywhere) runs the hand-written rules; `"autodiff"` runs every
+    definition instead, differentiated by JAX. The choice is part of the key of jit's caches, so
+    that a function compiled under one is compiled afresh under the other.
+
+        with fnn.rules("autodiff"):
+            gradient = jax.jit(jax.grad(loss))(params)
+    """
+    if which not in ("manual", "autodiff"):
+        raise ValueError(f"rules: expected 'manual' or 'autodiff', got {which!r}")
+    return _RULES(which)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Static:
+    """A residual known at trace time (a shape, an axis): `Static(x.shape)` costs no memory."""
+
+    value: Any
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["residuals"], meta_fields=["types"]
+)
+@dataclass(frozen=True)
+class Saved:
+    """What a forward pass hands to its backward pass: residuals, and the arguments' types."""
+
+    residuals: Any
+    types: tuple[Any, ...]
+
+
+class Op:
+    """A pure function of arrays with a backward rule of its own; made by the decorator `op`.
+
+    Parameters of the definition that stand before `*` are arrays (default `None`: may be left
+    out); those after it are statics: hashable hyperparameters, part of the compiled program.
+
+    Attributes: `name`, `definition`, `reference` (a second opinion on the values, or None),
+    `examples`, `source`, `arguments` (names of the arrays), `statics` (names and defaults).
+    """
+
+    def __init__(
+        self,
+        definition: Callable[..., Any],
+        *,
+        reference: Callable[..., Any] | None = None,
+        examples: Sequence[Example] = (),
+        source: str = "",
+    ):
+        functools.update_wrapper(self, definition)
+        self.name: str = definition.__name__
+        self.definition = definition
+        self.reference = reference
+        self.examples = tuple(examples)
+        self.source = source
+        self.signature = self.__signature__ = inspect.signature(definition)
+        self.arguments, self.optional, self.statics = _split(self.name, self.signature)
+        self._fwd: Callable[..., Any] | None = None
+        self._bwd: Callable[..., Any] | None = None
+        self._differentiable = functools.cache(self._make_differentiable)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}{self.signature}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the op; differentiating it runs the hand-written rule (see `rules`)."""
+        arrays, statics = self.bind(*args, **kwargs)
+        if _RULES.value == "autodiff":
+            return self.definition(*arrays, **statics)
+        key = tuple((name, type(value), value) for name, value in statics.items())
+        try:
+            function = self._differentiable(key)
+        except TypeError as error:
+            raise TypeError(self._unhashable(statics)) from error
+        return function(*arrays)
+
+    def fwd(self, *args: Any, **kwargs: Any) -> Any:
+        """Register the forward rule, as a decorator; from then on, run it.
+
+        The rule takes the op's arrays and statics and returns `y, residuals`. Run by hand,
+        `y, saved = dense.fwd(x, w, b)` keeps what `dense.bwd(saved, dy)` needs.
+        """
+        if self._fwd is None:
+            (self._fwd,) = args
+            return self._fwd
+        arrays, statics = self.bind(*args, **kwargs)
+        return self._forward(arrays, statics)
+
+    def bwd(self, *args: Any, **kwargs: Any) -> Any:
+        """Register the backward rule, as a decorator; from then on, run it.
+
+        The rule takes `residuals, dy` and the statics and returns one cotangent an array
+        argument, in order (a single array's may come bare; an argument that is None, or holds
+        integers, booleans or PRNG keys, gets None). Run by hand, `dx, dw, db = dense.bwd(saved,
+        dy)` gives one for each argument, None where there is no gradient, checked and shaped.
+
+        Raises TypeError or ValueError, naming op and argument, where a cotangent does not fit.
+        """
+        if self._bwd is None:
+            (self._bwd,) = args
+            return self._bwd
+        saved, dy = args
+        _, statics = self._bind_statics(kwargs)
+        return self._backward(saved, dy, statics)
+
+    def bind(self, *args: Any, **kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Match a call to the signature: the arrays in order, the statics by name."""
+        if len(args) > len(self.arguments):
+            raise TypeError(
+                f"{self.name} takes the arrays ({', '.join(self.arguments)}), got {len(args)} "
+                f"positional arguments; give {', '.join(self.statics) or 'nothing else'} by keyword"
+            )
+        arrays = dict(zip(self.arguments, args, strict=False))
+        named, statics = self._bind_statics(kwargs)
+        for name, value in named.items():
+            if name in arrays:
+                raise TypeError(f"{self.name}: argument {name!r} is given twice")
+            arrays[name] = value
+        return [self._array(name, arrays.get(name)) for name in self.arguments], statics
+
+    def _bind_statics(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Part keywords into arrays and statics, and fill in the statics' defaults."""
+        statics = self.statics | {k: v for k, v in kwargs.items() if k in self.statics}
+        arrays = {k: v for k, v in kwargs.items() if k not in self.statics}
+        for name in arrays:
+            if name not in self.arguments:
+                known = (*self.arguments, *self.statics)
+                raise TypeError(
+                    f"{self.name} has no argument {name!r}{did_you_mean(name, known)}; "
+                    f"its signature is {self.name}{self.signature}"
+                )
+        missing = [name for name, value in statics.items() if value is inspect.Parameter.empty]
+        if missing:
+            raise TypeError(f"{self.name}: missing keyword argument {missing[0]!r}")
+        return arrays, statics
+
+    def _array(self, name: str, value: Any) -> Any:
+        if isinstance(value, jax.Array):
+            return value
+        if value is None and name in self.optional:
+            return None
+        if isinstance(value, np.ndarray | np.generic | bool | int | float | complex):
+            return jnp.asarray(value)
+        raise TypeError(
+            f"{self.name}: argument {name!r} must be an array, got {type(value).__name__}"
+            + (f"; its signature is {self.name}{self.signature}" if value is None else "")
+        )
+
+    def _unhashable(self, statics: dict[str, Any]) -> str:
+        for name, value in statics.items():
+            try:
+                hash(value)
+            except TypeError:
+                return (
+                    f"{self.name}: {name!r} is static and must be a hashable Python value, got "
+                    f"{type(value).__name__}; pass a number, string or tuple, not an array"
+                )
+        return f"{self.name}: could not build the differentiable function"
+
+    def _make_differentiable(self, key: tuple[tuple[str, type, Any], ...]) -> Callable[..., Any]:
+        """Build the `jax.custom_vjp` of one choice of statics; JAX caches it by identity."""
+        statics = {name: value for name, _, value in key}
+        if self._fwd is None or self._bwd is None:
+            which = "fwd" if self._fwd is None else "bwd"
+            raise NotImplementedError(
+                f"{self.name} has no {which} rule; write @{self.name}.{which}"
+            )
+
+        def function(*arrays):
+            return self._forward(arrays, statics)[0]
+
+        function.__name__ = function.__qualname__ = self.name
+        differentiable = jax.custom_vjp(function)
+        differentiable.defvjp(
+            lambda *arrays: self._forward(arrays, statics),
+            lambda saved, dy: self._backward(saved, dy, statics),
+        )
+        return differentiable
+
+    def _forward(self, arrays: Sequence[Any], statics: dict[str, Any]) -> tuple[Any, Saved]:
+        assert self._fwd is not None
+        y, residuals = self._fwd(*arrays, **statics)
+        return y, Saved(residuals, tuple(a if a is None else jax.typeof(a) for a in arrays))
+
+    def _backward(self, saved: Saved, dy: Any, statics: dict[str, Any]) -> tuple[Any, ...]:
+        assert self._bwd is not None
+        cotangents = self._bwd(saved.residuals, dy, **statics)
+        if len(self.arguments) == 1 and not isinstance(cotangents, tuple):
+            cotangents = (cotangents,)
+        if not isinstance(cotangents, tuple) or len(cotangents) != len(self.arguments):
+            got = len(cotangents) if isinstance(cotangents, tuple) else type(cotangents).__name__
+            raise TypeError(
+                f"{self.name}: bwd must return a tuple of {len(self.arguments)} cotangents "
+                f"({', '.join('d' + name for name in self.arguments)}), got {got}"
+            )
+        named = zip(self.arguments, saved.types, cotangents, strict=True)
+        return tuple(_fit(f"{self.name}: cotangent d{name}", t, ct) for name, t, ct in named)
+
+
+def op(
+    definition: Callable[..., Any] | None = None,
+    *,
+    reference: Callable[..., Any] | None = None,
+    examples: Sequence[Example] = (),
+    source: str = "",
+) -> Any:
+    """Make the decorated definition an `Op` and enter it in `OPS`.
+
+    Args:
+        definition: the mathematics in plain jax.numpy; arrays before `*`, statics after it.
+        reference: an independent implementation of the same values, called the same way.
+        examples: what the verifier and the tests try the op on; see `fnn.example`.
+        source: the paper or text that the op comes from.
+
+    Raises ValueError if another module has an op of that name, or the signature is not an op's.
+    """
+    if definition is None:
+        return functools.partial(op, reference=reference, examples=examples, source=source)
+    made = Op(definition, reference=reference, examples=examples, source=source)
+    there = OPS.get(made.name)
+    if there is not None and there.__module__ != made.__module__:
+        raise ValueError(f"there is an op {made.name!r} already, in {there.__module__}")
+    OPS[made.name] = made
+    return made
+
+
+def contract(a: jax.Array, b: jax.Array, axes: Any, *, like: jax.Array) -> jax.Array:
+    """`jnp.tensordot(a, b, axes)`, laid out over the devices as `like` is.
+
+    Backward rules contract over the batch; on an explicit mesh that axis is sharded, and JAX
+    asks where the result shall live. A cotangent lives where its primal does.
+    """
+    sharding = jax.typeof(like).sharding
+    explicit = AxisType.Explicit in sharding.mesh.axis_types
+    return jnp.tensordot(a, b, axes, out_sharding=sharding if explicit else None)
+
+
+def _split(
+    name: str, signature: inspect.Signature
+) -> tuple[tuple[str, ...], frozenset[str], dict[str, Any]]:
+    """Part a definition's parameters into arrays, those that are optional, and statics."""
+    arrays, optional, statics = [], set(), {}
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            statics[parameter.name] = parameter.default
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            arrays.append(parameter.name)
+            if parameter.default is None:
+                optional.add(parameter.name)
+            elif parameter.default is not parameter.empty:
+                raise ValueError(
+                    f"op {name}: {parameter.name!r} stands before `*`, so it is an array and may "
+                    f"only default to None, got {parameter.default!r}; put statics after `*`"
+                )
+        else:
+            raise ValueError(f"op {name}: `{parameter}` is not allowed; name every argument")
+    if not arrays:
+        raise ValueError(f"op {name} has no array argument; arrays stand before `*`")
+    return tuple(arrays), frozenset(optional), statics
+
+
+def _fit(what: str, primal: Any, cotangent: Any) -> Any:
+    """Give a cotangent the shape, dtype and device axes of its primal, or say why it cannot."""
+    if primal is None:
+        return None
+    if not jnp.issubdtype(primal.dtype, jnp.inexact):
+        if cotangent is not None:
+            raise TypeError(f"{what} must be None, since a {primal.dtype} input has no gradient")
+        return None
+    if not isinstance(cotangent, jax.Array | np.ndarray | np.generic):
+        got = type(cotangent).__name__
+        raise TypeError(f"{what} must be an array of shape {primal.shape}, got {got}")
+    cotangent = jnp.asarray(cotangent)
+    if jnp.iscomplexobj(cotangent) and not jnp.issubdtype(primal.dtype, jnp.complexfloating):
+        raise TypeError(f"{what} is {cotangent.dtype}, but its input is real ({primal.dtype})")
+    summed = _sum_to_shape(what, cotangent, primal.shape).astype(primal.dtype)
+    return _match_device_axes(summed, primal)
+
+
+def _sum_to_shape(what: str, cotangent: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Sum over the axes along which an input of `shape` was broadcast.
+
+    Broadcasting copies; the derivative of a copy is the sum of the copies' derivatives.
+    """
+    if cotangent.shape == shape:
+        return cotangent
+    leading = cotangent.ndim - len(shape)
+    aligned = zip(shape, cotangent.shape[max(leading, 0) :], strict=False)
+    if leading < 0 or any(n not in (1, m) for n, m in aligned):
+        raise ValueError(f"{what} has shape {cotangent.shape}, its input has shape {shape}")
+    cotangent = jnp.sum(cotangent, axis=tuple(range(leading)))
+    stretched = tuple(i for i, n in enumerate(shape) if n != cotangent.shape[i])
+    return jnp.sum(cotangent, axis=stretched, keepdims=True) if stretched else cotangent
+
+
+def _match_device_axes(cotangent: jax.Array, primal: Any) -> jax.Array:
+    """Under shard_map, sum over the mesh axes along which the primal was the same everywhere."""
+    have = jax.typeof(cotangent).manual_axis_type.varying
+    want = primal.manual_axis_type.varying
+    if have - want:
+        cotangent = jax.lax.psum(cotangent, tuple(sorted(have - want)))
+    if want - have:
+        cotangent = jax.lax.pcast(cotangent, tuple(sorted(want - have)), to="varying")
+    return cotangent

@@ -1,0 +1,41 @@
+"""Ops that move numbers without changing them; their Jacobians are permutations."""
+
+import jax.numpy as jnp
+
+from ..example import example, normal
+from ..op import Static, op
+
+
+@op(
+    reference=lambda x: jnp.stack([row.ravel() for row in x]) if len(x) else x.reshape(0, 12),
+    examples=(
+        example(x=normal(2, 3, 4)),
+        example(x=normal(3, 2, 2, 1)),
+        example(x=normal(5, 3)),
+        example(x=normal(4)),
+        example(x=normal(1, 1, 1)),
+        example(x=normal(0, 3, 4)),
+    ),
+    source="row-major order",
+)
+def flatten(x):
+    """Make one row of each example.
+
+        y[n, (i, j, ...)] = x[n, i, j, ...],   x̄[n, i, j, ...] = ȳ[n, (i, j, ...)]
+
+    Shapes: x (batch, ...) -> y (batch, size of the rest). Saves the shape alone.
+    """
+    size = 1
+    for n in x.shape[1:]:
+        size *= n
+    return x.reshape(x.shape[0], size)
+
+
+@flatten.fwd
+def flatten_fwd(x):
+    return flatten.definition(x), Static(x.shape)
+
+
+@flatten.bwd
+def flatten_bwd(shape, dy):
+    return dy.reshape(shape.value)
