@@ -21,7 +21,19 @@ class DataError(FnnError):
 
 
 class ShapeError(FnnError, ValueError):
-    """Arrays or layers whose shapes do not fit together."""
+    """Layers whose shapes do not fit together; `path` is where: `(3,)` is the model's layer 3."""
+
+    def __init__(self, message: str, path: tuple[int, ...] = ()):
+        super().__init__(message)
+        self.path = path
+
+    def inside(self, index: int) -> "ShapeError":
+        """Return the error as the container sees it, whose layer `index` raised it."""
+        return ShapeError(self.args[0], (index, *self.path))
+
+    def __str__(self) -> str:
+        where = ".".join(("model", *map(str, self.path)))
+        return f"{where} {self.args[0]}" if self.path else self.args[0]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

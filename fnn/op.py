@@ -278,8 +278,11 @@ def contract(a: jax.Array, b: jax.Array, axes: Any, *, like: jax.Array) -> jax.A
     asks where the result shall live. A cotangent lives where its primal does.
     """
     sharding = jax.typeof(like).sharding
-    explicit = AxisType.Explicit in sharding.mesh.axis_types
-    return jnp.tensordot(a, b, axes, out_sharding=sharding if explicit else None)
+    return jnp.tensordot(a, b, axes, out_sharding=sharding if _is_explicit(sharding) else None)
+
+
+def _is_explicit(sharding: Any) -> bool:
+    return AxisType.Explicit in sharding.mesh.axis_types
 
 
 def _split(
@@ -341,7 +344,13 @@ def _sum_to_shape(what: str, cotangent: jax.Array, shape: tuple[int, ...]) -> ja
 
 
 def _match_device_axes(cotangent: jax.Array, primal: Any) -> jax.Array:
-    """Under shard_map, sum over the mesh axes along which the primal was the same everywhere."""
+    """Put a cotangent on the devices where its primal is.
+
+    On an explicit mesh that is a layout. Under shard_map it is the sum over those mesh axes
+    along which the primal was the same everywhere: it was broadcast to the devices.
+    """
+    if _is_explicit(primal.sharding) and jax.typeof(cotangent).sharding != primal.sharding:
+        cotangent = jax.sharding.reshard(cotangent, primal.sharding)
     have = jax.typeof(cotangent).manual_axis_type.varying
     want = primal.manual_axis_type.varying
     if have - want:

@@ -1,0 +1,71 @@
+"""Activations and Flatten: layers without parameters."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import ops
+from ..errors import ShapeError
+from ..op import Op
+from .layer import OpLayer
+
+ACTIVATIONS = {
+    function.name: function
+    for function in (
+        ops.identity,
+        ops.sigmoid,
+        ops.tanh,
+        ops.relu,
+        ops.leaky_relu,
+        ops.softplus,
+        ops.step,
+        ops.softmax,
+        ops.log_softmax,
+    )
+}
+"""The ops that keep the shape: each is a layer of its own name."""
+
+
+@dataclass(frozen=True)
+class Activation(OpLayer):
+    """One op of `ACTIVATIONS`, applied to what comes: `Activation(fnn.ops.relu)`."""
+
+    op: Op
+    statics: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self):
+        self.op._bind_statics(dict(self.statics))
+
+    def init(self, key, x_shape):
+        """No parameters, and the same shape."""
+        del key
+        return {}, {}, x_shape
+
+
+@dataclass(frozen=True)
+class Flatten(OpLayer):
+    """Make one row of each example: (batch, ...) to (batch, numbers of an example)."""
+
+    op = ops.flatten
+
+    def init(self, key, x_shape):
+        """No parameters."""
+        del key
+        if len(x_shape) < 1:
+            raise ShapeError(f"flatten: expects (batch, ...), got {x_shape}")
+        return {}, {}, (x_shape[0], math.prod(x_shape[1:]))
+
+
+def activation(op: Op) -> Callable[..., Activation]:
+    """Make the maker of `op`'s layers, whose signature is the op's statics."""
+
+    def make(**statics: Any) -> Activation:
+        return Activation(op, statics)
+
+    make.__name__ = op.name
+    make.__doc__ = op.__doc__
+    kept = [op.signature.parameters[name] for name in op.statics]
+    make.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    return make

@@ -1,0 +1,104 @@
+"""Dense and MaskedDense: z = x W + b."""
+
+import math
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from .. import ops
+from ..errors import ShapeError
+from ..init import Fans, Initializer, glorot_uniform, zeros
+from .layer import OpLayer
+
+
+class _Affine(OpLayer):
+    """What the two share: the checks of shapes, and the bias."""
+
+    features: int
+    use_bias: bool
+    b_init: Initializer
+
+    def _check(self):
+        if self.features < 1:
+            raise ValueError(f"{self.name}: features must be at least 1, got {self.features}")
+
+    def _inputs(self, x_shape):
+        if len(x_shape) < 2 or x_shape[-1] < 1:
+            raise ShapeError(f"{self.name}: expects (batch, ..., inputs), got {x_shape}")
+        return x_shape[-1]
+
+    def _bias(self, key):
+        return {"b": self.b_init(key, (self.features,))} if self.use_bias else {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        """Call the op, once the shapes are known to fit."""
+        inputs = params["w"].shape[0]
+        if x.shape[-1] != inputs:
+            fix = "; add flatten before it" if math.prod(x.shape[1:]) == inputs else ""
+            raise ShapeError(f"{self.name}: expects (..., {inputs}), got {x.shape}{fix}")
+        return super().apply(params, state, x, key=key, train=train)
+
+    def multiply_adds(self, x_shape, y_shape):
+        """One for every weight, at every place where the weights are used."""
+        return x_shape[-1] * math.prod(y_shape[1:])
+
+
+@dataclass(frozen=True)
+class Dense(_Affine):
+    """Map the last axis to `features` numbers: y = x W + b.
+
+    Parameters: w (inputs, features), b (features,) unless `use_bias` is false.
+    """
+
+    op = ops.dense
+    features: int
+    use_bias: bool = True
+    w_init: Initializer = field(default_factory=glorot_uniform)
+    b_init: Initializer = field(default_factory=zeros)
+
+    def __post_init__(self):
+        self._check()
+
+    def init(self, key, x_shape):
+        """Draw w and b."""
+        w_key, b_key = jax.random.split(key)
+        w = self.w_init(w_key, (self._inputs(x_shape), self.features))
+        return {"w": w, **self._bias(b_key)}, {}, (*x_shape[:-1], self.features)
+
+
+@dataclass(frozen=True)
+class MaskedDense(_Affine):
+    """A dense layer each unit of which sees only `fan_in` inputs, drawn at random once.
+
+    Parameters as those of Dense; state: mask (inputs, features), fixed by `seed` and the shape.
+    Weights start with the fans they have, not with those of a full matrix; masked ones are 0.
+    """
+
+    op = ops.masked_dense
+    features: int
+    fan_in: int
+    use_bias: bool = True
+    w_init: Initializer = field(default_factory=glorot_uniform)
+    b_init: Initializer = field(default_factory=zeros)
+    seed: int = 0
+
+    def __post_init__(self):
+        self._check()
+        if self.fan_in < 1:
+            raise ValueError(f"{self.name}: fan_in must be at least 1, got {self.fan_in}")
+
+    def init(self, key, x_shape):
+        """Draw w and b; draw the mask from `seed`."""
+        inputs = self._inputs(x_shape)
+        if self.fan_in > inputs:
+            raise ShapeError(
+                f"{self.name}: fan_in {self.fan_in} is more than the {inputs} inputs there are"
+            )
+        ranks = jnp.tile(jnp.arange(inputs)[:, None], self.features)
+        shuffle = jax.random.key(self.seed)
+        mask = jax.random.permutation(shuffle, ranks, independent=True) < self.fan_in
+        w_key, b_key = jax.random.split(key)
+        fans = Fans(self.fan_in, self.fan_in * self.features / inputs)
+        w = jnp.where(mask, self.w_init(w_key, mask.shape, fans), 0)
+        return {"w": w, **self._bias(b_key)}, {"mask": mask}, (*x_shape[:-1], self.features)

@@ -1,0 +1,56 @@
+"""Serial: one layer after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+
+from ..errors import ShapeError
+from .layer import Layer, Params, State
+
+
+@dataclass(frozen=True)
+class Serial(Layer):
+    """Layers applied in order; the parameters of layer i are under the key `i_name`."""
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, layers: Sequence[Layer]):
+        object.__setattr__(self, "layers", tuple(layers))
+
+    @property
+    def name(self):
+        """`serial`."""
+        return "serial"
+
+    def keyed(self) -> list[tuple[str, Layer]]:
+        """The layers with their keys: `[("0_flatten", Flatten()), ("1_dense", Dense(15))]`."""
+        return [(f"{i}_{layer.name}", layer) for i, layer in enumerate(self.layers)]
+
+    def init(self, key, x_shape):
+        """Draw every layer's parameters, each from a key of its own."""
+        params: Params = {}
+        state: State = {}
+        shape = x_shape
+        for i, (name, layer) in enumerate(self.keyed()):
+            try:
+                p, s, shape = layer.init(jax.random.fold_in(key, i), shape)
+            except ShapeError as error:
+                raise error.inside(i) from None
+            params |= {name: p} if p else {}
+            state |= {name: s} if s else {}
+        return params, state, shape
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        """Apply the layers in order."""
+        after: State = {}
+        for i, (name, layer) in enumerate(self.keyed()):
+            own = None if key is None else jax.random.fold_in(key, i)
+            try:
+                x, s = layer.apply(
+                    params.get(name, {}), state.get(name, {}), x, key=own, train=train
+                )
+            except ShapeError as error:
+                raise error.inside(i) from None
+            after |= {name: s} if s else {}
+        return x, after

@@ -1,0 +1,381 @@
+"""What `fnn.op` promises: a test for each sentence of its contract."""
+
+import functools
+import inspect
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import fnn
+from fnn.op import OPS, Op, Static, op, rules
+from fnn.ops import binary_cross_entropy, dense, masked_dense, relu, sigmoid, softmax_cross_entropy
+
+pytestmark = pytest.mark.core
+
+
+def op_with(bwd, definition=lambda x, w: x * w):
+    """An op outside the table, with a backward rule of the test's."""
+    definition.__name__ = "product"
+    made = Op(definition)
+    made.fwd(lambda *arrays, **statics: (definition(*arrays, **statics), arrays))
+    made.bwd(bwd)
+    return made
+
+
+X = jnp.arange(6.0).reshape(2, 3) + 1
+W = jnp.arange(12.0).reshape(3, 4) / 12
+B = jnp.arange(4.0)
+
+
+def loss(x, w, b):
+    return jnp.sum(jnp.sin(sigmoid(dense(x, w, b))))
+
+
+def natural_loss(x, w, b):
+    with rules("autodiff"):
+        return loss(x, w, b)
+
+
+GRADS = jax.grad(natural_loss, (0, 1, 2))(X, W, B)
+
+
+# Binding
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: dense(X), "'w' must be an array, got NoneType; its signature is dense(x, w, b=No"),
+        (lambda: dense(X, W, B, B), "takes the arrays (x, w, b), got 4 positional"),
+        (lambda: dense(X, W, x=X), "'x' is given twice"),
+        (lambda: dense(X, W, bias=B), "no argument 'bias'"),
+        (lambda: relu(X, subgradient_at_zer=1.0), "did you mean 'subgradient_at_zero'?"),
+        (lambda: relu(X, 0.5), "give subgradient_at_zero by keyword"),
+        (lambda: relu("x"), "'x' must be an array, got str"),
+        (lambda: relu(X, subgradient_at_zero=B), "is static and must be a hashable Python value"),
+        (lambda: jax.jit(lambda s: relu(X, subgradient_at_zero=s))(0.5), "is static and must be"),
+    ],
+)
+def test_a_wrong_call_says_what_to_do(call, words):
+    with pytest.raises(TypeError, match=".*") as error:
+        call()
+    assert words in str(error.value)
+
+
+def test_arrays_may_come_by_keyword_and_statics_must():
+    chex.assert_trees_all_equal(dense(X, b=B, w=W), dense(X, W, B))
+    assert relu(0.0, subgradient_at_zero=0.5) == 0
+    assert jax.grad(lambda x: relu(x, subgradient_at_zero=0.5))(0.0) == 0.5
+    assert jax.grad(relu)(0.0) == 0
+
+
+def test_numpy_arrays_and_python_numbers_are_arrays():
+    chex.assert_trees_all_equal(dense(np.asarray(X), np.asarray(W)), dense(X, W))
+    assert sigmoid(0.0).dtype == jnp.float32
+
+
+def test_statics_of_equal_value_and_other_type_are_kept_apart():
+    kept = op_with(lambda r, dy, *, n: (dy, dy), lambda x, w, *, n: x * n)
+    assert kept(X, X, n=1).dtype == X.dtype
+    seen = []
+    kept._fwd = lambda x, w, *, n: (seen.append(type(n)) or x, None)
+    kept(X, X, n=2)
+    kept(X, X, n=2.0)
+    assert seen == [int, float]
+
+
+@pytest.mark.parametrize(
+    ("definition", "words"),
+    [
+        (lambda x, scale=2.0: x, "stands before `*`"),
+        (lambda *xs: xs, "name every argument"),
+        (lambda *, axis: axis, "has no array argument"),
+    ],
+)
+def test_a_signature_that_is_no_ops_is_refused(definition, words):
+    with pytest.raises(ValueError, match=".*") as error:
+        Op(definition)
+    assert words in str(error.value)
+
+
+def test_an_op_without_rules_says_which_is_missing():
+    made = Op(lambda x: x)
+    made.name = "half_done"
+    with pytest.raises(NotImplementedError, match=r"half_done\.fwd"):
+        made(X)
+
+
+def test_the_table_refuses_a_second_op_of_the_same_name():
+    def relu(x):
+        return x
+
+    with pytest.raises(ValueError, match=r"'relu' already, in fnn\.ops\.activations"):
+        op(relu)
+    assert OPS["relu"].__module__ == "fnn.ops.activations"
+
+
+def test_an_op_looks_like_its_definition():
+    assert inspect.signature(dense) == inspect.signature(dense.definition)
+    assert dense.__doc__.startswith("Map every row")
+    assert repr(dense) == "<op dense(x, w, b=None)>"
+
+
+# Cotangents: arity, type, shape, dtype
+
+
+@pytest.mark.parametrize(
+    ("cotangents", "error", "words"),
+    [
+        (lambda dy: (dy,), TypeError, "tuple of 2 cotangents (dx, dw), got 1"),
+        (lambda dy: (dy, dy, dy), TypeError, "tuple of 2 cotangents (dx, dw), got 3"),
+        (lambda dy: [dy, dy], TypeError, "got list"),
+        (lambda dy: (dy, dy[:1]), ValueError, "product: cotangent dw has shape (1, 3), its input"),
+        (lambda dy: (dy[0], dy), ValueError, "product: cotangent dx has shape (3,), its input has"),
+        (lambda dy: (dy.T, dy), ValueError, "dx has shape (3, 2), its input has shape (2, 3)"),
+        (lambda dy: (dy, None), TypeError, "dw must be an array of shape (2, 3), got NoneType"),
+        (lambda dy: (dy, jax.lax.complex(dy, dy)), TypeError, "dw is complex64, but its input is real (float32)"),
+    ],
+)
+def test_a_cotangent_that_does_not_fit_names_op_and_argument(cotangents, error, words):
+    product = op_with(lambda residuals, dy: cotangents(dy))
+    with pytest.raises(error, match=".*") as caught:
+        jax.grad(lambda x, w: product(x, w).sum())(X, X)
+    assert words in str(caught.value)
+
+
+def test_a_cotangent_gets_its_inputs_dtype():
+    product = op_with(lambda r, dy: (dy.astype(jnp.float32), dy.astype(jnp.float32)))
+    half = X.astype(jnp.bfloat16)
+    dx, dw = jax.grad(lambda x, w: product(x, w).sum(), (0, 1))(half, half)
+    assert dx.dtype == dw.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 1), (1, 3), (2, 1), (2, 3)])
+def test_cotangents_are_summed_over_broadcast_axes(shape):
+    product = op_with(lambda r, dy: (dy * r[1], dy * r[0]))
+    w = jnp.asarray(np.linspace(1, 2, int(np.prod(shape))), jnp.float32).reshape(shape)
+    with jax.numpy_rank_promotion("allow"):
+        got = jax.grad(lambda x, w: jnp.sum(product(x, w) ** 2), (0, 1))(X, w)
+        want = jax.grad(lambda x, w: jnp.sum((x * w) ** 2), (0, 1))(X, w)
+    chex.assert_trees_all_close(got, want, rtol=1e-6)
+
+
+def test_integer_boolean_and_key_arguments_have_no_gradient():
+    def definition(x, n, flag, key):
+        return jnp.where(flag, x * n, 0) + 0 * jax.random.uniform(key)
+
+    counted = op_with(lambda r, dy: (jnp.where(r[2], dy * r[1], 0), None, None, None), definition)
+    args = (X, jnp.full((2, 3), 2.0).astype(int), jnp.ones((2, 3), bool), jax.random.key(0))
+    with jax.numpy_dtype_promotion("standard"):
+        chex.assert_trees_all_equal(jax.grad(lambda *a: counted(*a).sum())(*args), 2 * X / X)
+        wrong = op_with(lambda r, dy: (dy, dy, None, None), definition)
+        with pytest.raises(TypeError, match="dn must be None, since a int32 input has no gradient"):
+            jax.grad(lambda *a: wrong(*a).sum())(*args)
+
+
+def test_an_optional_argument_that_is_left_out_gets_no_cotangent():
+    y, saved = dense.fwd(X, W)
+    dx, dw, db = dense.bwd(saved, jnp.ones_like(y))
+    assert (dx.shape, dw.shape, db) == (X.shape, W.shape, None)
+
+
+def test_the_rules_run_by_hand():
+    y, saved = dense.fwd(X, W, B)
+    dx, dw, db = dense.bwd(saved, jnp.ones_like(y))
+    want = jax.grad(lambda *a: jnp.sum(dense.definition(*a)), (0, 1, 2))(X, W, B)
+    chex.assert_trees_all_close((dx, dw, db), want)
+
+
+def test_a_static_residual_is_no_array():
+    assert jax.tree.leaves(Static((2, 3))) == []
+    y, saved = jax.jit(lambda x: fnn.ops.flatten.fwd(x))(jnp.ones((2, 3, 4)))
+    assert saved.residuals.value == (2, 3, 4)
+    assert y.shape == (2, 12)
+
+
+# The switch between rules
+
+
+def test_rules_choose_what_runs_and_keep_jit_caches_apart():
+    traced = []
+    product = op_with(lambda r, dy: (traced.append("manual") or dy * r[1], dy * r[0]))
+    gradient = jax.jit(jax.grad(lambda x, w: product(x, w).sum()))
+    gradient(X, X)
+    assert traced == ["manual"]
+    with fnn.rules("autodiff"):
+        gradient(X, X)
+        assert traced == ["manual"]
+        with fnn.rules("manual"):
+            gradient(X, X)
+    gradient(X, X)
+    assert traced == ["manual"]
+    assert "custom_vjp" in str(jax.make_jaxpr(product)(X, X))
+    with fnn.rules("autodiff"):
+        assert "custom_vjp" not in str(jax.make_jaxpr(product)(X, X))
+
+
+def test_rules_refuse_another_name():
+    with pytest.raises(ValueError, match="'manual' or 'autodiff', got 'auto'"):
+        fnn.rules("auto")
+
+
+# Transformations
+
+
+def per_example(x, w, b):
+    return jax.vmap(jax.grad(loss, (0, 1, 2)), (0, None, None))(x, w, b)
+
+
+def scanned(x, w, b):
+    return jax.lax.scan(lambda total, row: (total + loss(row, w, b), None), 0.0, x)[0]
+
+
+TRANSFORMS = {
+    "jit": jax.jit(jax.grad(loss, (0, 1, 2))),
+    "vmap": lambda x, w, b: jax.tree.map(
+        lambda g, like: g.reshape(-1, *like.shape).sum(0) if g.ndim > like.ndim else g,
+        per_example(x, w, b),
+        (x, w, b),
+    ),
+    "vmap over weights": lambda x, w, b: jax.tree.map(
+        lambda g: g[0],
+        jax.vmap(jax.grad(loss, (0, 1, 2)), (None, 0, None))(x, jnp.stack([w, w]), b),
+    ),
+    "scan": jax.grad(scanned, (0, 1, 2)),
+    "remat": jax.grad(jax.checkpoint(loss), (0, 1, 2)),
+    "scan of remat": jax.grad(jax.checkpoint(scanned), (0, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_rules_hold_under(name):
+    chex.assert_trees_all_close(TRANSFORMS[name](X, W, B), GRADS, rtol=2e-5, atol=1e-6)
+
+
+def test_grad_of_grad_and_hessian():
+    def curvature(f):
+        norm = lambda *a: sum(jnp.sum(g**2) for g in jax.grad(f, (0, 1, 2))(*a))  # noqa: E731
+        return jax.grad(norm, (0, 1, 2))(X, W, B), jax.hessian(f, (0, 1, 2))(X, W, B)
+
+    with jax.enable_x64(True):
+        chex.assert_trees_all_close(curvature(loss), curvature(natural_loss), rtol=1e-4, atol=1e-5)
+
+
+LOSSES = {
+    "labels": lambda x, w, b: jnp.mean(
+        softmax_cross_entropy(relu(dense(x, w, b)), jnp.arange(len(x)) % 4, label_smoothing=0.1)
+    ),
+    "masked": lambda x, w, b: jnp.mean(
+        binary_cross_entropy(
+            sigmoid(masked_dense(x, w, jnp.eye(*w.shape) == 0, b)), jnp.ones((len(x), len(b)))
+        )
+    ),
+}
+
+
+def mesh_of(axis_type):
+    return jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("where", ["batch", "weights"])
+def test_rules_hold_on_a_mesh(name, axis_type, where):
+    """Batch split over devices, or the weights' outputs split: cotangents live with primals."""
+    f = jax.grad(LOSSES[name], (0, 1, 2))
+    x = jnp.linspace(-1, 1, 24).reshape(8, 3)
+    specs = (P("data"), P(), P()) if where == "batch" else (P(), P(None, "data"), P("data"))
+    want = f(x, W, B)
+    mesh = mesh_of(axis_type)
+    with jax.set_mesh(mesh):
+        args = [jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip((x, W, B), specs)]
+        if name == "masked" and where == "weights" and axis_type is AxisType.Explicit:
+            pytest.skip("the mask of this test is replicated; JAX refuses to mix it with w")
+        got = jax.jit(f)(*args)
+        if axis_type is AxisType.Explicit:
+            for gradient, primal in zip(got, args, strict=True):
+                assert gradient.sharding.is_equivalent_to(primal.sharding, gradient.ndim)
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_rules_hold_under_shard_map(name, check_vma):
+    f = LOSSES[name]
+    x = jnp.linspace(-1, 1, 24).reshape(8, 3)
+
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh_of(AxisType.Auto),
+        in_specs=(P("data"), P(), P()),
+        out_specs=(P("data"), P(), P()),
+        check_vma=check_vma,
+    )
+    def sharded(x, w, b):
+        dx, dw, db = jax.grad(lambda *a: f(*a) / 4, (0, 1, 2))(x, w, b)
+        if check_vma:
+            return dx, dw, db
+        return dx, jax.lax.psum(dw, "data"), jax.lax.psum(db, "data")
+
+    # Each device holds two rows with labels counted from 0, so the whole batch must repeat.
+    labels = jnp.arange(8) % 2
+    whole = {
+        "labels": lambda x, w, b: jnp.mean(
+            softmax_cross_entropy(relu(dense(x, w, b)), labels, label_smoothing=0.1)
+        ),
+        "masked": f,
+    }[name]
+    want = jax.grad(whole, (0, 1, 2))(x, W, B)
+    got = jax.jit(sharded)(x, W, B)
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), rtol=1e-5, atol=1e-7)
+
+
+# Cost
+
+
+def bare_dense():
+    """The same rules as `dense`, through jax.custom_vjp and nothing else."""
+
+    @jax.custom_vjp
+    def dense_(x, w, b):
+        return dense._fwd(x, w, b)[0]
+
+    def bwd(residuals, dy):
+        dx, dw, db = dense._bwd(residuals, dy)
+        return dx, dw, db.sum(0)
+
+    dense_.defvjp(dense._fwd, bwd)
+    return dense_
+
+
+def test_calling_through_op_compiles_to_the_same_program():
+    def program(f):
+        step = jax.jit(jax.grad(lambda *a: jnp.sum(f(*a) ** 2), (0, 1, 2)))
+        text = step.lower(X, W, B).compile().as_text()
+        return [line.split("metadata=")[0].strip() for line in text.splitlines() if " = " in line]
+
+    assert program(dense) == program(bare_dense())
+
+
+def test_calling_through_op_costs_little_at_trace_time():
+    """Many call sites, so that the difference is op's own; a bound far above what it takes."""
+
+    def trace(f, sites=50):
+        def stacked(x, w, b):
+            return sum(jnp.sum(f(x, w, b)) for _ in range(sites))
+
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            jax.make_jaxpr(jax.grad(stacked, (0, 1, 2)))(X, W, B)
+            times.append(time.perf_counter() - start)
+            jax.clear_caches()
+        return min(times) / sites
+
+    assert trace(dense) - trace(bare_dense()) < 1e-3
