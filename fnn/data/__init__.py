@@ -1,0 +1,37 @@
+"""Datasets: loaders by name in DATASETS, changes to a dataset by name in TRANSFORMS.
+
+The keyword arguments of a row are its configuration, `data: {digits: {test_fraction: 0.2}}`: their
+annotations and defaults are what a config file is checked against.
+"""
+
+from collections.abc import Callable
+
+from .bundled import digits as digits
+from .csv_files import csv as csv
+from .dataset import Dataset as Dataset
+from .idx_files import idx as idx
+from .idx_files import read_idx as read_idx
+from .npz_files import npz as npz
+from .split import stratified_split as stratified_split
+from .synthetic import moons as moons
+from .synthetic import rings as rings
+from .synthetic import spirals as spirals
+from .synthetic import xor as xor
+from .transforms import none_of_the_above as none_of_the_above
+from .transforms import one_vs_rest as one_vs_rest
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "digits": digits,
+    "idx": idx,
+    "csv": csv,
+    "npz": npz,
+    "xor": xor,
+    "spirals": spirals,
+    "rings": rings,
+    "moons": moons,
+}
+
+TRANSFORMS: dict[str, Callable[..., Dataset]] = {
+    "one_vs_rest": one_vs_rest,
+    "none_of_the_above": none_of_the_above,
+}

@@ -1,0 +1,181 @@
+"""IDX files, the format of MNIST and its kin.
+
+    offset   size  what
+    0        2     zero
+    2        1     the elements' type: 08 uint8, 09 int8, 0B int16, 0C int32, 0D float32, 0E float64
+    3        1     the rank r
+    4        4 r   the size of each axis, unsigned 32-bit
+    4 + 4 r        the elements, row-major; everything is big endian
+
+Source: Y. LeCun, C. Cortes & C. Burges, "The MNIST database of handwritten digits",
+http://yann.lecun.com/exdb/mnist/.
+"""
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from ..errors import DataError
+from .dataset import Dataset, as_float32, as_labels, numbered_classes
+from .files import find_file, find_folder, nearest, open_file
+
+ELEMENT_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_INFLATION = 1032  # deflate spends at least two bits on 258 bytes
+CHUNK = 1 << 20
+
+
+def idx(
+    *,
+    folder: str,
+    train_images: str = "train-images-idx3-ubyte",
+    train_labels: str = "train-labels-idx1-ubyte",
+    test_images: str = "t10k-images-idx3-ubyte",
+    test_labels: str = "t10k-labels-idx1-ubyte",
+) -> Dataset:
+    """Load MNIST, Fashion-MNIST or any other set of images from four IDX files in a folder.
+
+    Each file may be plain or gzip, with or without `.gz` in its name, and may be spelt
+    `train-images.idx3-ubyte`. The dataset is named after the folder.
+
+    Shapes: x (n, height, width, 1) float32, uint8 pixels divided by 255 and other types as they
+    are; y (n,) int32; classes "0" to the largest label.
+    Raises DataError, naming the file, for one that is missing, unreadable, a folder, damaged gzip,
+    truncated or too long; of another format, rank or element type; for counts of images and labels
+    that differ, labels out of range and numbers that are not finite.
+    Source: Y. LeCun, C. Cortes & C. Burges, http://yann.lecun.com/exdb/mnist/;
+    H. Xiao, K. Rasul & R. Vollgraf 2017, arXiv:1708.07747.
+    """
+    folder = find_folder(folder, "a folder of IDX files")
+    x_train, y_train = _read_split(folder, train_images, train_labels)
+    x_test, y_test = _read_split(folder, test_images, test_labels)
+    classes = numbered_classes(y_train, y_test)
+    name = os.path.basename(folder) or "idx"
+    return Dataset(name, x_train, y_train, x_test, y_test, classes)
+
+
+def read_idx(path: str, *, rank: int) -> np.ndarray:
+    """Read one IDX file, plain or gzip (told apart by their first bytes), as an array of `rank`.
+
+    Nothing is allocated on the header's word: its sizes are held against the file's first, and a
+    gzip stream is inflated piece by piece, no further than the header needs.
+
+    Raises DataError, naming the file, what was expected and what came.
+    """
+    path = find_file(path, "an IDX file")
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        if not packed:
+            return _read_array(file, path, rank, most=size)
+        try:
+            with gzip.GzipFile(fileobj=file) as stream:
+                inflated = cast(BinaryIO, stream)
+                return _read_array(inflated, path, rank, most=size * MAX_INFLATION)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{path}: damaged gzip file ({error}); expected a whole one; fetch it again"
+            ) from None
+
+
+def _read_split(folder: str, images: str, labels: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the images and the labels of one split -> (n, height, width, 1), (n,)."""
+    images, labels = _find(folder, images), _find(folder, labels)
+    x, y = _read_images(images), _read_labels(labels)
+    if len(x) != len(y):
+        raise DataError(
+            f"{images} holds {len(x)} images, but {labels} holds {len(y)} labels; "
+            "expected one label for each image; are both from the same split?"
+        )
+    return x, y
+
+
+def _find(folder: str, name: str) -> str:
+    """Return the path of the first spelling of `name` that is in the folder."""
+    spellings = list(dict.fromkeys((name, name.replace("-idx", ".idx"))))
+    candidates = [spelling + suffix for spelling in spellings for suffix in ("", ".gz")]
+    paths = [os.path.join(folder, candidate) for candidate in candidates]
+    for exists in (os.path.isfile, os.path.lexists):  # a file is better than a folder of that name
+        for path in filter(exists, paths):
+            return path
+    raise DataError(
+        f"{paths[0]}: no such file; expected one of {', '.join(candidates)} in this folder"
+        + nearest(folder, name)
+    )
+
+
+def _read_images(path: str) -> np.ndarray:
+    pixels = read_idx(path, rank=3)[..., None]  # (n, height, width, 1)
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / np.float32(255)
+    return as_float32(pixels, path)
+
+
+def _read_labels(path: str) -> np.ndarray:
+    labels = read_idx(path, rank=1)  # (n,)
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: labels are {labels.dtype.name}; expected an integer type")
+    return as_labels(labels, path)
+
+
+def _read_array(stream: BinaryIO, path: str, rank: int, *, most: int) -> np.ndarray:
+    """Read header and elements of a stream that cannot hold more than `most` bytes."""
+    dtype, shape = _read_header(stream, path, rank)
+    needed = math.prod(shape) * dtype.itemsize
+    if needed == 0:
+        raise DataError(f"{path}: its header says shape {shape}; expected at least one element")
+    elements = bytearray()
+    if needed <= most:
+        elements = _read_up_to(stream, needed + 1)
+    if len(elements) < needed:
+        came = f"only {len(elements)} follow" if needed <= most else "the file is too small for it"
+        raise DataError(
+            f"{path}: truncated: its header says shape {shape} of {dtype.name}, expected "
+            f"{needed} bytes of elements, {came}; fetch the file again"
+        )
+    if len(elements) > needed:
+        raise DataError(
+            f"{path}: trailing bytes: its header says shape {shape} of {dtype.name}, expected the "
+            f"file to end after {needed} bytes of elements, but more follow; fetch the file again"
+        )
+    return np.frombuffer(elements, dtype).reshape(shape)
+
+
+def _read_header(stream: BinaryIO, path: str, rank: int) -> tuple[np.dtype, tuple[int, ...]]:
+    """Read magic number and sizes -> the elements' dtype and the array's shape."""
+    magic = stream.read(4)
+    if len(magic) < 4:
+        raise DataError(f"{path}: truncated: {len(magic)} bytes; expected an IDX header of 4 + 4 r")
+    if magic[:2] != b"\0\0" or magic[2] not in ELEMENT_TYPES:
+        known = ", ".join(f"{code:02x}" for code in ELEMENT_TYPES)
+        raise DataError(
+            f"{path}: wrong magic number {magic.hex(' ')}; expected an IDX file: 00 00, then one "
+            f"of {known} for the element type, then the rank"
+        )
+    if magic[3] != rank:
+        kinds = {1: "labels, (n,)", 3: "images, (n, height, width)"}
+        raise DataError(
+            f"{path}: an array of rank {magic[3]}; expected rank {rank}"
+            + (f" for {kinds[rank]}" if rank in kinds else "")
+            + "; are the files of images and labels the other way round?"
+        )
+    sizes = stream.read(4 * rank)
+    if len(sizes) < 4 * rank:
+        raise DataError(
+            f"{path}: truncated: {4 + len(sizes)} bytes; expected a header of {4 + 4 * rank} bytes"
+        )
+    return np.dtype(ELEMENT_TYPES[magic[2]]), struct.unpack(f">{rank}I", sizes)
+
+
+def _read_up_to(stream: BinaryIO, count: int) -> bytearray:
+    """Read `count` bytes, or as many as there are."""
+    data = bytearray()
+    while len(data) < count and (chunk := stream.read(min(CHUNK, count - len(data)))):
+        data += chunk
+    return data

@@ -1,0 +1,155 @@
+"""NumPy archives of arrays."""
+
+import math
+import os
+import zipfile
+from typing import IO
+
+import numpy as np
+
+from ..errors import DataError
+from .dataset import Dataset, as_float32, as_labels, numbered_classes
+from .files import find_file, open_file
+from .split import check_split_arguments, split_dataset
+
+SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
+WHOLE_KEYS = ("x", "y")
+MAX_INFLATION = 1032  # deflate spends at least two bits on 258 bytes
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez and np.savez_compressed write
+
+
+def npz(*, path: str, test_fraction: float = 0.2, split_seed: int = 0) -> Dataset:
+    """Load arrays that `np.savez` wrote, under x_train, y_train, x_test, y_test or under x, y.
+
+    Under x, y they are split, stratified; under the four names the split is the file's own, and
+    test_fraction and split_seed change nothing. Other arrays in the file are not read. uint8 is
+    taken for pixels: it is divided by 255, and (n, height, width) becomes (n, height, width, 1).
+    Nothing is ever unpickled. The dataset is named after the file.
+
+    Shapes: x (n, *shape) of real numbers -> float32; y (n,) of integers from 0 -> int32; classes
+    "0" to the largest label.
+    Raises DataError, naming file and key, for a missing key, an object array or another dtype or
+    rank, labels that are no integers or out of range, numbers that are not finite, counts that
+    differ, a damaged archive, and for an argument out of range.
+    Source: NumPy Enhancement Proposal 1, the .npy format.
+    """
+    check_split_arguments("npz", test_fraction, "split_seed", split_seed)
+    path = find_file(path, "a NumPy .npz archive")
+    arrays = _read_arrays(path)
+    name = os.path.splitext(os.path.basename(path))[0]
+    if "x" in arrays:
+        x, y = _examples(path, arrays, "x", "y")
+        return split_dataset(
+            name, x, y, numbered_classes(y), test_fraction=test_fraction, seed=split_seed
+        )
+    x_train, y_train = _examples(path, arrays, "x_train", "y_train")
+    x_test, y_test = _examples(path, arrays, "x_test", "y_test")
+    return Dataset(name, x_train, y_train, x_test, y_test, numbered_classes(y_train, y_test))
+
+
+def _read_arrays(path: str) -> dict[str, np.ndarray]:
+    """Read the four arrays, or else the two."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return {key: _read_array(archive, key, path, size) for key in _keys(archive, path)}
+        except DataError:
+            raise
+        # Damaged bytes make zipfile, zlib and NumPy's header parser raise some ten kinds of error.
+        except Exception as error:
+            raise DataError(
+                f"{path}: damaged, or no .npz archive: {error}; expected a file that np.savez "
+                "wrote; write or fetch it again"
+            ) from None
+
+
+def _keys(archive: zipfile.ZipFile, path: str) -> tuple[str, ...]:
+    present = [name.removesuffix(".npy") for name in archive.namelist()]
+    for keys in (SPLIT_KEYS, WHOLE_KEYS):
+        if set(keys) <= set(present):
+            return keys
+    raise DataError(
+        f"{path}: holds {', '.join(present[:20]) or 'nothing'}; "
+        f"expected {', '.join(SPLIT_KEYS)}, or {', '.join(WHOLE_KEYS)}"
+    )
+
+
+def _read_array(archive: zipfile.ZipFile, key: str, path: str, size: int) -> np.ndarray:
+    """Read one array of an archive of `size` bytes, once its header has been held against that."""
+    member = archive.getinfo(f"{key}.npy")
+    if member.compress_type not in METHODS:
+        raise DataError(
+            f"{path}: {key} is packed by method {member.compress_type}; "
+            "expected a file of np.savez or np.savez_compressed"
+        )
+    with archive.open(member) as stream:
+        dtype, shape = _read_header(stream)
+        header_size = stream.tell()
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: {key} is an object array, which only pickle could read; expected numbers; "
+            "save it with a numeric dtype (are its rows of different lengths?)"
+        )
+    needed = math.prod(shape) * dtype.itemsize
+    held = member.file_size - header_size
+    if needed != held or held > size * MAX_INFLATION:
+        raise DataError(
+            f"{path}: {key} is damaged: its header says shape {shape} of {dtype}, expected "
+            f"{needed} bytes, but the archive of {size} bytes says it holds {held}; write or fetch "
+            "the file again"
+        )
+    with archive.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[np.dtype, tuple[int, ...]]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:  # 3.0 differs only for arrays of records with non-Latin field names
+        raise ValueError(f"an array in .npy format {version}, which holds no plain numbers")
+    return dtype, shape
+
+
+def _examples(
+    path: str, arrays: dict[str, np.ndarray], x_key: str, y_key: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Check and convert one pair -> x (n, *shape) float32, y (n,) int32."""
+    x = _features(arrays[x_key], f"{path}: {x_key}")
+    y = _labels(arrays[y_key], f"{path}: {y_key}")
+    if len(x) != len(y):
+        raise DataError(
+            f"{path}: {x_key} holds {len(x)} examples, but {y_key} holds {len(y)} labels; "
+            "expected one label for each example"
+        )
+    return x, y
+
+
+def _features(values: np.ndarray, where: str) -> np.ndarray:
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"{where} is {values.dtype}; expected real numbers")
+    if values.ndim < 2 or values.size == 0:
+        raise DataError(
+            f"{where} has shape {values.shape}; expected (n, features...), with n and every size "
+            "at least 1; for single numbers, x[:, None]"
+        )
+    if values.dtype != np.uint8:
+        return as_float32(values, where)
+    pixels = values.astype(np.float32) / np.float32(255)
+    return pixels[..., None] if pixels.ndim == 3 else pixels  # a channel axis
+
+
+def _labels(labels: np.ndarray, where: str) -> np.ndarray:
+    if labels.ndim != 1 or labels.size == 0:
+        raise DataError(
+            f"{where} has shape {labels.shape}; expected (n,), n at least 1; "
+            "for one-hot labels, y.argmax(axis=1)"
+        )
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{where} is {labels.dtype}; expected integers; if all are whole, y.astype(int)"
+        )
+    return as_labels(labels, where)

@@ -1,0 +1,146 @@
+"""Small two-dimensional sets that a straight line cannot separate.
+
+The draws are those of `np.random.default_rng(seed)`; every loader raises DataError for an argument
+out of its range.
+"""
+
+import numpy as np
+
+from .arguments import check_integer, check_number, check_seed
+from .dataset import Dataset, numbered_classes
+from .split import check_split_arguments, split_dataset
+
+MAX_POINTS = 10_000_000
+MAX_COPIES = 1_000_000
+MAX_CLASSES = 100
+MAX_NOISE = 100.0
+
+
+def xor(*, copies: int = 1, noise: float = 0.0, seed: int = 0) -> Dataset:
+    """Make the four points of exclusive or, `copies` times, in both splits.
+
+        y = x₀ ⊕ x₁,  x ∈ {0, 1}²,  then x + ε,  ε ~ N(0, noise²)
+
+    The noise of the training and of the test points is drawn independently.
+
+    Shapes: x (4 copies, 2) float32, y (4 copies,) int32; classes "0", "1".
+    Raises DataError for an argument out of range.
+    Source: M. Minsky & S. Papert, "Perceptrons", 1969.
+    """
+    check_integer("xor", "copies", copies, 1, MAX_COPIES)
+    check_number("xor", "noise", noise, 0, MAX_NOISE)
+    check_seed("xor", "seed", seed)
+    rng = np.random.default_rng(seed)
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    x = np.tile(corners, (copies, 1))  # (4 copies, 2)
+    y = (x[:, 0] ^ x[:, 1]).astype(np.int32)  # (4 copies,)
+    x_train, x_test = (
+        (x + noise * rng.standard_normal(x.shape)).astype(np.float32) for _ in ("train", "test")
+    )
+    return Dataset("xor", x_train, y, x_test, y, ("0", "1"))
+
+
+def spirals(
+    *,
+    arms: int = 2,
+    points: int = 1000,
+    noise: float = 0.02,
+    turns: float = 1.5,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """Make interleaved spirals from the origin to the unit circle, one class an arm.
+
+        x = t (cos θ, sin θ) + ε,  θ = 2π (turns t + k / arms),  t ~ U(0, 1),  ε ~ N(0, noise²)
+
+    Shapes: x (points, 2) float32 in about [-1, 1], y (points,) int32, the classes "0" to
+    arms - 1 of equal size (to one); the split is stratified.
+    Raises DataError for an argument out of range.
+    Source: K. Lang & M. Witbrock, "Learning to tell two spirals apart", Proc. 1988 Connectionist
+    Models Summer School.
+    """
+    check_integer("spirals", "arms", arms, 2, MAX_CLASSES)
+    check_number("spirals", "turns", turns, 0, 100)
+    _check_common("spirals", arms, points, noise, test_fraction, seed)
+    rng = np.random.default_rng(seed)
+    y = _balanced_labels(points, arms)  # (points,)
+    t = rng.uniform(size=points)  # (points,)
+    x = t[:, None] * _on_circle(turns * t + y / arms)  # (points, 2)
+    return _noisy("spirals", x, y, noise, rng, test_fraction, seed)
+
+
+def rings(
+    *,
+    rings: int = 2,
+    points: int = 1000,
+    noise: float = 0.05,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """Make concentric rings, one class a ring, the first the innermost.
+
+        x = (k + 1) / rings (cos θ, sin θ) + ε,  θ ~ U(0, 2π),  ε ~ N(0, noise²)
+
+    Shapes: x (points, 2) float32 in about [-1, 1], y (points,) int32, the classes "0" to
+    rings - 1 of equal size (to one); the split is stratified.
+    Raises DataError for an argument out of range.
+    Source: after `sklearn.datasets.make_circles`.
+    """
+    check_integer("rings", "rings", rings, 2, MAX_CLASSES)
+    _check_common("rings", rings, points, noise, test_fraction, seed)
+    rng = np.random.default_rng(seed)
+    y = _balanced_labels(points, rings)  # (points,)
+    radius = (y[:, None] + 1) / rings  # (points, 1)
+    x = radius * _on_circle(rng.uniform(size=points))  # (points, 2)
+    return _noisy("rings", x, y, noise, rng, test_fraction, seed)
+
+
+def moons(
+    *, points: int = 1000, noise: float = 0.05, test_fraction: float = 0.2, seed: int = 0
+) -> Dataset:
+    """Make two interlocking half circles, one class each.
+
+        x = ±⅔ (cos θ - ½, sin θ - ¼) + ε,  θ ~ U(0, π),  ε ~ N(0, noise²)
+
+    Shapes: x (points, 2) float32 in about [-1, 1], y (points,) int32, the classes "0" (the upper,
+    sign +) and "1" of equal size (to one); the split is stratified.
+    Raises DataError for an argument out of range.
+    Source: after `sklearn.datasets.make_moons`, centred and scaled.
+    """
+    _check_common("moons", 2, points, noise, test_fraction, seed)
+    rng = np.random.default_rng(seed)
+    y = _balanced_labels(points, 2)  # (points,)
+    arc = _on_circle(rng.uniform(0, 0.5, points)) - [0.5, 0.25]  # (points, 2)
+    x = arc * (1 - 2 * y[:, None]) / 1.5
+    return _noisy("moons", x, y, noise, rng, test_fraction, seed)
+
+
+def _check_common(
+    where: str, classes: int, points: int, noise: float, test_fraction: float, seed: int
+) -> None:
+    check_integer(where, "points", points, 2 * classes, MAX_POINTS)
+    check_number(where, "noise", noise, 0, MAX_NOISE)
+    check_split_arguments(where, test_fraction, "seed", seed)
+
+
+def _balanced_labels(points: int, classes: int) -> np.ndarray:
+    return np.arange(points, dtype=np.int32) % classes
+
+
+def _on_circle(turn: np.ndarray) -> np.ndarray:
+    """Return the points of the unit circle at angles 2π turn: (n,) -> (n, 2)."""
+    return np.stack([np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)], axis=1)
+
+
+def _noisy(
+    name: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    noise: float,
+    rng: np.random.Generator,
+    test_fraction: float,
+    seed: int,
+) -> Dataset:
+    x = (x + noise * rng.standard_normal(x.shape)).astype(np.float32)  # (points, 2)
+    classes = numbered_classes(y)
+    return split_dataset(name, x, y, classes, test_fraction=test_fraction, seed=seed)
