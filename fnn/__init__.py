@@ -1,6 +1,67 @@
-"""fnn: functional neural networks on JAX, with every backward pass written by hand."""
+"""fnn: functional neural networks on JAX, with every backward pass written by hand.
 
-from . import ops as ops
-from .op import OPS as OPS
-from .op import op as op
-from .op import rules as rules
+    fnn.ops        functions with a backward rule of their own; `fnn.OPS` is their table
+    fnn.op         the decorator that makes one; `fnn.rules` switches to automatic differentiation
+    fnn.layers     hyperparameters with init and apply; `Serial` puts them one after the other
+    fnn.backprop   the explicit backward pass, every intermediate derivative kept
+    fnn.verify     is a backward rule right?
+    fnn.config     experiments as YAML files; fnn.train and fnn.report run and show them
+
+Names are imported when they are first used, so that `fnn --help` need not wait for JAX.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import backprop as backprop
+    from . import config as config
+    from . import data as data
+    from . import example as example
+    from . import init as init
+    from . import layers as layers
+    from . import loss as loss
+    from . import ops as ops
+    from . import report as report
+    from . import train as train
+    from . import verify as verify
+    from .op import OPS as OPS
+    from .op import op as op
+    from .op import rules as rules
+
+_MODULES = (
+    *("backprop", "config", "data", "example", "init", "layers"),
+    *("loss", "ops", "report", "train", "verify"),
+)
+_OP = ("OPS", "op", "rules")
+
+
+class _Package(ModuleType):
+    """The package: imports what is asked for, and keeps `fnn.op` the decorator.
+
+    Python would set `fnn.op` to the module of that name once anything imports it.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", __name__)
+        if name in _OP:
+            importlib.import_module(".ops", __name__)  # fills the table
+            return getattr(importlib.import_module(".op", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_MODULES, *_OP})
+
+    @property
+    def op(self) -> Any:
+        """The decorator `fnn.op.op`."""
+        return self.__getattr__("op")
+
+    @op.setter
+    def op(self, module: ModuleType) -> None: ...
+
+
+sys.modules[__name__].__class__ = _Package

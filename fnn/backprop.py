@@ -115,7 +115,7 @@ def value_and_grad(model: Layer, loss: Loss) -> Callable[..., tuple[tuple[jax.Ar
 def _steps(model: Layer) -> Iterator[Step]:
     """Name what each layer reads and writes."""
     x, k, plain = "x", 0, 0
-    for path, layer in _leaves(model):
+    for path, layer in leaves(model):
         if not isinstance(layer, OpLayer):
             raise TypeError(f"backprop: {layer.name} is not an OpLayer, one call of an op")
         if layer.op.arguments[1:]:
@@ -127,12 +127,13 @@ def _steps(model: Layer) -> Iterator[Step]:
         x = y
 
 
-def _leaves(model: Layer, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Layer]]:
+def leaves(model: Layer, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Layer]]:
+    """Yield every layer that holds no others, with its path in the parameters."""
     if not isinstance(model, Serial):
         yield path, model
         return
     for key, layer in model.keyed():
-        yield from _leaves(layer, (*path, key))
+        yield from leaves(layer, (*path, key))
 
 
 def _at(tree: Any, path: tuple[str, ...]) -> dict[str, Any]:

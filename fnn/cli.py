@@ -1,0 +1,294 @@
+"""The command `fnn`: each verb is a few lines that call the library.
+
+Imports are made where they are used, so that `fnn --help` answers at once. A mistake of the
+user's is one message on standard error and exit status 2, never a traceback.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import FnnError, did_you_mean
+
+_START = time.perf_counter()
+
+app = typer.Typer(
+    help="Train networks from config files, with every backward pass written by hand.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="The experiment: a YAML file.", metavar="CONFIG")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Changes to it: train.epochs=5", metavar="[KEY=VALUE]..."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        app(prog_name="fnn")
+    except FnnError as error:
+        print(f"fnn: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("fnn: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+@app.command(epilog="Example: fnn run configs/digits_mlp.yaml train.epochs=5 seed=1")
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Train an experiment; leave a run folder with its report."""
+    from .config import load
+    from .progress import progress
+    from .report import write_report
+    from .train import folder, prepare, train
+
+    ready = prepare(load(config, overrides or ()))
+    where = folder.create(runs, ready.config.name)
+    with progress() as shown:
+        summary = train(ready, where, shown, _START)
+    report = write_report(where)
+    seconds = time.perf_counter() - _START
+    if as_json:
+        keys = ("status", "test_accuracy", "test_loss", "epochs", "steps", "seconds_to_first_step")
+        _print_json({"run": str(where), **{key: summary[key] for key in keys}, "seconds": seconds})
+    else:
+        print(
+            f"{summary['name']}: test accuracy {summary['test_accuracy']:.2%} "
+            f"after {summary['epochs']} epochs ({summary['status']}), "
+            f"first step after {summary['seconds_to_first_step']:.1f} s, {seconds:.1f} s in all\n"
+            f"report: {report}"
+        )
+    if summary["status"] == "diverged":
+        raise FnnError(
+            f"the training loss is no longer finite (epoch {summary['epochs']}); "
+            f"lower the learning rate; what was done is in {where}"
+        )
+    if summary["status"] == "interrupted":
+        sys.exit(130)
+
+
+@app.command(epilog="Example: fnn compare configs/digits_mlp.yaml --json")
+def compare(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Compare an experiment's hand-written rules with jax.grad of the definitions."""
+    import jax.numpy as jnp
+
+    from .config import load
+    from .train import compare as run_comparison
+    from .train import prepare
+
+    ready = prepare(load(config, overrides or ()))
+    data = (jnp.asarray(ready.data.x_train), jnp.asarray(ready.data.y_train))
+    found = run_comparison(
+        *(ready.model, ready.loss, ready.optimizer, *data), ready.batch_size, ready.config.seed
+    )
+    if as_json:
+        _print_json({"name": ready.config.name, **found})
+        return
+    _print_table(
+        f"{ready.config.name}: gradients by hand against jax.grad, one batch",
+        ("parameter", "shape", "largest relative difference"),
+        [
+            (p["path"], _shape(p["shape"]), f"{p['max_relative_difference']:.1e}")
+            for p in found["parameters"]
+        ],
+    )
+    rows = [("loss", "", "", f"{found['loss_relative_difference']:.1e} apart")]
+    for what, key, unit in (
+        ("step time", "step_time", "us"),
+        ("temporary memory", "temp", "bytes"),
+    ):
+        pair = found[f"{key}_{unit}"]
+        numbers = [f"{pair[g]:,.1f} {unit}" if pair[g] is not None else "unknown" for g in pair]
+        ratio = found[f"{key}_ratio"]
+        rows.append((what, *numbers, f"{ratio:.2f}" if ratio else "–"))
+    _print_table("one training step", ("", "by hand", "autodiff", "autodiff / by hand"), rows)
+
+
+@app.command(epilog="Example: fnn plan configs/mnist_784_15_10.yaml")
+def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show an experiment's layers and what a step of it takes, without training."""
+    from .config import load
+    from .train import layer_table, prepare, step_memory
+
+    ready = prepare(load(config, overrides or ()))
+    rows = layer_table(ready.model, ready.x_shape)
+    memory = step_memory(
+        ready.model, ready.loss, ready.optimizer, ready.x_shape, ready.config.gradient
+    )
+    steps = -(-len(ready.data.x_train) // ready.batch_size)
+    totals = {
+        "parameters": sum(row.parameters for row in rows),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
+        "train_examples": len(ready.data.x_train),
+        "test_examples": len(ready.data.x_test),
+        "batch_size": ready.batch_size,
+        "steps_per_epoch": steps,
+        "epochs": ready.config.train.epochs,
+        "step_memory_bytes": memory._asdict() if memory else None,
+    }
+    if as_json:
+        layers = [row._asdict() for row in rows]
+        x_shape = list(ready.data.x_shape)
+        _print_json({"name": ready.config.name, "x_shape": x_shape, "layers": layers, **totals})
+        return
+    _print_table(
+        f"{ready.config.name}: one example, input {_shape(ready.data.x_shape)}",
+        ("layer", "", "output", "parameters", "multiply-adds"),
+        [
+            *(
+                (
+                    r.path,
+                    r.layer,
+                    _shape(r.output_shape),
+                    f"{r.parameters:,}",
+                    f"{r.multiply_adds:,}",
+                )
+                for r in rows
+            ),
+            ("total", "", "", f"{totals['parameters']:,}", f"{totals['multiply_adds']:,}"),
+        ],
+    )
+    print(
+        f"{totals['train_examples']} training examples, {totals['test_examples']} for testing; "
+        f"batches of {ready.batch_size}: {steps} steps an epoch, {totals['epochs']} epochs"
+    )
+    if memory:
+        print(
+            f"a compiled step: {memory.arguments:,} bytes of arguments, {memory.outputs:,} of "
+            f"outputs (in the arguments' place where donated), {memory.temporary:,} temporary"
+        )
+
+
+@app.command(epilog="Example: fnn verify softmax dense")
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Ops; all by default.", metavar="[OP]...")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check ops' backward rules against automatic differentiation; exit with 1 if one fails."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from .verify import check
+
+    ops = [_op(name) for name in names] if names else list(_table().values())
+    console = Console(stderr=True)
+    reports = [
+        check(op)
+        for op in track(ops, "verifying", console=console, disable=not console.is_terminal)
+    ]
+    ok = all(report.ok for report in reports)
+    if as_json:
+        _print_json({"ok": ok, "ops": [report.as_json() for report in reports]})
+    else:
+        dtypes = ("float64", "float32", "bfloat16")
+        _print_table(
+            "largest error over the array's largest element, against the float64 oracle",
+            ("op", "examples", *dtypes, "seconds", ""),
+            [
+                (
+                    *(r.op, str(r.examples), *(f"{r.errors[d]:.1e}" for d in dtypes)),
+                    *(f"{r.seconds:.1f}", "ok" if r.ok else "FAILED"),
+                )
+                for r in reports
+            ],
+        )
+        for finding in (finding for report in reports for finding in report.findings):
+            print(finding)
+        failed = sum(not report.ok for report in reports)
+        print(f"{len(reports) - failed} ops verified, {failed} failed")
+    sys.exit(0 if ok else 1)
+
+
+@app.command(epilog="Example: fnn ops softmax_cross_entropy")
+def ops(
+    name: Annotated[str | None, typer.Argument(help="One op.", metavar="[OP]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the ops, or show one's mathematics, shapes and source."""
+    chosen = [_op(name)] if name else list(_table().values())
+    if as_json:
+        _print_json({"ops": [_describe(op) for op in chosen]})
+    elif name:
+        (op,) = chosen
+        print(f"{op.name}{op.signature}\n\n{_describe(op)['doc']}\n\nSource: {op.source}")
+    else:
+        _print_table(
+            f"{len(chosen)} ops; `fnn ops OP` shows one's mathematics",
+            ("op", "what it does", "source"),
+            [(op.name, _describe(op)["doc"].splitlines()[0], op.source) for op in chosen],
+        )
+
+
+def _table() -> dict[str, Any]:
+    import fnn
+
+    return fnn.OPS
+
+
+def _op(name: str) -> Any:
+    table = _table()
+    if name not in table:
+        raise FnnError(
+            f"there is no op {name!r}{did_you_mean(name, table)}; `fnn ops` lists them all"
+        )
+    return table[name]
+
+
+def _describe(op: Any) -> dict[str, Any]:
+    import inspect
+
+    return {
+        "name": op.name,
+        "signature": f"{op.name}{op.signature}",
+        "arrays": list(op.arguments),
+        "statics": {name: repr(default) for name, default in op.statics.items()},
+        "doc": inspect.getdoc(op.definition),
+        "source": op.source,
+    }
+
+
+def _shape(shape: Any) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    from .train.folder import finite
+
+    print(json.dumps(finite(value), allow_nan=False))
+
+
+def _print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for i, name in enumerate(header):
+        numeric = i > 0 and all(row[i][:1].isdigit() or row[i] in ("", "–") for row in rows)
+        table.add_column(name, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    print(title)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,0 +1,81 @@
+"""How training goes, on standard error: a bar with the time left in a terminal, lines in a pipe."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINES = 10
+"""Lines that a whole training prints into a pipe, about."""
+
+
+class Bar:
+    """A bar over all steps, with the loss as it is and the accuracy of the last evaluation."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]}  test accuracy {task.fields[accuracy]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def start(self, epochs: int, steps_an_epoch: int) -> None:
+        """Draw the bar."""
+        self._per_epoch = steps_an_epoch
+        self._task = self._progress.add_task(
+            "", total=epochs * steps_an_epoch, epoch=0, epochs=epochs, loss="–", accuracy="–"
+        )
+
+    def steps(self, epoch: int, done: int, loss: float) -> None:
+        """Move the bar: `done` steps of this epoch, with this mean loss."""
+        completed = (epoch - 1) * self._per_epoch + done
+        self._progress.update(self._task, completed=completed, epoch=epoch, loss=f"{loss:.4f}")
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Show an epoch's evaluation."""
+        self._progress.update(self._task, accuracy=f"{row['test_accuracy']:.2%}")
+
+
+class Lines:
+    """Now and then one plain line."""
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def start(self, epochs: int, steps_an_epoch: int) -> None:
+        """Note how much there is to do."""
+        self._epochs, self._every = epochs, max(1, epochs // LINES)
+
+    def steps(self, epoch: int, done: int, loss: float) -> None:
+        """Print nothing: an epoch is soon done."""
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Print the epoch's line, if it is one of the few."""
+        if row["epoch"] % self._every == 0 or row["epoch"] == self._epochs:
+            left = row["seconds"] / row["epoch"] * (self._epochs - row["epoch"])
+            print(
+                f"epoch {row['epoch']}/{self._epochs}  train loss {row['train_loss']:.4f}  "
+                f"test loss {row['test_loss']:.4f}  test accuracy {row['test_accuracy']:.2%}  "
+                f"{left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def progress() -> Bar | Lines:
+    """Return what suits standard error."""
+    return Bar() if sys.stderr.isatty() else Lines()

@@ -1,0 +1,15 @@
+"""Training: state, step, loop, evaluation, and what is known before any of it."""
+
+from .compare import compare as compare
+from .evaluate import make_evaluate as make_evaluate
+from .loop import Run as Run
+from .loop import prepare as prepare
+from .loop import train as train
+from .plan import layer_table as layer_table
+from .plan import step_memory as step_memory
+from .step import TrainState as TrainState
+from .step import init as init
+from .step import make_steps as make_steps
+from .step import make_update as make_update
+from .step import order as order
+from .step import value_and_grad as value_and_grad

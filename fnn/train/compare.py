@@ -1,0 +1,116 @@
+"""The hand-written rules against automatic differentiation, on one experiment's own step."""
+
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from ..layers import Layer
+from ..loss import Loss
+from .plan import step_memory
+from .step import Gradient, TrainState, init, make_steps, make_update, order, value_and_grad
+
+GRADIENTS: tuple[Gradient, ...] = ("manual", "autodiff")
+ROUNDS = 15
+STEPS = 64
+SECONDS_A_ROUND = 0.02
+
+
+def compare(
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    x: jax.Array,
+    labels: jax.Array,
+    batch_size: int,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Differentiate the same batch both ways, and time the same steps both ways.
+
+    Returns plain numbers: for each parameter the largest difference of its two gradients over
+    the largest element of autodiff's; the loss's relative difference; microseconds a step
+    (medians of interleaved rounds) and bytes of temporary memory, with their ratios, autodiff
+    over hand-written, so that above 1 the hand-written rules win.
+    """
+    x_shape = (batch_size, *x.shape[1:])
+    first = order(seed, 0, len(x))[:batch_size]
+    state = init(model, optimizer, x_shape, seed)
+    batch = (state.params, state.layers, x[first], labels[first])
+    (D, gradients), (D_auto, gradients_auto) = (
+        _value_and_gradients(value_and_grad(model, loss, g), batch) for g in GRADIENTS
+    )
+    times = _step_times(model, loss, optimizer, state, x, labels, batch_size, seed)
+    memory = {g: step_memory(model, loss, optimizer, x_shape, g) for g in GRADIENTS}
+    temporary = {g: m.temporary if m else None for g, m in memory.items()}
+    return {
+        "parameters": _differences(gradients, gradients_auto),
+        "loss_relative_difference": abs(D - D_auto) / abs(D_auto) if D_auto else abs(D),
+        "step_time_us": times,
+        "step_time_ratio": times["autodiff"] / times["manual"],
+        "temp_bytes": temporary,
+        "temp_ratio": _ratio(temporary["autodiff"], temporary["manual"]),
+    }
+
+
+def _ratio(natural: int | None, manual: int | None) -> float | None:
+    return natural / manual if natural is not None and manual else None
+
+
+def _value_and_gradients(function: Any, batch: tuple[Any, ...]) -> tuple[float, Any]:
+    (D, _), gradients = jax.jit(function)(*batch)
+    return float(D), jax.device_get(gradients)
+
+
+def _differences(gradients: Any, expected: Any) -> list[dict[str, Any]]:
+    rows = []
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(gradients), jax.tree.leaves(expected), strict=True
+    )
+    for (path, got), want in pairs:
+        largest = float(np.max(np.abs(want), initial=0.0))
+        difference = float(np.max(np.abs(got - want), initial=0.0))
+        rows.append(
+            {
+                "path": jax.tree_util.keystr(path, simple=True, separator="/"),
+                "shape": list(want.shape),
+                "max_relative_difference": difference / largest if largest else difference,
+            }
+        )
+    return rows
+
+
+def _step_times(
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    x: jax.Array,
+    labels: jax.Array,
+    batch_size: int,
+    seed: int,
+) -> dict[str, float]:
+    """Time scans of steps, the two ways in turn, so that a noisy moment meets both."""
+    count = min(STEPS, max(1, len(x) // batch_size))
+    batches = order(seed, 0, len(x))[: count * batch_size].reshape(count, batch_size)
+    runs = {g: make_steps(make_update(model, loss, optimizer, g)) for g in GRADIENTS}
+    states = {g: jax.tree.map(lambda a: a.copy(), state) for g in GRADIENTS}
+    seconds: dict[str, list[float]] = {g: [] for g in GRADIENTS}
+    repeats = 1
+
+    def one_round(gradient: Gradient) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            states[gradient], D = runs[gradient](states[gradient], x, labels, batches)
+        jax.block_until_ready(D)
+        return (time.perf_counter() - start) / (repeats * count)
+
+    for gradient in GRADIENTS:  # compile, and see how long a round takes
+        one_round(gradient)
+    repeats = max(1, round(SECONDS_A_ROUND / (one_round("manual") * count)))
+    for i in range(ROUNDS):
+        for gradient in GRADIENTS if i % 2 else reversed(GRADIENTS):
+            seconds[gradient].append(one_round(gradient))
+    return {g: 1e6 * statistics.median(times) for g, times in seconds.items()}

@@ -1,0 +1,47 @@
+"""Evaluation: the loss of every example and the decision on it, a chunk at a time."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..layers import Layer
+from ..loss import Loss
+
+CHUNK = 4096
+"""Examples in one forward pass: bounds the memory that a large test set takes."""
+
+
+class Evaluation(NamedTuple):
+    """Per example: the model's outputs, the loss, and the label decided for."""
+
+    scores: np.ndarray  # (n, outputs)
+    losses: np.ndarray  # (n,)
+    decisions: np.ndarray  # (n,)
+
+    def loss(self) -> float:
+        """Return the mean loss."""
+        return float(np.mean(self.losses, dtype=np.float64))
+
+    def accuracy(self, labels: np.ndarray) -> float:
+        """Return the part of decisions that are the labels."""
+        return float(np.mean(self.decisions == labels))
+
+
+def make_evaluate(model: Layer, loss: Loss) -> Callable[..., Evaluation]:
+    """Return a compiled function of `params, layers, x, labels`."""
+
+    @jax.jit
+    def chunk(params, layers, x, labels):
+        y, _ = model.apply(params, layers, x)
+        return y, loss.per_example(y, labels), loss.decide(y)
+
+    def evaluate(params: Any, layers: Any, x: jax.Array, labels: jax.Array) -> Evaluation:
+        parts = [
+            chunk(params, layers, x[i : i + CHUNK], labels[i : i + CHUNK])
+            for i in range(0, len(x), CHUNK)
+        ]
+        return Evaluation(*(np.concatenate(a) for a in zip(*jax.device_get(parts), strict=True)))
+
+    return evaluate

@@ -1,0 +1,138 @@
+"""The run folder: plain files that outlive the code.
+
+    config.yaml        the resolved config          environment.json   versions, device, commit
+    metrics.jsonl      an object an epoch           summary.json       how it ended
+    parameters.npz     what was learnt              predictions.npz    on the test examples
+    comparison.json    against autodiff             report.html        all of it, to look at
+
+A file is written whole or not at all; `metrics.jsonl` grows by whole lines.
+"""
+
+import datetime
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..errors import FnnError
+
+
+def create(parent: Path, name: str) -> Path:
+    """Make `parent/name/<time>`, a folder that was not there before."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    for attempt in range(100):
+        folder = parent / name / (stamp if attempt == 0 else f"{stamp}-{attempt + 1}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise FnnError(
+                f"cannot make the run folder {folder}: {error.strerror}; choose another with --runs"
+            ) from error
+        return folder
+    raise FnnError(f"cannot make a run folder under {parent / name}: 100 of {stamp} exist")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole: under another name first, then renamed."""
+    _write(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON; NaN and infinities, which JSON does not have, as null."""
+    write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def write_npz(path: Path, **arrays: Any) -> None:
+    """Write arrays as a plain .npz, without pickles."""
+    buffer = io.BytesIO()
+    plain: Any = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez(buffer, **plain)
+    _write(path, buffer.getvalue())
+
+
+def append_metrics(path: Path, row: dict[str, Any]) -> None:
+    """Append one epoch's object as one line."""
+    with path.open("a") as file:
+        file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def finite(value: Any) -> Any:
+    """Return a copy with None in place of every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value
+
+
+def named_parameters(params: Any) -> dict[str, np.ndarray]:
+    """Return parameters by their path: `{"1_dense/w": ...}`."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def environment(seed: int) -> dict[str, Any]:
+    """Return what one needs to know to run it again: versions, device, seed, commit, command."""
+    device = jax.devices()[0]
+    packages = ("fnn", "jax", "jaxlib", "optax", "numpy")
+    return {
+        **{name: _version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device.device_kind if device.platform != "cpu" else _cpu(),
+        "device_count": jax.device_count(),
+        "cpu_count": os.cpu_count(),
+        "seed": seed,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": None if (changed := _git("status", "--porcelain")) is None else bool(changed),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """The processor's name, which JAX calls just `cpu`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "cpu"
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "cpu")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the working directory, or None outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,100 @@
+"""The training step: one pure function, and a scan of it over many mini-batches."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from .. import backprop
+from ..layers import Layer
+from ..loss import Loss
+from ..op import rules
+
+Gradient = Literal["manual", "autodiff", "backprop"]
+
+
+class TrainState(NamedTuple):
+    """All that a training step reads and writes."""
+
+    params: Any
+    layers: Any  # the layers' state
+    optimizer: Any
+    step: jax.Array
+
+
+Update = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, jax.Array]]
+
+
+def init(
+    model: Layer, optimizer: optax.GradientTransformation, x_shape: tuple[int, ...], seed: int
+) -> TrainState:
+    """Draw a model's parameters from `seed`, for batches of `x_shape`."""
+    params, layers, _ = model.init(jax.random.fold_in(jax.random.key(seed), 0), x_shape)
+    return TrainState(params, layers, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def value_and_grad(model: Layer, loss: Loss, gradient: Gradient) -> Callable[..., Any]:
+    """Return a function of `params, layers, x, labels`, giving `(D, layers), gradients`.
+
+    `manual` differentiates with the ops' own rules, `autodiff` lets JAX differentiate their
+    definitions, `backprop` runs the explicit backward pass. They agree to rounding.
+    """
+    if gradient == "backprop":
+        return backprop.value_and_grad(model, loss)
+
+    def forward(params, layers, x, labels):
+        y, layers = model.apply(params, layers, x, train=True)
+        return loss(y, labels), layers
+
+    def function(*args):
+        with rules(gradient):
+            return jax.value_and_grad(forward, has_aux=True)(*args)
+
+    return function
+
+
+def make_update(
+    model: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    gradient: Gradient = "manual",
+) -> Update:
+    """Return the step: a pure function of the state, a batch x and its labels.
+
+    It returns the next state, and the loss before the step.
+    """
+    differentiate = value_and_grad(model, loss, gradient)
+
+    def update(state, x, labels):
+        (D, layers), gradients = differentiate(state.params, state.layers, x, labels)
+        changes, after = optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, changes)
+        return TrainState(params, layers, after, state.step + 1), D
+
+    return update
+
+
+def make_steps(update: Update) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Compile many steps into one program; the state given to it is donated.
+
+    The program takes the state, all the data x (n, ...) and labels (n,), resident on the device,
+    and `batches` (steps, batch size), the examples of each step. It returns the state and the
+    mean loss over the steps.
+    """
+
+    def steps(state, x, labels, batches):
+        def body(state, batch):
+            return update(state, x[batch], labels[batch])
+
+        state, losses = jax.lax.scan(body, state, batches)
+        return state, jnp.mean(losses)
+
+    return jax.jit(steps, donate_argnums=0)
+
+
+def order(seed: int, epoch: int, examples: int) -> jax.Array:
+    """Return the order of an epoch: a permutation that depends on nothing but these numbers."""
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    return jax.random.permutation(jax.random.fold_in(key, epoch), examples)
