@@ -1,0 +1,174 @@
+"""The experiment that a config says: its sections, and what they build."""
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    PrivateAttr,
+    Strict,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from ..errors import DataError
+from .choice import SCHEMA_MARK, Chain, ChainChooser, Choice, Chooser, plain
+from .origin import Key, Origins, dotted, split
+from .section import Phrase, Section, not_empty, problem, shown
+from .signature import Number
+
+if TYPE_CHECKING:
+    import optax
+
+    from ..data import Dataset
+    from ..layers import Serial
+
+MAX_SEED = 2**32 - 1
+NAME_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$"
+
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise problem(
+            "expected a name for the run's folder: letters, digits, '_', '-' and '.', not '.' "
+            f"first, at most 100, got {shown(name)}"
+        )
+    return name
+
+
+def _batch_size(value: Any) -> Any:
+    if value == "full" or (type(value) is int and value >= 1):
+        return value
+    raise problem(f"expected a positive integer or 'full', got {shown(value)}")
+
+
+FolderName = Annotated[
+    str, AfterValidator(_folder_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})
+]
+BatchSize = Annotated[
+    int | Literal["full"],
+    PlainValidator(_batch_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}]}),
+]
+PositiveInt = Annotated[int, Ge(1), Phrase("an integer, 1 or more")]
+PositiveNumber = Annotated[Number, Gt(0), Phrase("a number above 0")]
+Layers = Annotated[
+    tuple[Annotated[Choice, Chooser("layer")], ...],
+    Strict(False),
+    BeforeValidator(not_empty),
+    Phrase("a list of layers"),
+]
+
+
+class Data(Section):
+    """One dataset by name and, beside it, what to ask of its labels."""
+
+    dataset: Annotated[Choice, Chooser("dataset", siblings=("target",))] = Field(alias="<dataset>")
+    target: Annotated[Choice, Chooser("transform")] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _part(cls, value: Any) -> Any:
+        """Take `target` out: what is left is the dataset's choice, `{digits: {...}}`."""
+        if not isinstance(value, dict):
+            return {"<dataset>": value}
+        target = {"target": value["target"]} if "target" in value else {}
+        return {"<dataset>": {key: value[key] for key in value if key != "target"} or None} | target
+
+    @model_serializer
+    def _join(self) -> dict[str, Any]:
+        target = {} if self.target is None else {"target": plain(self.target)}
+        return {self.dataset.name: plain(self.dataset.arguments)} | target
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Refer to the definition that `schema.py` writes."""
+        return {SCHEMA_MARK: "data"}
+
+
+class Converge(Section):
+    """Stop when |L(t + window) - L(t)| < epsilon, with L the training loss of an epoch."""
+
+    epsilon: PositiveNumber = Field(description="the change of the loss to stop below")
+    window: PositiveInt = Field(1, description="epochs between the two losses compared")
+
+
+class Train(Section):
+    """How long to train, and on how many examples at a time."""
+
+    epochs: PositiveInt = Field(description="passes over the training examples, at most")
+    batch_size: BatchSize = Field(32, description="examples in a step; 1 is online, or `full`")
+    converge: Converge | None = Field(None, description="stop earlier, once the loss stands still")
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    name: FolderName = Field(description="what the run's folder is called", examples=["digits_mlp"])
+    seed: Annotated[int, Ge(0), Le(MAX_SEED)] = Field(
+        0, description="of the parameters and of the order of the examples"
+    )
+    data: Data = Field(examples=["digits"])
+    model: Layers = Field(
+        description="the layers, from the input to the output",
+        json_schema_extra={"minItems": 1},
+        examples=[["flatten", {"dense": {"features": 10}}]],
+    )
+    loss: Annotated[Choice, Chooser("loss")] = Field(
+        description="the divergence from output to target", examples=["softmax_cross_entropy"]
+    )
+    optimizer: Annotated[Choice | Chain, ChainChooser("optimizer")] = Field(
+        description="one optimiser of optax, or a list of transformations to apply in turn",
+        examples=[{"adam": {"learning_rate": 0.001}}],
+    )
+    train: Train = Field(examples=[{"epochs": 20}])
+    gradient: Literal["manual", "autodiff", "backprop"] = Field(
+        "manual", description="hand-written rules, jax.grad, or the explicit backward pass"
+    )
+
+    _origins: Origins = PrivateAttr(default_factory=lambda: Origins("<config>"))
+
+    def where(self, path: str | tuple[Key, ...]) -> str:
+        """Return `configs/x.yaml:7` for a path such as `model.3.dense` or `model.3 dense`."""
+        return self._origins.where(split(path) if isinstance(path, str) else path)
+
+    def load_dataset(self) -> "Dataset":
+        """Load the data and apply the target's transform.
+
+        Raises DataError, beginning with the line of the config that asked for it.
+        """
+        dataset = self._with_place(self.data.dataset)
+        if self.data.target is None:
+            return dataset
+        return self._with_place(self.data.target, dataset, below=("target",))
+
+    def build_model(self) -> "Serial":
+        """Return the layers in sequence."""
+        from ..layers import Serial
+
+        return Serial(tuple(layer.build() for layer in self.model))
+
+    def build_loss(self) -> Any:
+        """Return the loss, a function of output and target."""
+        return self.loss.build()
+
+    def build_optimizer(self) -> "optax.GradientTransformation":
+        """Return the optimiser, a chain where the config lists several."""
+        return self.optimizer.build()
+
+    def _with_place(self, choice: Choice, *inputs: Any, below: tuple[Key, ...] = ()) -> Any:
+        path = ("data", *below, choice.name)
+        try:
+            return choice.build(*inputs)
+        except DataError as error:
+            raise DataError(f"{self.where(path)}: {dotted(path)}: {error}") from error
