@@ -1,0 +1,140 @@
+"""The hand-written gradient against automatic differentiation: same numbers? at what price?"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import words
+from .run import Comparison, Difference, Sides
+
+_MOST_PARAMETERS = 40
+_TIMING_NOISE = 0.03  # a ratio of two timings is no surer than this
+_MEMORY_NOISE = 0.005  # the compiler's figure is exact; this is what two decimals show
+_ROUNDINGS = 1000  # what sums over a batch and a few layers can add up to; more is a fault
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One parameter's largest relative difference, on a log scale of 0 to 100."""
+
+    path: str
+    shape: str
+    value: str
+    length: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The two gradients side by side, the parameter with the largest difference first."""
+
+    bars: tuple[Bar, ...]
+    left_out: int
+    rounding_at: float  # where one rounding of the parameters' dtype lies, 0 to 100
+    ends: tuple[str, str]
+    largest: str
+    sentence: str
+    sound: bool  # whether rounding explains the largest difference
+
+
+@dataclass(frozen=True)
+class Price:
+    """One cost of a training step under both rules."""
+
+    value: str  # autodiff over manual
+    sentence: str
+    better: bool
+
+
+def agreement(comparison: Comparison, dtype: str) -> Agreement | None:
+    """Lay the differences out for parameters of a floating dtype; None where there are none."""
+    rows = sorted(comparison.parameters, key=_size, reverse=True)
+    if not rows:
+        return None
+    rounding = float(np.finfo(dtype).eps)
+    drawn = [rounding, *(size for size in map(_size, rows) if 0 < size < math.inf)]
+    low, high = math.floor(math.log10(min(drawn))) - 1, math.ceil(math.log10(max(drawn))) + 1
+
+    def length(size: float) -> float:
+        if not 0 < size < math.inf:
+            return 0.0 if size == 0 else 100.0
+        return round(100 * (math.log10(size) - low) / (high - low), 2)
+
+    largest = _size(rows[0])
+    sound = largest <= _ROUNDINGS * rounding
+    return Agreement(
+        bars=tuple(
+            Bar(r.path, words.shape(r.shape), _exactly(_size(r)), length(_size(r)))
+            for r in rows[:_MOST_PARAMETERS]
+        ),
+        left_out=len(rows[_MOST_PARAMETERS:]),
+        rounding_at=length(rounding),
+        ends=(words.scientific(10.0**low), words.scientific(10.0**high)),
+        largest=_exactly(largest),
+        sentence=_agreement_sentence(largest, rounding, dtype, sound),
+        sound=sound,
+    )
+
+
+def _size(row: Difference) -> float:
+    """Return the difference, infinite where it is unknown, so that it sorts as the worst."""
+    value = row.max_relative_difference
+    return abs(value) if value is not None and math.isfinite(value) else math.inf
+
+
+def _exactly(size: float) -> str:
+    if size == 0:
+        return "0"
+    return words.scientific(size) if math.isfinite(size) else "not known"
+
+
+def _agreement_sentence(largest: float, rounding: float, dtype: str, sound: bool) -> str:
+    if largest == 0:
+        return "The two gradients are equal bit for bit."
+    if not math.isfinite(largest):
+        return "At least one difference is not known, so the two gradients cannot be called equal."
+    times = f"{words.number(largest / rounding, 2)} times"
+    roundings = f"{times} one {dtype} rounding ({words.scientific(rounding)})"
+    if sound:
+        return f"The two gradients are equal to rounding: the largest difference is {roundings}."
+    return (
+        f"The two gradients differ by {roundings}, more than rounding explains: "
+        "run fnn verify to find the rule that is wrong."
+    )
+
+
+def step_time(comparison: Comparison) -> Price | None:
+    """Say what a training step's time comes to; None where it was not measured."""
+    ratio, sides = comparison.step_time_ratio, comparison.step_time_us
+    return _price(ratio, sides, "time", _TIMING_NOISE, words.microseconds)
+
+
+def temporary_memory(comparison: Comparison) -> Price | None:
+    """Say what the compiled step's temporary memory comes to; None where it is not known."""
+    ratio, sides = comparison.temp_ratio, comparison.temp_bytes
+    return _price(ratio, sides, "temporary memory", _MEMORY_NOISE, words.size)
+
+
+def _price(
+    ratio: float | None,
+    sides: Sides | None,
+    cost: str,
+    noise: float,
+    written: Callable[[float], str],
+) -> Price | None:
+    if ratio is None or not math.isfinite(ratio) or ratio <= 0:
+        return None
+    share = words.percent(1 - 1 / ratio if ratio > 1 else 1 / ratio - 1, 0)
+    if abs(ratio - 1) <= noise:
+        says = f"A training step takes the same {cost} either way"
+    elif ratio > 1:
+        says = f"The hand-written rules need {share} less {cost} per training step"
+    else:
+        says = (
+            "Here automatic differentiation does better: "
+            f"the hand-written rules need {share} more {cost} per training step"
+        )
+    if sides and words.finite(sides.manual) and words.finite(sides.autodiff):
+        says += f" ({written(sides.manual)} by hand, {written(sides.autodiff)} by autodiff)"
+    return Price(f"{ratio:.2f}×", says + ".", better=ratio > 1 + noise)

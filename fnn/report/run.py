@@ -1,0 +1,264 @@
+"""What a run folder says, read file by file.
+
+A run may be cut short, so no file but one is needed: a file that is missing or damaged leaves
+its part empty, and `Run.problems` says why in words that the page can show.
+"""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import FnnError
+
+Array = NDArray[np.generic]
+Part = TypeVar("Part")
+
+# What numpy raises on an archive that is cut short, overwritten or not an archive at all.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class _Record(BaseModel):
+    """A JSON object whose every field may be missing; unknown fields are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Epoch(_Record):
+    """One line of metrics.jsonl. `seconds` counts from the start of training."""
+
+    epoch: int
+    step: int | None = None
+    train_loss: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    seconds: float | None = None
+
+
+class Layer(_Record):
+    """One row of the layer table."""
+
+    path: str
+    layer: str
+    output_shape: tuple[int, ...] = ()
+    parameters: int = 0
+    multiply_adds: int = 0
+
+
+class Summary(_Record):
+    """summary.json: how the run ended, and the model it trained."""
+
+    name: str | None = None
+    status: str | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    train_loss: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    seconds_to_first_step: float | None = None
+    seconds: float | None = None
+    parameters: int | None = None
+    gradient: str | None = None
+    loss: str | None = None
+    batch_size: int | None = None
+    train_examples: int | None = None
+    test_examples: int | None = None
+    classes: tuple[str, ...] = ()
+    x_shape: tuple[int, ...] = ()
+    layers: tuple[Layer, ...] = ()
+
+
+class Difference(_Record):
+    """The largest relative difference between the two gradients of one parameter."""
+
+    path: str
+    shape: tuple[int, ...] = ()
+    max_relative_difference: float | None = None
+
+
+class Sides(_Record):
+    """One quantity measured under the hand-written rules and under automatic differentiation."""
+
+    manual: float | None = None
+    autodiff: float | None = None
+
+
+class Comparison(_Record):
+    """comparison.json. A ratio is autodiff over manual: above 1, the hand-written rules win."""
+
+    parameters: tuple[Difference, ...] = ()
+    loss_relative_difference: float | None = None
+    step_time_us: Sides | None = None
+    step_time_ratio: float | None = None
+    temp_bytes: Sides | None = None
+    temp_ratio: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """predictions.npz, for n test examples, k outputs and the m examples of largest loss."""
+
+    y_true: Array  # (n,) int
+    y_pred: Array  # (n,) int
+    scores: Array  # (n, k)
+    loss: Array  # (n,)
+    worst_index: Array  # (m,) int, into the n examples
+    worst_x: Array  # (m, *x_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder in memory; a part that could not be read is empty and named in `problems`."""
+
+    folder: Path
+    config: str
+    environment: Mapping[str, object]
+    epochs: tuple[Epoch, ...]
+    summary: Summary
+    predictions: Predictions | None
+    parameters: Mapping[str, Array]
+    comparison: Comparison | None
+    problems: Mapping[str, str]  # file name -> a clause that says what is wrong with it
+
+    @property
+    def name(self) -> str:
+        """The experiment's name, or the folder's where the summary has none."""
+        return self.summary.name or self.folder.resolve().name
+
+    @property
+    def started(self) -> str:
+        """When the run started, ISO 8601 or as written down; empty where it was not."""
+        return str(self.environment.get("started") or "")
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder, whole or cut short.
+
+    Raises FnnError when `folder` is no folder, or holds none of config.yaml, metrics.jsonl and
+    summary.json in readable form.
+    """
+    if not folder.is_dir():
+        raise FnnError(f"{folder}: expected a run folder, as written by `fnn run`; there is none")
+    problems: dict[str, str] = {}
+
+    def part(name: str, read: Callable[[Path], Part], empty: Part) -> Part:
+        try:
+            return read(folder / name)
+        except FileNotFoundError:
+            problems[name] = f"{name} is not in the run folder"
+        except _UNREADABLE as error:
+            problems[name] = f"{name} cannot be read ({_reason(error)})"
+        return empty
+
+    none: Predictions | None = None
+    no_comparison: Comparison | None = None
+    nothing: Mapping[str, Array] = {}
+    run = Run(
+        folder=folder,
+        config=part("config.yaml", _read_text, ""),
+        environment=part("environment.json", _read_object, {}),
+        epochs=part("metrics.jsonl", _read_epochs, ()),
+        summary=part("summary.json", _read_summary, Summary()),
+        predictions=part("predictions.npz", _read_predictions, none),
+        parameters=part("parameters.npz", _read_arrays, nothing),
+        comparison=part("comparison.json", _read_comparison, no_comparison),
+        problems=problems,
+    )
+    essential = ("config.yaml", "metrics.jsonl", "summary.json")
+    if all(name in problems for name in essential):
+        raise FnnError(
+            f"{folder}: not a run folder: "
+            + "; ".join(problems[name] for name in essential)
+            + ". Give the folder that `fnn run` printed"
+        )
+    return run
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    return str(error).split("\n")[0] or type(error).__name__
+
+
+def _read_text(file: Path) -> str:
+    return file.read_text("utf-8")
+
+
+def _read_object(file: Path) -> Mapping[str, object]:
+    value = json.loads(file.read_bytes())
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got {type(value).__name__}")
+    return value
+
+
+def _read_summary(file: Path) -> Summary:
+    return Summary.model_validate_json(file.read_bytes())
+
+
+def _read_comparison(file: Path) -> Comparison:
+    return Comparison.model_validate_json(file.read_bytes())
+
+
+def _read_epochs(file: Path) -> tuple[Epoch, ...]:
+    """Read an epoch a line; a last line that a dying process left half-written is dropped."""
+    lines = [line for line in file.read_bytes().splitlines() if line.strip()]
+    epochs = [Epoch.model_validate_json(line) for line in lines[:-1]]
+    try:
+        epochs += [Epoch.model_validate_json(line) for line in lines[-1:]]
+    except ValidationError:
+        if not epochs:
+            raise
+    return tuple(epochs)
+
+
+def _read_arrays(file: Path) -> dict[str, Array]:
+    with file.open("rb") as stream:  # numpy, given the path, leaves a damaged file open
+        archive = np.load(stream, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("expected an archive of arrays, got one array")
+        return {name: archive[name] for name in archive.files}
+
+
+def _read_predictions(file: Path) -> Predictions:
+    arrays = _read_arrays(file)
+    if missing := [name for name in Predictions.__annotations__ if name not in arrays]:
+        raise ValueError(f"no array {missing[0]!r}")
+    predictions = Predictions(**{name: arrays[name] for name in Predictions.__annotations__})
+    _check_predictions(predictions)
+    return predictions
+
+
+def _check_predictions(p: Predictions) -> None:
+    """Raise ValueError, naming the array, where shapes or dtypes are not the promised ones."""
+    n, m = len(p.y_true), len(p.worst_index)
+    shapes = {
+        "y_true": (p.y_true, (n,), "iu"),
+        "y_pred": (p.y_pred, (n,), "iu"),
+        "scores": (p.scores, (n, *p.scores.shape[-1:]), "fiu"),
+        "loss": (p.loss, (n,), "fiu"),
+        "worst_index": (p.worst_index, (m,), "iu"),
+        "worst_x": (p.worst_x, (m, *p.worst_x.shape[1:]), "fiub"),
+    }
+    for name, (array, shape, kinds) in shapes.items():
+        if array.shape != shape or array.dtype.kind not in kinds:
+            raise ValueError(f"{name}: unexpected {array.dtype} array of shape {array.shape}")
+    if m and (p.worst_index.min() < 0 or p.worst_index.max() >= n):
+        raise ValueError(f"worst_index: expected indices below {n}")
+    if n and min(p.y_true.min(), p.y_pred.min()) < 0:
+        raise ValueError("y_true and y_pred: expected class numbers from 0 up")

@@ -1,0 +1,298 @@
+"""What each section of the page shows, or a clause that says why it is left out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import charts, comparison, pictures, words
+from .predictions import Confusion, class_name, confusion, true_class_output
+from .run import Array, Epoch, Predictions, Run
+
+_MOST_EXAMPLES = 24
+_MOST_POINTS = 2000
+_MOST_EPOCH_ROWS = 100
+
+_STATUS_NOTES = {
+    "converged": "Training stopped by itself: the loss no longer changed.",
+    "interrupted": "Training was interrupted: this page shows what was done until then.",
+    "diverged": "Training diverged: the loss is no longer a finite number. "
+    "A smaller learning rate is the first thing to try.",
+    "unfinished": "The run has no readable summary, so it has not ended or was cut short: "
+    "this page shows what was done until then.",
+}
+_GRADIENTS = {
+    "manual": "hand-written rules",
+    "autodiff": "automatic differentiation",
+    "backprop": "explicit backpropagation",
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number of the headline, with a remark in small print."""
+
+    name: str
+    value: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the run came out."""
+
+    headline: str
+    measure: str
+    interval: str
+    status: str
+    note: str
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Loss and accuracy by epoch; a chart is None where it has no finite value."""
+
+    loss: charts.Chart | None
+    accuracy: charts.Chart | None
+    gap: str
+    rows: tuple[Epoch, ...]
+    total: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One badly classified image."""
+
+    source: str
+    true: str
+    predicted: str
+    doubt: str
+    loss: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The test images of largest loss, the worst first."""
+
+    examples: tuple[Example, ...]
+    ink: bool  # drawn as ink on the page, not in colours of its own
+    measure: str  # what `doubt` measures: p, output, or nothing
+    wrong: int
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Test examples that are points of the plane."""
+
+    scatter: charts.Scatter
+    classes: tuple[tuple[int, str], ...]  # number and name of those in the plot
+    total: int
+    wrong: int
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The hand-written gradient against automatic differentiation."""
+
+    agreement: comparison.Agreement | None
+    time: comparison.Price | None
+    memory: comparison.Price | None
+    loss: str  # the losses' relative difference; empty where it was not measured
+
+
+def verdict(run: Run) -> Verdict:
+    """Return the headline from the run's own summary, or from its last epoch without one."""
+    summary, last = run.summary, run.epochs[-1] if run.epochs else Epoch(epoch=0)
+    accuracy = summary.test_accuracy if summary.test_accuracy is not None else last.test_accuracy
+    loss = summary.test_loss if summary.test_loss is not None else last.test_loss
+    status = summary.status or "unfinished"
+    interval = ""
+    if accuracy is not None and 0 <= accuracy <= 1 and summary.test_examples:
+        right = round(accuracy * summary.test_examples)
+        low, high = words.wilson(right, summary.test_examples)
+        interval = (
+            f"{right:,} of {summary.test_examples:,} right; "
+            f"95 % interval {100 * low:.1f} to {words.percent(high)}"
+        )
+    known = words.finite(accuracy)
+    return Verdict(
+        headline=words.percent(accuracy) if known else words.number(loss),
+        measure="test accuracy" if known else "test loss",
+        interval=interval,
+        status=status,
+        note=_STATUS_NOTES.get(status, ""),
+        facts=_facts(run, last, loss if known else None),
+    )
+
+
+def _facts(run: Run, last: Epoch, test_loss: float | None) -> tuple[Fact, ...]:
+    """Return what else the headline tells; a fact that nobody wrote down is left out."""
+    summary, environment = run.summary, run.environment
+    epochs = summary.epochs if summary.epochs is not None else len(run.epochs)
+    steps = summary.steps if summary.steps is not None else last.step
+    seconds = summary.seconds if summary.seconds is not None else last.seconds
+    first, batch = summary.seconds_to_first_step, summary.batch_size
+    gradient = summary.gradient or ""
+    facts = (
+        Fact("Test loss", words.number(test_loss), summary.loss or ""),
+        Fact("Epochs", words.count(epochs), words.plural(steps, "step") if steps else ""),
+        Fact(
+            "Time",
+            words.duration(seconds),
+            f"first step after {words.duration(first)}" if words.finite(first) else "",
+        ),
+        Fact(
+            "Parameters",
+            words.count(summary.parameters),
+            f"in {words.plural(len(summary.layers), 'layer')}" if summary.layers else "",
+        ),
+        Fact(
+            "Trained on",
+            words.count(summary.train_examples),
+            f"examples, {batch:,} a step" if batch is not None else "examples",
+        ),
+        Fact("Device", str(environment.get("device", words.MISSING)), _cores(environment)),
+        Fact("Gradient", _GRADIENTS.get(gradient, gradient), ""),
+    )
+    return tuple(fact for fact in facts if fact.value and fact.value != words.MISSING)
+
+
+def _cores(environment: Mapping[str, object]) -> str:
+    cores = environment.get("cpu_count")
+    return words.plural(cores, "core") if isinstance(cores, int) else ""
+
+
+def curves(run: Run) -> Curves | str:
+    """Return the learning curves. Losses that are null, NaN or infinite leave gaps."""
+    if not run.epochs:
+        return why(run, "metrics.jsonl")
+    epochs = np.array([epoch.epoch for epoch in run.epochs], dtype=float)
+    train, test, accuracy = (
+        np.array([getattr(epoch, name) for epoch in run.epochs], dtype=float)
+        for name in ("train_loss", "test_loss", "test_accuracy")
+    )
+    bad = epochs[~(np.isfinite(train) & np.isfinite(test))]
+    return Curves(
+        loss=charts.loss_chart(epochs, (("train", train), ("test", test))),
+        accuracy=charts.accuracy_chart(epochs, accuracy),
+        gap=f"A loss was not a finite number in {words.plural(len(bad), 'epoch')}, "
+        f"first in epoch {bad[0]:.0f}."
+        if len(bad)
+        else "",
+        rows=_spread(run.epochs, _MOST_EPOCH_ROWS),
+        total=len(run.epochs),
+    )
+
+
+def _spread(epochs: tuple[Epoch, ...], most: int) -> tuple[Epoch, ...]:
+    """Return at most `most` epochs, evenly spread, the first and the last among them."""
+    if len(epochs) <= most:
+        return epochs
+    return tuple(epochs[round(i)] for i in np.linspace(0, len(epochs) - 1, most))
+
+
+def confusion_matrix(run: Run) -> Confusion | str:
+    """Return the test predictions counted by true and predicted class."""
+    if run.predictions is None or not len(run.predictions.y_true):
+        return why(run, "predictions.npz")
+    return confusion(run.predictions, run.summary.classes)
+
+
+def examples(run: Run) -> Gallery | Plane | str:
+    """Return the worst-classified test examples as pictures, or as points of the plane."""
+    p = run.predictions
+    if p is None or not len(p.y_true):
+        return why(run, "predictions.npz")
+    if not len(p.worst_index):
+        return "the run kept no examples"
+    # NaN is the worst loss of all.
+    order = np.argsort(
+        -np.nan_to_num(p.loss[p.worst_index].astype(float), nan=np.inf), kind="stable"
+    )
+    x_shape = p.worst_x.shape[1:]
+    if pictures.image_shape(x_shape):
+        return _gallery(run, p, order[:_MOST_EXAMPLES])
+    if x_shape == (2,):
+        return _plane(run, p, order[:_MOST_POINTS])
+    return f"an example is an array of shape {words.shape(x_shape)}, which has no picture"
+
+
+def _gallery(run: Run, p: Predictions, order: Array) -> Gallery:
+    index = p.worst_index[order]
+    images = pictures.example_pictures(p.worst_x[order])
+    classes, output = run.summary.classes, true_class_output(p, run.summary.loss or "")
+    examples = tuple(
+        Example(
+            source=image,
+            true=class_name(classes, p.y_true[i]),
+            predicted=class_name(classes, p.y_pred[i]),
+            doubt=f"{output[0]} = {output[1][i]:.2g}" if output else "",
+            loss=words.number(float(p.loss[i])),
+            number=int(i),
+        )
+        for i, image in zip(index, images, strict=True)
+    )
+    ink = p.worst_x.shape[3:] != (3,)
+    wrong = int((p.y_true[index] != p.y_pred[index]).sum())
+    return Gallery(examples, ink, output[0] if output else "", wrong)
+
+
+def _plane(run: Run, p: Predictions, order: Array) -> Plane | str:
+    points = p.worst_x[order].astype(float)
+    order, points = order[np.isfinite(points).all(1)], points[np.isfinite(points).all(1)]
+    if not len(points):
+        return "no kept example has finite coordinates"
+    index, classes = p.worst_index[order], run.summary.classes
+    true, predicted = p.y_true[index].tolist(), p.y_pred[index].tolist()
+    labels = [
+        f"example {i}: true {class_name(classes, t)}, predicted {class_name(classes, q)}, "
+        f"loss {words.number(float(p.loss[i]))}"
+        for i, t, q in zip(index, true, predicted, strict=True)
+    ]
+    return Plane(
+        scatter=charts.scatter(points, true, predicted, labels),
+        classes=tuple((i, class_name(classes, i)) for i in sorted({*true, *predicted})),
+        total=len(p.y_true),
+        wrong=sum(t != q for t, q in zip(true, predicted, strict=True)),
+    )
+
+
+def filters(run: Run) -> pictures.Filters | str:
+    """Return the first layer's weights as pictures, where the inputs are images."""
+    if not run.parameters:
+        return why(run, "parameters.npz")
+    return pictures.first_layer_filters(run.parameters, run.summary.x_shape)
+
+
+def gradients(run: Run) -> Gradients | str:
+    """Return the comparison with automatic differentiation."""
+    measured = run.comparison
+    if measured is None:
+        return why(run, "comparison.json")
+    loss = measured.loss_relative_difference
+    dtypes = [str(w.dtype) for w in run.parameters.values() if w.dtype.kind == "f"]
+    return Gradients(
+        agreement=comparison.agreement(measured, dtypes[0] if dtypes else "float32"),
+        time=comparison.step_time(measured),
+        memory=comparison.temporary_memory(measured),
+        loss="" if loss is None else words.number(loss),
+    )
+
+
+def environment(run: Run) -> list[tuple[str, str]] | str:
+    """Return rows of a readable name and a value."""
+    rows = [(name.replace("_", " "), _shown(value)) for name, value in run.environment.items()]
+    return rows or why(run, "environment.json")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "unknown" if value is None else str(value)
+
+
+def why(run: Run, file: str) -> str:
+    """Return a clause that says why a file gives nothing to show."""
+    return run.problems.get(file, f"{file} is empty")
