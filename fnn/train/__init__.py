@@ -1,6 +1,6 @@
 """Training: state, step, loop, evaluation, and what is known before any of it."""
 
-from .compare import compare as compare
+from .comparison import compare as compare
 from .evaluate import make_evaluate as make_evaluate
 from .loop import Run as Run
 from .loop import prepare as prepare

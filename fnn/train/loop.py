@@ -24,15 +24,15 @@ from ..errors import ConfigError, ShapeError
 from ..layers import Layer
 from ..loss import Loss
 from . import folder as files
-from .compare import compare
+from .comparison import compare
 from .evaluate import Evaluation, make_evaluate
 from .plan import abstract_init, layer_table
 from .step import TrainState, init, make_steps, make_update, order
 
 STEPS_A_CALL = 256
 """Steps in one compiled call: enough to make its overhead vanish, few enough to see progress."""
-WORST = 24
-"""Test examples of largest loss that a run folder keeps."""
+WORST, WORST_POINTS = 24, 2000
+"""Test examples of largest loss that a run folder keeps; points of the plane cost little."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,8 @@ def _status(config: Config, rows: list[dict[str, Any]], interrupted: bool) -> st
 def _write_results(run: Run, folder: Path, fit: _Fit) -> None:
     files.write_npz(folder / "parameters.npz", **files.named_parameters(fit.state.params))
     found = fit.evaluation
-    worst = np.argsort(-found.losses, kind="stable")[:WORST]
+    kept = WORST_POINTS if run.data.x_shape == (2,) else WORST
+    worst = np.argsort(-found.losses, kind="stable")[:kept]
     files.write_npz(
         folder / "predictions.npz",
         y_true=run.data.y_test,

@@ -69,7 +69,8 @@ def make_update(
 
     def update(state, x, labels):
         (D, layers), gradients = differentiate(state.params, state.layers, x, labels)
-        changes, after = optimizer.update(gradients, state.optimizer, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # which is what optax is written for
+            changes, after = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, changes)
         return TrainState(params, layers, after, state.step + 1), D
 

@@ -1,0 +1,192 @@
+"""The explicit backward pass: its names, its shapes, and that it agrees with jax.grad."""
+
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import fnn
+from fnn import backprop, ops
+from fnn.config import load
+from fnn.errors import ShapeError
+from fnn.layers import Activation, Dense, Flatten, Layer, MaskedDense, Serial
+from fnn.loss import LOSSES, Loss
+
+pytestmark = pytest.mark.core
+KEY = jax.random.key(0)
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+SHAPES = {  # of one example, and the classes, for each config: read from data in test_data
+    "digits_2_or_not_2": ((8, 8, 1), 2),
+    "digits_mlp": ((8, 8, 1), 10),
+    "digits_none_of_the_above": ((8, 8, 1), 11),
+    "mnist_784_15_10": ((28, 28, 1), 10),
+    "spirals": ((2,), 2),
+    "xor": ((2,), 2),
+}
+
+
+def relu_net(features):
+    return Serial([Flatten(), Dense(6), Activation(ops.relu), Dense(features)])
+
+
+MODELS = {
+    "lecture": Serial([Dense(5), Activation(ops.sigmoid), Dense(4), Activation(ops.sigmoid)]),
+    "classifier": relu_net(4),
+    "masked": Serial([MaskedDense(5, fan_in=2), Activation(ops.tanh), Dense(4)]),
+    "vector activation": Serial([Dense(4), Activation(ops.softmax)]),
+    "perceptron": Serial([Dense(5), Activation(ops.step), Dense(4)]),
+    "nested": Serial([Serial([Dense(5), Activation(ops.leaky_relu)]), Serial([Dense(4)])]),
+    "no activation": Serial([Dense(5), Dense(4)]),
+    "many activations": Serial(
+        [Dense(4), Activation(ops.softplus), Activation(ops.log_softmax), Activation(ops.identity)]
+    ),
+}
+
+
+def agree(model, loss, x, labels):
+    """The three ways to the same gradients, in float64."""
+    params, state, _ = model.init(KEY, x.shape)
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+
+    def D(params):
+        return loss(model.apply(params, state, x)[0], labels)
+
+    (got, _), gradients = jax.jit(backprop.value_and_grad(model, loss))(params, state, x, labels)
+    manual = jax.value_and_grad(D)(params)
+    with fnn.rules("autodiff"):
+        natural = jax.value_and_grad(D)(params)
+    chex.assert_trees_all_close((got, gradients), natural, rtol=1e-12, atol=1e-12)
+    chex.assert_trees_all_close(manual, natural, rtol=1e-12, atol=1e-12)
+    assert any(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("loss", ["squared_error", "softmax_cross_entropy"])
+def test_gradients_agree(name, loss):
+    with jax.enable_x64(True):
+        agree(MODELS[name], LOSSES[loss](), jax.random.normal(KEY, (6, 3)), jnp.arange(6) % 4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_gradients_agree_for_every_loss(loss, outputs):
+    made = LOSSES[loss]()
+    model = Serial([Dense(outputs), Activation(ops.sigmoid if outputs == 1 else ops.softmax)])
+    with jax.enable_x64(True):
+        labels = jnp.arange(6) % max(2, outputs)
+        if outputs == 1 and loss in ("softmax_cross_entropy",):
+            with pytest.raises(ShapeError, match="needs"):
+                made.check((6, 1), 2)
+            return
+        agree(model, made, jax.random.normal(KEY, (6, 3)), labels)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_gradients_agree_for_every_config(path):
+    config = load(path)
+    x_shape, classes = SHAPES[path.stem]
+    with jax.enable_x64(True):
+        x = jax.random.uniform(KEY, (5, *x_shape), jnp.float64)
+        agree(config.build_model(), config.build_loss(), x, jnp.arange(5) % classes)
+
+
+def test_every_array_and_every_derivative_has_its_name():
+    model = MODELS["classifier"]
+    x, labels, loss = jnp.ones((8, 3)), jnp.arange(8) % 4, LOSSES["softmax_cross_entropy"]()
+    params, state, _ = model.init(KEY, x.shape)
+    values, tape = jax.jit(backprop.forward, static_argnums=0)(model, params, state, x)
+    shapes = {"x": (8, 3), "y0": (8, 3)}
+    shapes |= {"w1": (3, 6), "b1": (6,), "z1": (8, 6), "y1": (8, 6)}
+    shapes |= {"w2": (6, 4), "b2": (4,), "z2": (8, 4), "y2": (8, 4)}
+    assert {name: value.shape for name, value in values.items()} == shapes
+    gradients = jax.jit(backprop.backward)(tape, loss.bwd(loss.fwd(values["y2"], labels)[1]))
+    assert gradients.keys() == values.keys()
+    chex.assert_trees_all_equal_shapes(gradients, values)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("kind", ["z", "y"])
+def test_intermediate_derivatives_are_those_of_a_nudge(k, kind):
+    """∂D/∂z_k is what jax.grad finds for a number added to z_k, and so for y_k."""
+    model, loss = MODELS["lecture"], LOSSES["squared_error"]()
+    with jax.enable_x64(True):
+        x, labels = jax.random.normal(KEY, (6, 3)), jnp.arange(6) % 4
+        params, state, _ = model.init(KEY, x.shape)
+        params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+        values, tape = backprop.forward(model, params, state, x)
+        gradients = backprop.backward(tape, loss.bwd(loss.fwd(values["y2"], labels)[1]))
+
+        def nudged(nudge):
+            y = x
+            for i in (1, 2):
+                layer = params[f"{2 * i - 2}_dense"]
+                y = y @ layer["w"] + layer["b"][None] + (nudge if (i, "z") == (k, kind) else 0)
+                y = jax.nn.sigmoid(y) + (nudge if (i, "y") == (k, kind) else 0)
+            return loss(y, labels)
+
+        want = jax.grad(nudged)(jnp.zeros_like(values[f"{kind}{k}"]))
+        chex.assert_trees_all_close(gradients[f"{kind}{k}"], want, rtol=1e-12)
+
+
+def test_the_gradient_of_the_input_is_there_too():
+    model, loss = MODELS["classifier"], LOSSES["softmax_cross_entropy"]()
+    x, labels = jax.random.normal(KEY, (6, 3)), jnp.arange(6) % 4
+    params, state, _ = model.init(KEY, x.shape)
+    values, tape = backprop.forward(model, params, state, x)
+    gradients = backprop.backward(tape, loss.bwd(loss.fwd(values["y2"], labels)[1]))
+    want = jax.grad(lambda x: loss(model.apply(params, state, x)[0], labels))(x)
+    chex.assert_trees_all_close(gradients["x"], want, rtol=1e-5, atol=1e-7)
+
+
+def test_a_layer_that_is_not_one_op_is_refused_by_name():
+    class Opaque(Layer):
+        name = "opaque"
+
+        def init(self, key, x_shape):
+            return {}, {}, x_shape
+
+        def apply(self, params, state, x, *, key=None, train=False):
+            return x, state
+
+    with pytest.raises(TypeError, match="opaque is not an OpLayer"):
+        backprop.forward(Serial([Opaque()]), {}, {}, jnp.ones((2, 3)))
+
+
+# Losses: targets and decisions
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "decisions"),
+    [
+        ("softmax_cross_entropy", [[0.1, 0.9], [2.0, 1.0]], [1, 0]),
+        ("binary_cross_entropy", [[0.4], [0.6]], [0, 1]),
+        ("binary_cross_entropy_with_logits", [[-0.1], [0.1]], [0, 1]),
+        ("squared_error", [[0.4], [0.6]], [0, 1]),
+    ],
+)
+def test_decisions(loss, y, decisions):
+    assert LOSSES[loss]().decide(jnp.asarray(y)).tolist() == decisions
+
+
+def test_a_loss_is_the_mean_over_examples_of_the_sum_over_outputs():
+    y, labels = jnp.asarray([[0.2, 0.7], [0.5, 0.5]]), jnp.asarray([1, 0])
+    for made in (LOSSES["squared_error"](), LOSSES["binary_cross_entropy"]()):
+        each = made.per_example(y, labels)
+        assert each.shape == (2,)
+        chex.assert_trees_all_close(made(y, labels), each.mean(), rtol=1e-6)
+    assert Loss(ops.squared_error).per_example(y, labels)[0] == pytest.approx(0.065)
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "words"),
+    [
+        ((8, 9), 10, r"ends with shape \(8, 9\).*over 10 classes needs \(8, 10\)"),
+        ((8, 4, 4, 10), 10, "put flatten first, and end it with dense: {features: 10}"),
+        ((8, 1), 2, r"needs \(8, 2\)"),
+    ],
+)
+def test_a_model_that_ends_wrong_is_told_how_to_end(shape, classes, words):
+    with pytest.raises(ShapeError, match=words):
+        LOSSES["softmax_cross_entropy"]().check(shape, classes)

@@ -1,0 +1,92 @@
+"""The house: who imports whom, and what every file and every public name owes its reader."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fnn"
+ORDER = [
+    {"errors", "example"},
+    {"op"},
+    {"ops", "init"},
+    {"layers", "loss", "data"},
+    {"backprop", "verify"},
+    {"config"},
+    {"train", "report"},
+    {"progress"},
+    {"cli"},
+]
+"""Data flows one way: a room imports from the floors below it, or from its own family."""
+FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """The rooms of fnn that a file imports, wherever in it the import stands."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            parts = (*base, *(node.module.split(".") if node.module else ()))
+            if len(parts) > 1:
+                yield parts[1]
+            else:
+                yield from (alias.name for alias in node.names if alias.name in FLOOR)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_below_imports_anything_above(path):
+    if path == PACKAGE / "__init__.py":
+        return
+    here = room(path)
+    for there in imported(path):
+        assert there == here or FLOOR[there] < FLOOR[here], f"{path} imports fnn.{there}"
+
+
+def test_every_room_has_its_floor():
+    assert {room(path) for path in SOURCES} - {"__init__"} == set(FLOOR)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_one_room(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text)), "a file says what it holds"
+
+
+def modules_after(code):
+    """The modules that are loaded once `code` has run in a fresh interpreter."""
+    command = f"{code}\nimport sys; print(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import fnn, fnn.cli", {"jax", "optax", "pydantic", "sklearn", "matplotlib"}),
+        ("import fnn; fnn.ops", {"optax", "pydantic", "sklearn", "matplotlib"}),
+        ("import fnn.report", {"jax", "optax"}),
+        ("import fnn.data", {"jax", "sklearn"}),
+    ],
+)
+def test_imports_are_lazy(code, absent):
+    assert not modules_after(code) & absent
+
+
+def test_the_decorator_stays_the_decorator():
+    modules_after(
+        "import fnn.ops, fnn.op as module, fnn; from fnn import op, rules, OPS; import warnings\n"
+        "assert op is fnn.op and callable(op) and OPS['relu'] is fnn.ops.relu\n"
+        "assert {'op', 'OPS', 'ops', 'layers'} <= set(dir(fnn))"
+    )

@@ -1,0 +1,149 @@
+"""Layers and initialisers: shapes, fans, and errors that say where."""
+
+import math
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fnn import ops
+from fnn.errors import ShapeError
+from fnn.init import INITIALIZERS, Fans, constant, fans_of, he_normal, normal
+from fnn.layers import LAYERS, Activation, Dense, Flatten, MaskedDense, Serial
+
+pytestmark = pytest.mark.core
+KEY = jax.random.key(0)
+MODEL = Serial([Flatten(), Dense(7), Activation(ops.relu), MaskedDense(3, fan_in=2)])
+
+
+# Initialisers
+
+VARIANCES = {
+    "glorot": lambda fan_in, fan_out: 2 / (fan_in + fan_out),
+    "he": lambda fan_in, fan_out: 2 / fan_in,
+    "lecun": lambda fan_in, fan_out: 1 / fan_in,
+}
+
+
+@pytest.mark.parametrize("name", [n for n in INITIALIZERS if n.split("_")[0] in VARIANCES])
+@pytest.mark.parametrize("shape", [(200, 50), (3, 3, 20, 30)])
+def test_variance_scaling_has_the_variance_of_its_fans(name, shape):
+    receptive = math.prod(shape[:-2])
+    want = VARIANCES[name.split("_")[0]](receptive * shape[-2], receptive * shape[-1])
+    drawn = INITIALIZERS[name]()(KEY, shape)
+    assert drawn.shape == shape
+    assert drawn.dtype == jnp.float32
+    # The variance of n draws is known to about √(2/n): here 2 %; 10 % is five of these.
+    assert abs(float(drawn.var()) / want - 1) < 0.1
+    assert abs(float(drawn.mean())) < 5 * math.sqrt(want / drawn.size)
+    if name.endswith("uniform"):
+        assert float(jnp.abs(drawn).max()) <= math.sqrt(3 * want) * (1 + 1e-6)
+
+
+def test_fans_may_be_given():
+    drawn = he_normal()(KEY, (300, 100), Fans(fan_in=8, fan_out=1))
+    assert abs(float(drawn.var()) / (2 / 8) - 1) < 0.1
+
+
+def test_a_vector_has_no_fans():
+    with pytest.raises(ValueError, match="start a vector with zeros, constant, normal or uniform"):
+        he_normal()(KEY, (10,))
+    assert fans_of((5, 5, 3, 10)) == Fans(75, 250)
+
+
+def test_simple_initialisers():
+    assert float(jnp.abs(INITIALIZERS["zeros"]()(KEY, (3,))).max()) == 0
+    chex.assert_trees_all_equal(constant(value=2.5)(KEY, (2,)), jnp.full(2, 2.5))
+    assert abs(float(normal(stddev=3.0)(KEY, (10_000,)).std()) - 3) < 0.1
+    drawn = INITIALIZERS["uniform"](scale=2.0)(KEY, (10_000,))
+    assert 1.9 < float(drawn.max()) <= 2
+    assert -2 <= float(drawn.min()) < -1.9
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (8, 3), (3, 8)])
+def test_orthogonal(shape):
+    w = INITIALIZERS["orthogonal"](scale=2.0)(KEY, shape)
+    gram = w @ w.T if shape[0] <= shape[1] else w.T @ w
+    chex.assert_trees_all_close(gram, 4 * jnp.eye(min(shape)), atol=1e-5)
+
+
+# Layers
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_does_what_its_init_says(name):
+    arguments = {"dense": {"features": 5}, "masked_dense": {"features": 5, "fan_in": 2}}
+    layer = LAYERS[name](**arguments.get(name, {}))
+    params, state, y_shape = layer.init(KEY, (4, 6))
+    y, after = layer.apply(params, state, jnp.ones((4, 6)))
+    assert y.shape == y_shape
+    chex.assert_trees_all_equal(after, state)
+    assert layer.name == name
+    assert hash(layer) == hash(layer)
+
+
+def test_serial_names_parameters_by_place_and_layer():
+    params, state, y_shape = MODEL.init(KEY, (8, 2, 3, 1))
+    assert jax.tree.map(jnp.shape, params) == {
+        "1_dense": {"w": (6, 7), "b": (7,)},
+        "3_masked_dense": {"w": (7, 3), "b": (3,)},
+    }
+    assert jax.tree.map(jnp.shape, state) == {"3_masked_dense": {"mask": (7, 3)}}
+    assert y_shape == (8, 3)
+    y, after = jax.jit(MODEL.apply)(params, state, jnp.ones((5, 2, 3, 1)))
+    assert y.shape == (5, 3)
+    chex.assert_trees_all_equal(after, state)
+
+
+def test_serials_nest():
+    nested = Serial([Flatten(), Serial([Dense(7), Activation(ops.relu)]), Dense(3)])
+    params, state, y_shape = nested.init(KEY, (8, 6))
+    assert set(params["1_serial"]) == {"0_dense"}
+    assert nested.apply(params, state, jnp.ones((8, 6)))[0].shape == y_shape
+
+
+def test_each_unit_of_a_masked_layer_sees_fan_in_inputs_and_no_other():
+    layer = MaskedDense(50, fan_in=4, w_init=he_normal())
+    params, state, _ = layer.init(KEY, (1, 30))
+    assert set(state["mask"].sum(0).tolist()) == {4}
+    assert not bool(jnp.all(state["mask"] == state["mask"][:, :1]))
+    chex.assert_trees_all_equal(params["w"], jnp.where(state["mask"], params["w"], 0))
+    assert abs(float(params["w"][state["mask"]].var()) / (2 / 4) - 1) < 0.5
+    again, same, _ = layer.init(jax.random.key(7), (1, 30))
+    chex.assert_trees_all_equal(same, state)
+    assert bool(jnp.any(again["w"] != params["w"]))
+    gradient = jax.grad(lambda p: layer.apply(p, state, jnp.ones((2, 30)))[0].sum())(params)
+    chex.assert_trees_all_equal(gradient["w"] != 0, state["mask"])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: Dense(0), ValueError, "features must be at least 1, got 0"),
+        (lambda: MaskedDense(2, fan_in=0), ValueError, "fan_in must be at least 1, got 0"),
+        (lambda: MODEL.init(KEY, (8, 3, 0)), ShapeError, "model.1 dense: expects (batch, ..., in"),
+        (
+            lambda: Serial([Serial([Dense(2)]), Serial([MaskedDense(3, fan_in=5)])]).init(
+                KEY, (8, 4)
+            ),
+            ShapeError,
+            "model.1.0 masked_dense: fan_in 5 is more than the 2 inputs there are",
+        ),
+        (
+            lambda: MODEL.apply(*MODEL.init(KEY, (8, 6))[:2], jnp.ones((8, 5))),
+            ShapeError,
+            "model.1 dense: expects (..., 6), got (8, 5)",
+        ),
+        (
+            lambda: Dense(2).apply({"w": jnp.ones((6, 2))}, {}, jnp.ones((8, 3, 2))),
+            ShapeError,
+            "dense: expects (..., 6), got (8, 3, 2); add flatten before it",
+        ),
+        (lambda: LAYERS["relu"](slope=1), TypeError, "relu has no argument 'slope'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        call()

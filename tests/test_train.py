@@ -1,0 +1,308 @@
+"""Training: the step, the loop, the run folder, and what stops it."""
+
+import json
+import math
+import os
+import signal
+import threading
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fnn import ops
+from fnn.config import load, parse
+from fnn.data import DATASETS
+from fnn.errors import ConfigError, FnnError
+from fnn.layers import Activation, Dense, Flatten, Serial
+from fnn.loss import LOSSES
+from fnn.report import write_report
+from fnn.train import (
+    compare,
+    init,
+    layer_table,
+    make_evaluate,
+    make_steps,
+    make_update,
+    order,
+    prepare,
+    step_memory,
+    train,
+)
+from fnn.train import folder as files
+
+MODEL = Serial([Flatten(), Dense(8), Activation(ops.relu), Dense(10)])
+LOSS = LOSSES["softmax_cross_entropy"]()
+FILES = {
+    *("config.yaml", "environment.json", "metrics.jsonl", "summary.json"),
+    *("parameters.npz", "predictions.npz", "comparison.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = DATASETS["digits"]()
+    return jnp.asarray(data.x_train[:96]), jnp.asarray(data.y_train[:96])
+
+
+@pytest.fixture
+def quick(tmp_path):
+    """Train a small experiment in a run folder, and return what it left."""
+
+    def run(text="", *, config="xor", overrides=("train.epochs=4",), progress=None):
+        made = parse(text) if text else load(f"configs/{config}.yaml", overrides)
+        ready = prepare(made)
+        where = files.create(tmp_path, made.name)
+        summary = train(ready, where, progress)
+        rows = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
+        return where, summary, rows
+
+    return run
+
+
+def run_steps(gradient, digits, optimizer=None, count=20):
+    optimizer = optimizer or optax.adam(1e-2)
+    state = init(MODEL, optimizer, (16, 8, 8, 1), seed=3)
+    steps = make_steps(make_update(MODEL, LOSS, optimizer, gradient))
+    losses = []
+    for i in range(count):
+        batch = order(3, i, 96)[:16].reshape(1, 16)
+        state, loss = steps(state, *digits, batch)
+        losses.append(float(loss))
+    return losses, jax.device_get(state)
+
+
+# The step
+
+
+@pytest.mark.core
+def test_the_three_gradients_give_the_same_losses_step_by_step(digits):
+    manual, state = run_steps("manual", digits)
+    assert manual[-1] < manual[0]
+    for gradient in ("autodiff", "backprop"):
+        losses, other = run_steps(gradient, digits)
+        chex.assert_trees_all_close(losses, manual, rtol=1e-5)
+        chex.assert_trees_all_close(other.params, state.params, rtol=1e-3, atol=1e-5)
+        assert int(other.step) == 20
+
+
+@pytest.mark.core
+def test_many_steps_in_one_program_are_the_steps_one_by_one(digits):
+    optimizer = optax.sgd(0.1)
+    update = make_update(MODEL, LOSS, optimizer)
+    batches = order(0, 0, 96).reshape(6, 16)
+    start = init(MODEL, optimizer, (16, 8, 8, 1), seed=0)
+    single, losses = start, []
+    for batch in batches:
+        single, loss = jax.jit(update)(single, digits[0][batch], digits[1][batch])
+        losses.append(float(loss))
+    many, mean = make_steps(update)(start, *digits, batches)
+    chex.assert_trees_all_close(many, single, rtol=1e-6, atol=1e-7)
+    assert float(mean) == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+@pytest.mark.core
+def test_the_state_is_donated(digits):
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    state = init(MODEL, optimizer, (16, 8, 8, 1), seed=0)
+    make_steps(make_update(MODEL, LOSS, optimizer))(state, *digits, order(0, 0, 96).reshape(6, 16))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.core
+def test_one_sgd_step_is_the_formula(digits):
+    x, labels = digits
+    optimizer = optax.sgd(0.5)
+    state = init(MODEL, optimizer, (96, 8, 8, 1), seed=0)
+    gradient = jax.grad(lambda p: LOSS(MODEL.apply(p, {}, x)[0], labels))(state.params)
+    want = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradient)
+    after, _ = make_update(MODEL, LOSS, optimizer)(state, x, labels)
+    chex.assert_trees_all_close(after.params, want, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.core
+def test_the_order_is_a_permutation_of_seed_and_epoch_alone():
+    orders = [np.asarray(order(s, e, 50)) for s, e in ((0, 1), (0, 2), (1, 1))]
+    for each in orders:
+        assert sorted(each) == list(range(50))
+    assert len({tuple(each) for each in orders}) == 3
+    chex.assert_trees_all_equal(orders[0], np.asarray(order(0, 1, 50)))
+
+
+@pytest.mark.core
+def test_evaluation_in_chunks_is_evaluation_at_once(digits, monkeypatch):
+    state = init(MODEL, optax.sgd(0.1), (16, 8, 8, 1), seed=0)
+    whole = make_evaluate(MODEL, LOSS)(state.params, state.layers, *digits)
+    monkeypatch.setattr("fnn.train.evaluate.CHUNK", 40)
+    parts = make_evaluate(MODEL, LOSS)(state.params, state.layers, *digits)
+    chex.assert_trees_all_close(parts, whole, rtol=1e-6, atol=1e-6)
+    assert whole.loss() == pytest.approx(
+        float(LOSS(jnp.asarray(whole.scores), digits[1])), rel=1e-5
+    )
+    assert whole.accuracy(np.asarray(digits[1])) == np.mean(
+        whole.scores.argmax(-1) == np.asarray(digits[1])
+    )
+
+
+# The loop
+
+
+@pytest.mark.parametrize("gradient", ["manual", "autodiff", "backprop"])
+def test_a_run_leaves_all_its_files_and_a_report(quick, gradient):
+    overrides = ("train.epochs=2", f"gradient={gradient}")
+    where, summary, rows = quick(config="digits_2_or_not_2", overrides=overrides)
+    assert {path.name for path in where.iterdir()} == FILES
+    assert (summary["status"], summary["gradient"]) == ("completed", gradient)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[0].keys() == {
+        *("epoch", "step", "train_loss", "test_loss", "test_accuracy", "seconds")
+    }
+    assert rows[-1]["step"] == 2 * math.ceil(summary["train_examples"] / summary["batch_size"])
+    assert rows[-1]["test_accuracy"] == summary["test_accuracy"]
+    assert 0 < summary["seconds_to_first_step"] < summary["seconds"]
+    with np.load(where / "predictions.npz") as found:
+        assert np.mean(found["y_true"] == found["y_pred"]) == summary["test_accuracy"]
+        assert found["loss"].mean() == pytest.approx(summary["test_loss"], rel=1e-5)
+        assert (np.diff(found["loss"][found["worst_index"]]) <= 0).all()
+    with np.load(where / "parameters.npz") as found:
+        assert sum(found[name].size for name in found.files) == summary["parameters"]
+    comparison = json.loads((where / "comparison.json").read_text())
+    # A float32 gradient that is summed in another order differs by some roundings of 6e-8.
+    assert all(p["max_relative_difference"] < 1e-5 for p in comparison["parameters"])
+    assert write_report(where).stat().st_size > 10_000
+    again = load(where / "config.yaml")
+    assert again.gradient == gradient
+    assert again.train.epochs == 2
+
+
+@pytest.mark.parametrize("batch_size", ["full", 1, 3, 1000])
+def test_full_batch_mini_batch_and_online_are_batch_sizes(quick, batch_size):
+    overrides = ("train.epochs=3", f"train.batch_size={batch_size}")
+    _, summary, rows = quick(overrides=overrides)
+    examples = summary["train_examples"]
+    size = examples if batch_size == "full" else min(batch_size, examples)
+    assert [row["step"] for row in rows] == [math.ceil(examples / size) * e for e in (1, 2, 3)]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(quick):
+    runs = [quick(overrides=("train.epochs=3", f"seed={seed}"))[2] for seed in (0, 0, 1)]
+    losses = [[row["train_loss"] for row in rows] for rows in runs]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_training_stops_when_the_loss_stands_still(quick):
+    rule = "train.converge={epsilon: 10.0, window: 3}"
+    _, summary, rows = quick(overrides=("train.epochs=50", rule))
+    assert summary["status"] == "converged"
+    assert len(rows) == 4
+
+
+def test_a_loss_that_is_no_longer_finite_stops_training_and_is_reported(quick):
+    text = """
+name: diverges
+data: {rings: {points: 100}}
+model: [dense: {features: 2}]
+loss: squared_error
+optimizer: {sgd: {learning_rate: 1.0e+30}}
+train: {epochs: 50}
+"""
+    where, summary, rows = quick(text)
+    assert summary["status"] == "diverged"
+    assert len(rows) < 50
+    assert rows[-1]["train_loss"] is None
+    write_report(where)
+
+
+class Interrupting:
+    """Progress that presses Ctrl-C in the second epoch."""
+
+    def start(self, epochs, steps_an_epoch): ...
+
+    def steps(self, epoch, done, loss): ...
+
+    def epoch(self, row):
+        if row["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_leaves_a_whole_run_of_what_was_done(quick):
+    where, summary, rows = quick(overrides=("train.epochs=50",), progress=Interrupting())
+    assert summary["status"] == "interrupted"
+    assert len(rows) in (2, 3)
+    assert {path.name for path in where.iterdir()} == FILES - {"comparison.json"}
+    assert "interrupted" in write_report(where).read_text()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_training_works_outside_the_main_thread(quick):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(quick()))
+    thread.start()
+    thread.join()
+    assert found[0][1]["status"] == "completed"
+
+
+# What cannot start leaves nothing behind
+
+
+def test_a_model_that_does_not_fit_its_data_is_refused_with_its_line():
+    text = """
+name: wrong
+data: digits
+model:
+  - flatten
+  - dense: {features: 9}
+loss: softmax_cross_entropy
+optimizer: {sgd: {learning_rate: 0.1}}
+train: {epochs: 1}
+"""
+    with pytest.raises(ConfigError, match=r":\d+: the model ends with shape \(32, 9\)"):
+        prepare(parse(text, "wrong.yaml"))
+    with pytest.raises(ConfigError, match=r"wrong.yaml:6: model.1 masked_dense: fan_in 70 is more"):
+        prepare(parse(text.replace("dense: {", "masked_dense: {fan_in: 70, "), "wrong.yaml"))
+
+
+def test_run_folders_never_meet(tmp_path):
+    made = {files.create(tmp_path, "x") for _ in range(3)}
+    assert len(made) == 3
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FnnError, match="cannot make the run folder"):
+        files.create(tmp_path / "file", "x")
+
+
+# Plan and comparison
+
+
+@pytest.mark.core
+def test_the_layer_table_counts():
+    rows = layer_table(MODEL, (32, 8, 8, 1))
+    assert [row.output_shape for row in rows] == [(64,), (8,), (8,), (10,)]
+    assert [row.parameters for row in rows] == [0, 64 * 8 + 8, 0, 8 * 10 + 10]
+    assert [row.multiply_adds for row in rows] == [0, 64 * 8, 0, 8 * 10]
+    assert [row.path for row in rows] == ["model.0", "model.1", "model.2", "model.3"]
+
+
+@pytest.mark.core
+def test_the_memory_of_a_step_is_read_from_the_compiler():
+    small, large = (
+        step_memory(MODEL, LOSS, optax.sgd(0.1), (batch, 8, 8, 1)) for batch in (8, 800)
+    )
+    assert large.arguments - small.arguments == pytest.approx(792 * (64 + 1) * 4, rel=0.01)
+    assert large.temporary > small.temporary > 0
+
+
+@pytest.mark.core
+def test_the_comparison_finds_a_wrong_rule(digits, monkeypatch):
+    def found():
+        return compare(MODEL, LOSS, optax.sgd(0.1), *digits, batch_size=32)
+
+    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    assert max(p["max_relative_difference"] for p in found()["parameters"]) < 1e-5
+    right = ops.relu._bwd
+    monkeypatch.setattr(ops.relu, "_bwd", lambda *args, **statics: 1.01 * right(*args, **statics))
+    wrong = {p["path"]: p["max_relative_difference"] for p in found()["parameters"]}
+    assert wrong["1_dense/w"] == pytest.approx(0.01, rel=0.01)
+    assert wrong["3_dense/w"] < 1e-5
