@@ -277,12 +277,14 @@ def contract(a: jax.Array, b: jax.Array, axes: Any, *, like: jax.Array) -> jax.A
     Backward rules contract over the batch; on an explicit mesh that axis is sharded, and JAX
     asks where the result shall live. A cotangent lives where its primal does.
     """
-    sharding = jax.typeof(like).sharding
-    return jnp.tensordot(a, b, axes, out_sharding=sharding if _is_explicit(sharding) else None)
+    kind = jax.typeof(like)
+    sharding = kind.sharding if on_explicit_mesh(kind) else None
+    return jnp.tensordot(a, b, axes, out_sharding=sharding)
 
 
-def _is_explicit(sharding: Any) -> bool:
-    return AxisType.Explicit in sharding.mesh.axis_types
+def on_explicit_mesh(kind: Any) -> bool:
+    """Whether an array of this type (`jax.typeof(x)`) lies on a mesh with explicit axes."""
+    return AxisType.Explicit in kind.sharding.mesh.axis_types
 
 
 def _split(
@@ -349,7 +351,7 @@ def _match_device_axes(cotangent: jax.Array, primal: Any) -> jax.Array:
     On an explicit mesh that is a layout. Under shard_map it is the sum over those mesh axes
     along which the primal was the same everywhere: it was broadcast to the devices.
     """
-    if _is_explicit(primal.sharding) and jax.typeof(cotangent).sharding != primal.sharding:
+    if on_explicit_mesh(primal) and jax.typeof(cotangent).sharding != primal.sharding:
         cotangent = jax.sharding.reshard(cotangent, primal.sharding)
     have = jax.typeof(cotangent).manual_axis_type.varying
     want = primal.manual_axis_type.varying

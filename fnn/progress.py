@@ -19,8 +19,9 @@ class Bar:
             BarColumn(),
             TextColumn("loss {task.fields[loss]}  test accuracy {task.fields[accuracy]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("gone"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=Console(stderr=True),
         )
 

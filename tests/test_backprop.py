@@ -17,7 +17,7 @@ from fnn.loss import LOSSES, Loss
 pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-SHAPES = {  # of one example, and the classes, for each config: read from data in test_data
+SHAPES = {  # of one example, and the number of classes, for each config
     "digits_2_or_not_2": ((8, 8, 1), 2),
     "digits_mlp": ((8, 8, 1), 10),
     "digits_none_of_the_above": ((8, 8, 1), 11),
@@ -85,6 +85,7 @@ def test_gradients_agree_for_every_loss(loss, outputs):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_gradients_agree_for_every_config(path):
+    assert path.stem in SHAPES, "say here what shape its examples have"
     config = load(path)
     x_shape, classes = SHAPES[path.stem]
     with jax.enable_x64(True):

@@ -16,7 +16,7 @@ from fnn.cli import app
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs/digits_mlp.yaml")
 XOR = str(ROOT / "configs/xor.yaml")
-COMMAND = [sys.executable, "-c", "from fnn.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "fnn"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
 
 
@@ -117,7 +117,7 @@ def test_ops(fnn):
 
 def test_a_table_that_is_cut_off_is_no_error():
     done = subprocess.run(
-        f"{sys.executable} -c 'from fnn.cli import main; main()' ops | head -n 1",
+        f"{sys.executable} -m fnn ops | head -n 1",
         capture_output=True,
         text=True,
         env=ENVIRONMENT,

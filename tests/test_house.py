@@ -19,6 +19,7 @@ ORDER = [
     {"train", "report"},
     {"progress"},
     {"cli"},
+    {"__main__"},
 ]
 """Data flows one way: a room imports from the floors below it, or from its own family."""
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}

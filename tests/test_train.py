@@ -105,6 +105,21 @@ def test_many_steps_in_one_program_are_the_steps_one_by_one(digits):
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("fetch_bytes", [1, 3 * 16 * 256, 2**20])
+def test_batches_copied_together_are_the_batches_one_by_one(digits, monkeypatch, fetch_bytes):
+    update, batches = make_update(MODEL, LOSS, optax.sgd(0.1)), order(0, 0, 96).reshape(6, 16)
+
+    def run():
+        state = init(MODEL, optax.sgd(0.1), (16, 8, 8, 1), seed=0)
+        return jax.device_get(make_steps(update)(state, *digits, batches))
+
+    alone = run()
+    monkeypatch.setattr("fnn.train.step.SMALL_BATCH", 0)
+    monkeypatch.setattr("fnn.train.step.FETCH_BYTES", fetch_bytes)
+    chex.assert_trees_all_close(run(), alone, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.core
 def test_the_state_is_donated(digits):
     optimizer = optax.sgd(0.1, momentum=0.9)
     state = init(MODEL, optimizer, (16, 8, 8, 1), seed=0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ..example import example, integers, normal, simplex, values
 from ..op import op
-from .targets import distribution, is_labels
+from .targets import distribution, is_labels, pick
 
 
 def _target(logits, target, axis, label_smoothing):
@@ -88,8 +88,16 @@ def softmax_cross_entropy_fwd(logits, target, *, axis, label_smoothing, ignore_i
     largest = jnp.max(logits, axis, keepdims=True)
     shifted = logits - largest
     log_sum = jnp.log(jnp.sum(jnp.exp(shifted), axis, keepdims=True))
-    q = _target(logits, target, axis, label_smoothing)
-    loss = jnp.sum(q * (log_sum - shifted), axis)
+    if is_labels(target):
+        # A sum over q, as below, would first write q log p out for all the classes.
+        chosen = pick(shifted, target, axis)
+        if label_smoothing:
+            mean = jnp.mean(shifted, axis, keepdims=True)
+            chosen = (1 - label_smoothing) * chosen + label_smoothing * mean
+        loss = jnp.squeeze(log_sum - chosen, axis)
+    else:
+        q = _target(logits, target, axis, label_smoothing)
+        loss = jnp.sum(q * (log_sum - shifted), axis)
     kept = _kept(target, ignore_index)
     loss = loss if kept is None else jnp.where(kept, loss, 0)
     return loss, (logits, target, largest, log_sum)

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from ..op import on_explicit_mesh
+
 
 def is_labels(target):
     """Whether the target holds labels, which have no gradient, rather than probabilities."""
@@ -15,3 +17,14 @@ def distribution(target, like, axis):
         return target
     classes = jax.lax.broadcasted_iota(target.dtype, like.shape, axis % like.ndim)
     return (classes == jnp.expand_dims(target, axis)).astype(like.dtype)
+
+
+def pick(scores, labels, axis):
+    """Each example's score of its label, with `axis` kept as 1.
+
+    One number an example is read. On an explicit mesh the classes may lie on several devices,
+    and the sum over them goes where the scores are.
+    """
+    if on_explicit_mesh(jax.typeof(scores)):
+        return jnp.sum(distribution(labels, scores, axis) * scores, axis, keepdims=True)
+    return jnp.take_along_axis(scores, jnp.expand_dims(labels, axis), axis, mode="clip")

@@ -14,6 +14,11 @@ from ..op import rules
 
 Gradient = Literal["manual", "autodiff", "backprop"]
 
+FETCH_BYTES = 4 * 2**20
+"""Bytes of examples copied out of the data at once: as much as a processor's cache holds."""
+SMALL_BATCH = 32 * 2**10
+"""Bytes of a batch below which each step copies its own."""
+
 
 class TrainState(NamedTuple):
     """All that a training step reads and writes."""
@@ -87,12 +92,30 @@ def make_steps(update: Update) -> Callable[..., tuple[TrainState, jax.Array]]:
 
     def steps(state, x, labels, batches):
         def body(state, batch):
-            return update(state, x[batch], labels[batch])
+            return update(state, *batch)
 
-        state, losses = jax.lax.scan(body, state, batches)
+        def fetched(state, several):
+            return jax.lax.scan(body, state, (x[several], labels[several]))
+
+        count, batch_size = batches.shape
+        together = _fetched_together(count, batch_size * x[0].nbytes)
+        several = batches.reshape(-1, together, batch_size)
+        state, losses = jax.lax.scan(fetched, state, several)
         return state, jnp.mean(losses)
 
     return jax.jit(steps, donate_argnums=0)
+
+
+def _fetched_together(steps: int, batch_bytes: int) -> int:
+    """Return how many batches to copy out of the data at once: a divisor of `steps`.
+
+    XLA splits a copy over the machine's threads; for each step alone, starting them would take as
+    long as the copy. Small batches are copied without threads, so there is nothing to share.
+    """
+    if batch_bytes < SMALL_BATCH:
+        return 1
+    most = max(1, FETCH_BYTES // batch_bytes)
+    return max(k for k in range(1, steps + 1) if steps % k == 0 and k <= most)
 
 
 def order(seed: int, epoch: int, examples: int) -> jax.Array:

@@ -1,0 +1,5 @@
+"""`python -m fnn` is the command `fnn`."""
+
+from .cli import main
+
+main()

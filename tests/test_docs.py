@@ -1,0 +1,46 @@
+"""What the documents tell a reader to type works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fnn.op import OPS
+from fnn.ops import activations
+from fnn.verify import check
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(name):
+    """The Python of a Markdown file."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def table():
+    """The table of ops, put back as it was."""
+    before = dict(OPS)
+    yield OPS
+    OPS.clear()
+    OPS.update(before)
+
+
+def test_the_readme_uses_an_op(capsys):
+    use = blocks("README.md")[0]
+    exec(use, {})
+    assert 0 <= float(capsys.readouterr().out) < 1e-6
+
+
+def test_the_readme_writes_an_op(capsys, table):
+    write = blocks("README.md")[1]
+    exec(write, {"__name__": "readme"})
+    assert capsys.readouterr().out == "True\n"
+    assert "squash" in table
+
+
+def test_contributing_adds_an_op(table):
+    elu, line = blocks("CONTRIBUTING.md")[:2]
+    exec(elu, vars(activations) | {"__name__": "contributing"})
+    assert check(table["elu"]).ok
+    assert line.strip() == "from .activations import elu as elu"
