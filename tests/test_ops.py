@@ -206,3 +206,30 @@ def test_a_rule_that_rounds_worse_than_autodiff_is_found():
 def test_an_op_without_examples_is_not_called_verified():
     with pytest.raises(ValueError, match="has no examples to verify it on"):
         check(Op(lambda x: x))
+
+
+LABELS = np.array([0, 1, 2])
+EXTREMES = {
+    "softmax": ({"x": 1e4}, {}),
+    "log_softmax": ({"x": 1e4}, {}),
+    "softmax_cross_entropy": ({"logits": 1e4}, {"target": LABELS}),
+    "binary_cross_entropy_with_logits": ({"logits": 1e4}, {"target": np.eye(3)}),
+    "binary_cross_entropy": ({"p": 1.0}, {"target": np.eye(3)[::-1]}),
+    "categorical_cross_entropy": ({"p": 1.0}, {"target": np.roll(LABELS, 1)}),
+    "kl_divergence": ({"p": 1.0}, {"target": np.eye(3)[::-1]}),
+    **{name: ({"x": 1e4}, {}) for name in ("sigmoid", "tanh", "softplus", "relu", "leaky_relu")},
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_ends_of_the_range_are_finite(name, dtype):
+    """Logits of ±1e4, probabilities of exactly 0 and 1: right and utterly wrong answers alike."""
+    ((argument, size),), target = EXTREMES[name][0].items(), EXTREMES[name][1]
+    x = jnp.asarray(np.eye(3) * size if argument == "p" else (2 * np.eye(3) - 1) * size, dtype)
+    given = {k: jnp.asarray(v, dtype if v.dtype == float else None) for k, v in target.items()}
+    y, gradient = jax.value_and_grad(
+        lambda x: OPS[name](**{argument: x}, **given).astype(jnp.float32).sum()
+    )(x)
+    assert np.isfinite(y)
+    assert np.isfinite(np.asarray(gradient, np.float32)).all()

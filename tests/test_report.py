@@ -642,3 +642,12 @@ def test_the_package_ships_its_template():
         "figures.html.jinja",
         "page.css",
     }
+
+
+@pytest.mark.parametrize(("stretch", "round_"), [(1.0, True), (3.0, True), (1000.0, False)])
+def test_a_circle_in_the_plane_is_drawn_round(stretch, round_):
+    angle = np.linspace(0, 2 * np.pi, 40)
+    points = np.stack([stretch * np.cos(angle), np.sin(angle)], 1)
+    dots = charts.scatter(points, [0] * 40, [0] * 40, [""] * 40).dots
+    across, up = np.ptp([d.x for d in dots]), np.ptp([d.y for d in dots])
+    assert bool(abs(across / up / stretch - 1) < 0.01) is round_

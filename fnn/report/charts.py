@@ -6,7 +6,7 @@ reads well on white, on black and on paper, and nothing waits for a plotting lib
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 WIDTH, HEIGHT = 480.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 468.0, 14.0, 246.0  # the edges of the plotting area
 CLASS_COLOURS = 8  # the style sheet has this many; more classes share them
+ALIKE = 4.0  # times one coordinate's span may be the other's, to be drawn to one scale
 _DRAWN_POINTS = 400  # a line on a 414-unit wide plot shows no more than this
 
 
@@ -261,9 +262,11 @@ def scatter(
     points: Floats, true: Sequence[int], predicted: Sequence[int], labels: Sequence[str]
 ) -> Scatter:
     """Lay points (m, 2), m > 0, out by their two coordinates, labelled (m,)."""
-    x, y = (
-        Axis(*_padded(float(p.min()), float(p.max()), 0.06, 1e-9), start, end)
-        for p, start, end in ((points[:, 0], LEFT, RIGHT), (points[:, 1], BOTTOM, TOP))
+    x, y = _same_scale(
+        *(
+            Axis(*_padded(float(p.min()), float(p.max()), 0.06, 1e-9), start, end)
+            for p, start, end in ((points[:, 0], LEFT, RIGHT), (points[:, 1], BOTTOM, TOP))
+        )
     )
     across, up = x.place(points[:, 0]).round(1).tolist(), y.place(points[:, 1]).round(1).tolist()
     ticks = [linear_ticks(axis.low, axis.high) for axis in (x, y)]
@@ -272,3 +275,20 @@ def scatter(
         x_ticks=_ticks(x, ticks[0], [words.number(t) for t in ticks[0]]),
         y_ticks=_ticks(y, ticks[1], [words.number(t) for t in ticks[1]]),
     )
+
+
+def _same_scale(x: Axis, y: Axis) -> tuple[Axis, Axis]:
+    """Widen one axis so that a unit is as long across as up, and a circle is round.
+
+    Coordinates whose spans differ by more than ALIKE are not of a kind, and keep their axes.
+    """
+    spans = x.high - x.low, y.high - y.low
+    if max(spans) > ALIKE * min(spans):
+        return x, y
+    unit = max((a.high - a.low) / abs(a.end - a.start) for a in (x, y))
+
+    def widened(axis: Axis) -> Axis:
+        middle, half = (axis.low + axis.high) / 2, unit * abs(axis.end - axis.start) / 2
+        return replace(axis, low=middle - half, high=middle + half)
+
+    return widened(x), widened(y)
