@@ -128,7 +128,7 @@ class Op:
         `y, saved = dense.fwd(x, w, b)` keeps what `dense.bwd(saved, dy)` needs.
         """
         if self._fwd is None:
-            (self._fwd,) = args
+            self._fwd = self._rule("fwd", args)
             return self._fwd
         arrays, statics = self.bind(*args, **kwargs)
         return self._forward(arrays, statics)
@@ -144,11 +144,25 @@ class Op:
         Raises TypeError or ValueError, naming op and argument, where a cotangent does not fit.
         """
         if self._bwd is None:
-            (self._bwd,) = args
+            self._bwd = self._rule("bwd", args)
             return self._bwd
+        if len(args) != 2 or not isinstance(args[0], Saved):
+            raise TypeError(
+                f"{self.name}.bwd takes what {self.name}.fwd saved, and the cotangent dy: "
+                f"`y, saved = {self.name}.fwd(...)`, then `{self.name}.bwd(saved, dy)`"
+            )
         saved, dy = args
         _, statics = self._bind_statics(kwargs)
         return self._backward(saved, dy, statics)
+
+    def _rule(self, which: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+        """Return the rule that is being registered, the only argument."""
+        if len(args) == 1 and callable(args[0]):
+            return args[0]
+        raise self._no_rule(which)
+
+    def _no_rule(self, which: str) -> NotImplementedError:
+        return NotImplementedError(f"{self.name} has no {which} rule; write @{self.name}.{which}")
 
     def bind(self, *args: Any, **kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
         """Match a call to the signature: the arrays in order, the statics by name."""
@@ -207,11 +221,9 @@ class Op:
     def _make_differentiable(self, key: tuple[tuple[str, type, Any], ...]) -> Callable[..., Any]:
         """Build the `jax.custom_vjp` of one choice of statics; JAX caches it by identity."""
         statics = {name: value for name, _, value in key}
-        if self._fwd is None or self._bwd is None:
-            which = "fwd" if self._fwd is None else "bwd"
-            raise NotImplementedError(
-                f"{self.name} has no {which} rule; write @{self.name}.{which}"
-            )
+        for which, rule in (("fwd", self._fwd), ("bwd", self._bwd)):
+            if rule is None:
+                raise self._no_rule(which)
 
         def function(*arrays):
             return self._forward(arrays, statics)[0]
@@ -226,7 +238,13 @@ class Op:
 
     def _forward(self, arrays: Sequence[Any], statics: dict[str, Any]) -> tuple[Any, Saved]:
         assert self._fwd is not None
-        y, residuals = self._fwd(*arrays, **statics)
+        out = self._fwd(*arrays, **statics)
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError(
+                f"{self.name}: fwd must return the pair (y, residuals), got a "
+                f"{type(out).__name__}; where nothing is kept, return `y, None`"
+            )
+        y, residuals = out
         return y, Saved(residuals, tuple(a if a is None else jax.typeof(a) for a in arrays))
 
     def _backward(self, saved: Saved, dy: Any, statics: dict[str, Any]) -> tuple[Any, ...]:

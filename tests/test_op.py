@@ -106,8 +106,26 @@ def test_a_signature_that_is_no_ops_is_refused(definition, words):
 def test_an_op_without_rules_says_which_is_missing():
     made = Op(lambda x: x)
     made.name = "half_done"
-    with pytest.raises(NotImplementedError, match=r"half_done\.fwd"):
+    with pytest.raises(NotImplementedError, match=r"no fwd rule; write @half_done\.fwd"):
         made(X)
+    with pytest.raises(NotImplementedError, match="no fwd rule"):
+        made.fwd(X)
+    made.fwd(lambda x: (x, None))
+    with pytest.raises(NotImplementedError, match=r"no bwd rule; write @half_done\.bwd"):
+        made(X)
+
+
+def test_a_forward_rule_returns_a_pair():
+    made = Op(lambda x: x)
+    made.fwd(lambda x: x)
+    made.bwd(lambda residuals, dy: dy)
+    with pytest.raises(TypeError, match=r"fwd must return the pair \(y, residuals\), got a"):
+        made(X)
+
+
+def test_a_backward_pass_by_hand_takes_what_was_saved():
+    with pytest.raises(TypeError, match=r"takes what relu\.fwd saved, and the cotangent dy"):
+        relu.bwd(X, X)
 
 
 def test_the_table_refuses_a_second_op_of_the_same_name():
