@@ -74,7 +74,7 @@ def softmax_cross_entropy(
     Shapes: logits z (..., n, ...), target a distribution of that shape (or broadcast to it) or
     integer labels without `axis` -> D without `axis`. Labels other than `ignore_index` must lie
     in [0, n); that is not checked, since under jit it cannot be.
-    Saves z, d, and max and log-sum-exp of each example; softmax is computed again.
+    Saves z, d, and max and Σ exp(z - max) of each example; softmax is computed again.
     """
     shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis, keepdims=True))
     log_p = shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis, keepdims=True))
@@ -87,30 +87,31 @@ def softmax_cross_entropy(
 def softmax_cross_entropy_fwd(logits, target, *, axis, label_smoothing, ignore_index):
     largest = jnp.max(logits, axis, keepdims=True)
     shifted = logits - largest
-    log_sum = jnp.log(jnp.sum(jnp.exp(shifted), axis, keepdims=True))
+    total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
     if is_labels(target):
-        # A sum over q, as below, would first write q log p out for all the classes.
-        chosen = pick(shifted, target, axis)
+        # A sum over q, as below, would write q log p out for all the classes first.
+        chosen = pick(logits, target, axis) - largest
         if label_smoothing:
             mean = jnp.mean(shifted, axis, keepdims=True)
             chosen = (1 - label_smoothing) * chosen + label_smoothing * mean
-        loss = jnp.squeeze(log_sum - chosen, axis)
+        loss = jnp.squeeze(jnp.log(total) - chosen, axis)
     else:
         q = _target(logits, target, axis, label_smoothing)
-        loss = jnp.sum(q * (log_sum - shifted), axis)
+        loss = jnp.sum(q * (jnp.log(total) - shifted), axis)
     kept = _kept(target, ignore_index)
     loss = loss if kept is None else jnp.where(kept, loss, 0)
-    return loss, (logits, target, largest, log_sum)
+    return loss, (logits, target, largest, total)
 
 
 @softmax_cross_entropy.bwd
 def softmax_cross_entropy_bwd(residuals, dD, *, axis, label_smoothing, ignore_index):
-    logits, target, largest, log_sum = residuals
+    logits, target, largest, total = residuals
     kept = _kept(target, ignore_index)
     dD = jnp.expand_dims(dD if kept is None else jnp.where(kept, dD, 0), axis)
-    log_p = (logits - largest) - log_sum
+    shifted = logits - largest
     q = _target(logits, target, axis, label_smoothing)
+    # exp(shifted) once more, as the forward pass has it: where the two meet, XLA shares it.
     if is_labels(target):
-        return (jnp.exp(log_p) - q) * dD, None
-    dz = (jnp.exp(log_p) * jnp.sum(q, axis, keepdims=True) - q) * dD
-    return dz, -(1 - label_smoothing) * log_p * dD
+        return jnp.exp(shifted) * (dD / total) - q * dD, None
+    dz = jnp.exp(shifted) * (jnp.sum(q, axis, keepdims=True) * dD / total) - q * dD
+    return dz, (1 - label_smoothing) * (jnp.log(total) - shifted) * dD
