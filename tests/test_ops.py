@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from jax.extend import core
 
 from fnn import ops
-from fnn.op import OPS, Op
+from fnn.op import OPS, Op, rules
 from fnn.verify import core as verify
 from fnn.verify.core import check
 
@@ -206,6 +207,31 @@ def test_a_rule_that_rounds_worse_than_autodiff_is_found():
 def test_an_op_without_examples_is_not_called_verified():
     with pytest.raises(ValueError, match="has no examples to verify it on"):
         check(Op(lambda x: x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_second_derivatives_equal_the_oracles(name):
+    """The gradient of the squared length of a gradient, by the rules and by the definitions."""
+    op = OPS[name]
+    with jax.enable_x64(True):
+        (arrays,), (statics,), (dy,) = verify.draw(op, op.examples[:1], "float64")
+        real = [i for i, a in enumerate(arrays) if a is not None and jnp.issubdtype(a.dtype, float)]
+
+        def first(*chosen):
+            full = list(arrays)
+            for i, a in zip(real, chosen):
+                full[i] = a
+            return jnp.sum(jnp.sin(op(*full, **statics)) * dy)
+
+        def length(*chosen):
+            return sum(jnp.sum(g**2) for g in jax.grad(first, range(len(real)))(*chosen))
+
+        second = jax.jit(jax.grad(length, range(len(real))))
+        chosen = [arrays[i] for i in real]
+        got = second(*chosen)
+        with rules("autodiff"):
+            want = second(*chosen)
+        chex.assert_trees_all_close(got, want, rtol=1e-11, atol=1e-11)
 
 
 LABELS = np.array([0, 1, 2])
