@@ -18,7 +18,7 @@ from .errors import FnnError, did_you_mean
 _START = time.perf_counter()
 
 app = typer.Typer(
-    help="Train networks from config files, with every backward pass written by hand.",
+    invoke_without_command=True,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -47,6 +47,18 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+
+
+@app.callback()
+def version(
+    asked: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Train networks from config files, with every backward pass written by hand."""
+    if asked:
+        from importlib import metadata
+
+        print(f"fnn {metadata.version('fnn')}")
+        raise typer.Exit
 
 
 @app.command(epilog="Example: fnn run configs/digits_mlp.yaml train.epochs=5 seed=1")
@@ -89,7 +101,7 @@ def run(
 
 @app.command(epilog="Example: fnn compare configs/digits_mlp.yaml --json")
 def compare(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Compare an experiment's hand-written rules with jax.grad of the definitions."""
+    """Compare hand-written rules and jax.grad on an experiment."""
     import jax.numpy as jnp
 
     from .config import load
@@ -130,7 +142,7 @@ def compare(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = F
 
 @app.command(epilog="Example: fnn plan configs/mnist_784_15_10.yaml")
 def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show an experiment's layers and what a step of it takes, without training."""
+    """Show an experiment's layers and what a step takes."""
     from .config import load
     from .train import layer_table, prepare, step_memory
 
@@ -190,7 +202,10 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check ops' backward rules against automatic differentiation; exit with 1 if one fails."""
+    """Check backward rules against automatic differentiation.
+
+    Exit with status 1 if one fails.
+    """
     from rich.console import Console
     from rich.progress import track
 
@@ -230,7 +245,7 @@ def ops(
     name: Annotated[str | None, typer.Argument(help="One op.", metavar="[OP]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the ops, or show one's mathematics, shapes and source."""
+    """List the ops, or show one: mathematics, shapes, source."""
     chosen = [_op(name)] if name else list(_table().values())
     if as_json:
         _print_json({"ops": [_describe(op) for op in chosen]})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,13 @@ def test_help_has_an_example(fnn, verb):
     assert done.returncode == 0
     assert f"Example: fnn {verb}" in done.stdout
     assert "--json" in done.stdout
+
+
+def test_no_verb_shows_the_help_and_version_the_version(fnn):
+    for arguments in ((), ("--help",)):
+        told = fnn(*arguments)
+        assert all(verb in told.stdout + told.stderr for verb in VERBS)
+    assert re.fullmatch(r"fnn \d+\.\d+\.\d+\n", fnn("--version").stdout)
 
 
 def test_run(fnn, tmp_path):
