@@ -47,6 +47,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"fnn: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 @app.callback()

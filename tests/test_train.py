@@ -288,6 +288,15 @@ def test_run_folders_never_meet(tmp_path):
         files.create(tmp_path / "file", "x")
 
 
+def test_a_file_that_cannot_be_written_is_named_and_not_left_in_part(tmp_path):
+    (tmp_path / "summary.json").mkdir()
+    with pytest.raises(FnnError, match=r"cannot write .*summary\.json: Is a directory"):
+        files.write_json(tmp_path / "summary.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+    with pytest.raises(FnnError, match=r"cannot write .*summary\.json"):
+        files.append_metrics(tmp_path / "summary.json", {})
+
+
 # Plan and comparison
 
 

@@ -64,14 +64,21 @@ def write_npz(path: Path, **arrays: Any) -> None:
 
 def append_metrics(path: Path, row: dict[str, Any]) -> None:
     """Append one epoch's object as one line."""
-    with path.open("a") as file:
-        file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+    except OSError as error:
+        raise FnnError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _write(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise FnnError(f"cannot write {path}: {error.strerror}") from error
 
 
 def finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -113,15 +113,14 @@ def train(
     return summary
 
 
-@dataclass
-class _Fit:
-    """Where training stands."""
+class _Fit(NamedTuple):
+    """What training came to."""
 
     state: TrainState
-    evaluation: Evaluation
-    rows: list[dict[str, Any]]
-    status: str = "completed"
-    seconds_to_first_step: float = math.nan
+    evaluation: Evaluation  # on the test examples, after the last epoch
+    rows: list[dict[str, Any]]  # of metrics.jsonl
+    status: str
+    seconds_to_first_step: float
 
 
 def _fit(
@@ -132,43 +131,41 @@ def _fit(
     started: float,
 ) -> _Fit:
     config, data = run.config, run.data
-    x_train, y_train, x_test, y_test = (
-        jnp.asarray(a) for a in (data.x_train, data.y_train, data.x_test, data.y_test)
-    )
+    x, labels = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
+    x_test, labels_test = jnp.asarray(data.x_test), jnp.asarray(data.y_test)
     steps = make_steps(make_update(run.model, run.loss, run.optimizer, config.gradient))
     evaluate = make_evaluate(run.model, run.loss)
     state = init(run.model, run.optimizer, run.x_shape, config.seed)
-    fit = _Fit(state, evaluate(state.params, state.layers, x_test, y_test), [])
-    progress.start(config.train.epochs, -(-len(x_train) // run.batch_size))
-    begin = time.perf_counter()
+    progress.start(config.train.epochs, -(-len(x) // run.batch_size))
+    rows: list[dict[str, Any]] = []
+    begin, to_first_step = time.perf_counter(), math.nan
     for epoch in range(1, config.train.epochs + 1):
-        total = seen = 0.0
-        done = 0
-        for batches in _calls(np.asarray(order(config.seed, epoch, len(x_train))), run.batch_size):
-            fit.state, mean = steps(fit.state, x_train, y_train, batches)
+        total, seen, done = 0.0, 0, 0
+        for batches in _calls(np.asarray(order(config.seed, epoch, len(x))), run.batch_size):
+            state, mean = steps(state, x, labels, batches)
             total, seen = total + float(mean) * batches.size, seen + batches.size
-            if math.isnan(fit.seconds_to_first_step):
-                fit.seconds_to_first_step = time.perf_counter() - started
             done += len(batches)
+            if math.isnan(to_first_step):
+                to_first_step = time.perf_counter() - started
             progress.steps(epoch, done, total / seen)
             if interrupted():
                 break
-        fit.evaluation = evaluate(fit.state.params, fit.state.layers, x_test, y_test)
+        evaluation = evaluate(state.params, state.layers, x_test, labels_test)
         row = {
             "epoch": epoch,
-            "step": int(fit.state.step),
+            "step": int(state.step),
             "train_loss": total / seen,
-            "test_loss": fit.evaluation.loss(),
-            "test_accuracy": fit.evaluation.accuracy(data.y_test),
+            "test_loss": evaluation.loss(),
+            "test_accuracy": evaluation.accuracy(data.y_test),
             "seconds": time.perf_counter() - begin,
         }
-        fit.rows.append(row)
+        rows.append(row)
         files.append_metrics(folder / "metrics.jsonl", row)
         progress.epoch(row)
-        fit.status = _status(config, fit.rows, interrupted())
-        if fit.status != "completed":
+        status = _status(config, rows, interrupted())
+        if status != "completed":
             break
-    return fit
+    return _Fit(state, evaluation, rows, status, to_first_step)
 
 
 def _calls(examples: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
