@@ -190,6 +190,11 @@ def test_the_check_names_what_is_wrong():
     forward.fwd(lambda x: (jnp.tanh(x) * 1.000001, jnp.tanh(x)))
     forward.bwd(good._bwd)
     assert "y" in {f.what for f in check(forward, ["float64"]).findings}
+    shaped = Op(good.definition, examples=good.examples[:1])
+    shaped.fwd(lambda x: (jnp.tanh(x)[None], jnp.tanh(x)))
+    shaped.bwd(good._bwd)
+    (finding,) = check(shaped, ["float64"]).findings
+    assert "y is float64[1,4,3] where float64[4,3] is expected" in str(finding)
     other = Op(good.definition, examples=good.examples, reference=jnp.sin)
     other.fwd(good._fwd)
     other.bwd(good._bwd)

@@ -7,6 +7,7 @@ automatic differentiation does: both errors are taken against the float64 oracle
 inputs, and the rule may have `SLACK` times autodiff's error and a few units in the last place.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -108,6 +109,11 @@ def _check_dtype(
     worst = 0.0
     for i, (got, auto, want) in enumerate(zip(rule, natural, oracle, strict=True)):
         for what in want:
+            came, expected = _type(got[what]), _type(auto[what])
+            if came != expected:
+                what = f"{what} is {came} where {expected} is expected; its value"
+                yield Finding(op.name, i, dtype, what, (), math.nan, math.nan, 0.0)
+                continue
             finding, error = compare(got[what], auto[what], want[what], dtype)
             worst = max(worst, error)
             if finding:
@@ -233,6 +239,10 @@ def _check_linear(
                     place = tuple(int(j) for j in at)
                     numbers = (float(got[what][at]), float(want[at]), 0.0)
                     yield Finding(op.name, i, "float64", f"{what}({factor:g} dy)", place, *numbers)
+
+
+def _type(array: np.ndarray) -> str:
+    return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
 def _differentiable(array: Any) -> bool:
