@@ -4,7 +4,8 @@
     example(x=values(-1.0, -0.0, 0.0, 1.0), subgradient_at_zero=0.5, tags={"kink"})
 
 Tags say what is special: `kink` (a point where the derivative is a convention), `extreme`
-(numbers near a dtype's limits), `bench` (large, only for timing).
+(numbers near a dtype's limits), `bench` (large, only for timing), `no reference` (a point where the
+op's reference is not defined, or by another convention).
 """
 
 from collections.abc import Callable, Collection, Mapping

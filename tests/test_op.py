@@ -3,7 +3,6 @@
 import functools
 import inspect
 import re
-import time
 
 import chex
 import jax
@@ -380,21 +379,3 @@ def test_calling_through_op_compiles_to_the_same_program():
         return [line.split("metadata=")[0].strip() for line in text.splitlines() if " = " in line]
 
     assert program(dense) == program(bare_dense())
-
-
-def test_calling_through_op_costs_little_at_trace_time():
-    """Many call sites, so that the difference is op's own; a bound far above what it takes."""
-
-    def trace(f, sites=50):
-        def stacked(x, w, b):
-            return sum(jnp.sum(f(x, w, b)) for _ in range(sites))
-
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            jax.make_jaxpr(jax.grad(stacked, (0, 1, 2)))(X, W, B)
-            times.append(time.perf_counter() - start)
-            jax.clear_caches()
-        return min(times) / sites
-
-    assert trace(dense) - trace(bare_dense()) < 1e-3
