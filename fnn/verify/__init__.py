@@ -1,5 +1,54 @@
-"""Is this backward rule right? Compares every op with automatic differentiation."""
+"""Is this backward rule right? `fnn.verify(f, ...)` says so, and explains every verdict."""
 
-from .core import Finding as Finding
-from .core import Report as Report
-from .core import check as check
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from .core import run
+from .report import Finding as Finding
+from .report import Report as Report
+
+
+def verify(
+    f: Callable[..., Any],
+    *args: Any,
+    definition: Callable[..., Any] | None = None,
+    vary: bool = True,
+    **statics: Any,
+) -> Report:
+    """Verify the backward rule of a function.
+
+        report = fnn.verify(f, "f32[8,16]", "f32[16]", eps=1e-5)
+        report.raise_if_failed()
+
+    Args:
+        f: an fnn op, a `jax.custom_vjp` or `jax.custom_jvp` function, or any function that calls
+            one, or any callable with `definition=`.
+        args: what f is called with: pytrees of arrays, of their descriptions (a
+            `jax.ShapeDtypeStruct`, or "f32[8,16]", "i32[8] in 0..9", "f32[8] in positive": values
+            are drawn), integers, booleans, PRNG keys, None and static values. An op without any
+            is tried on its own examples.
+        definition: the same function in plain JAX, differentiable; by default what stands under
+            f's rule.
+        vary: whether to draw other values, magnitudes and shapes as well. False checks exactly the
+            arguments given.
+        statics: keyword arguments of f, handed on as they are.
+
+    Returns a `Report`; `print` it. The mathematics is judged in float64, rounding in the
+    arguments' own dtype.
+
+    Raises TypeError or ValueError, saying what to pass, for a call that cannot be verified.
+    """
+    return run(f, args, statics, definition, vary)
+
+
+class _Module(ModuleType):
+    """The module is the function as well, so that `fnn.verify(f)` and `fnn.verify.Report` work."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Report:
+        """Call `fnn.verify.verify`."""
+        return verify(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Module

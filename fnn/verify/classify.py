@@ -1,0 +1,157 @@
+"""Which defect is it? Read from how an array differs, and from where it does."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .judge import Misfit, size_of
+from .mathematics import Mismatch
+from .probes import Probing, Trial
+from .programs import places
+
+SMALL = 1e-6
+"""Up to this relative error, digits were lost and the mathematics may be right."""
+
+
+def classify(probing: Probing, found: Sequence[Mismatch]) -> tuple[str, str]:
+    """Name the defect that the mismatches of one argument show, and say what was seen.
+
+    The first mismatch is the plainest point: ordinary numbers, the shapes given.
+    """
+    first = found[0]
+    trial, bad = first.trial, first.misfit
+    if first.defect:
+        return first.defect, _WHY[first.defect]
+    if bad.nonfinite:
+        return _nonfinite(bad)
+    if trial.probe.kind == "mask":
+        return "size", f"only with {trial.probe.label}"
+    if trial.probe.kind == "magnitude":
+        if 0 < bad.relative < SMALL:
+            return "cancellation", "digits are lost, and more than autodiff loses"
+        return "tail", f"only with {trial.probe.label}"
+    if trial.case.kind in ("size", "geometry", "broadcast") and trial.case.label:
+        return trial.case.kind, f"only with {trial.case.label}"
+    return _pattern(probing, first)
+
+
+_WHY = {
+    "kink": "at a kink, compared with the one-sided derivatives",
+    "special value": "at a special point, compared with the derivative nearby",
+}
+
+
+def _nonfinite(bad: Misfit) -> tuple[str, str]:
+    if np.isnan(bad.got[bad.bad]).any():
+        return "nan", "not a number, where the oracle is finite"
+    return "overflow", "infinite, where the oracle is finite"
+
+
+def _pattern(probing: Probing, first: Mismatch) -> tuple[str, str]:
+    """Compare what came with what was expected: times a factor, moved, or something else."""
+    bad, trial = first.misfit, first.trial
+    got, want, tolerance = bad.got, bad.want, 8 * bad.tolerance + 1e-9 * size_of(bad.want)
+    if ignored := _ignored_output(probing, first):
+        return "ignored output", ignored
+    if size_of(got) == 0:
+        return "term", "the cotangent is zero"
+    factor = _factor(got, want, tolerance)
+    if factor is not None:
+        return _named_factor(trial, first.which, factor, got.shape)
+    for what, moved in _moves(trial, first.which, want):
+        if moved.shape == got.shape and np.all(np.abs(got - moved) <= tolerance):
+            return "order", what
+    if got.size > 1 and np.allclose(np.sort(got, None), np.sort(want, None), rtol=1e-9):
+        return "order", "the same numbers, in another order"
+    if edge := _edge(trial, first.which, bad):
+        return "tail", edge
+    if _stretched(trial, first.which):
+        return "broadcast", "the argument is broadcast, and this is not the sum over its copies"
+    few = max(1, got.size // 20)
+    if bad.bad.sum() <= few < got.size:
+        return "element", f"{bad.bad.sum()} of {got.size} elements"
+    return "term", f"{bad.bad.sum()} of {got.size} elements, by up to {bad.relative:.2g} relative"
+
+
+def _factor(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> complex | None:
+    finite = np.isfinite(want) & np.isfinite(got)
+    if finite.sum() < 2 or not np.vdot(want[finite], want[finite]).real:
+        if finite.sum() == 1 and want[finite][0]:
+            ratio = got[finite][0] / want[finite][0]
+            simple = [s * n**p for s in (1, -1) for n in range(1, 65) for p in (1, -1)]
+            return next((c for c in simple if abs(ratio - c) < 1e-9 * abs(c)), None)
+        return None
+    factor = np.vdot(want[finite], got[finite]) / np.vdot(want[finite], want[finite])
+    close = np.abs(got - factor * want) <= tolerance * max(1.0, abs(factor))
+    return factor if np.all(close[finite]) else None
+
+
+def _named_factor(
+    trial: Trial, which: int, factor: complex, shape: tuple[int, ...]
+) -> tuple[str, str]:
+    if abs(factor + 1) < 1e-6:
+        return "sign", "the right cotangent, negated"
+    words = f"the right cotangent times {factor.real if np.isreal(factor) else factor:.9g}"
+    sizes = {n for leaf in trial.case.arguments.leaves for n in leaf.shape if n > 1}
+    sizes |= {a.size for a in trial.values if isinstance(a, np.ndarray) and a.size > 1}
+    for n in sorted(sizes):
+        for ratio, sign in ((n, "×"), (1 / n, "÷")):
+            if abs(factor - ratio) < 1e-6 * ratio:
+                words += f" ({sign} {n}, the size of an axis or array: a mean for a sum?)"
+                if _stretched(trial, which):
+                    return "broadcast", words
+                return "factor", words
+    return "factor", words
+
+
+def _stretched(trial: Trial, which: int) -> bool:
+    """Whether an argument has fewer axes than the output, or length 1 where that has more."""
+    shape = trial.case.arguments.leaves[places(trial.case.arguments)[which]].shape
+    return trial.case.kind == "broadcast" or any(
+        1 in shape[:-1] and np.size(y) > np.prod(shape) for y in trial.want["y"][:1]
+    )
+
+
+def _moves(trial: Trial, which: int, want: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the expected cotangent, moved about in the usual wrong ways, and its neighbours'."""
+    for axis in range(want.ndim):
+        yield f"reversed along axis {axis}", np.flip(want, axis)
+        for by in (1, -1):
+            yield f"rolled by {by} along axis {axis}", np.roll(want, by, axis)
+    if want.ndim >= 2:
+        yield "transposed", np.swapaxes(want, -1, -2)
+    arguments = trial.case.arguments
+    for other, place in enumerate(places(arguments)):
+        if other != which:
+            path = arguments.leaves[place].path
+            yield f"the cotangent of {path}", np.asarray(trial.want["ct"][other])
+
+
+def _edge(trial: Trial, which: int, bad: Misfit) -> str:
+    """Whether exactly the largest, or exactly the smallest, of an argument's numbers are wrong."""
+    arguments = trial.case.arguments
+    for place in places(arguments):
+        x = np.abs(trial.values[place]) if np.shape(trial.values[place]) == bad.bad.shape else None
+        if x is None or bad.bad.all() or bad.bad.sum() < 2:
+            continue
+        path = arguments.leaves[place].path
+        if x[bad.bad].min() > x[~bad.bad].max():
+            return f"only where |{path}| is at least {x[bad.bad].min():.3g}"
+        if x[bad.bad].max() < x[~bad.bad].min() and bad.bad.sum() > 2:
+            return f"only where |{path}| is at most {x[bad.bad].max():.3g}"
+    return ""
+
+
+def _ignored_output(probing: Probing, first: Mismatch) -> str:
+    """Whether one of several outputs contributes nothing, and the others are right."""
+    trial = first.trial
+    if len(trial.dys) < 2:
+        return ""
+    run = probing.run(trial.case)
+    for j in range(len(trial.dys)):
+        dys = [dy if k == j else np.zeros_like(dy) for k, dy in enumerate(trial.dys)]
+        got = run.rule(trial.values, dys)["ct"][first.which]
+        want = run.oracle(trial.values, dys)["ct"][first.which]
+        if size_of(got) == 0 < size_of(want):
+            return f"with a cotangent for output {j} alone, nothing comes"
+    return ""

@@ -1,0 +1,136 @@
+"""Is the backward rule a linear function of the cotangent, as a transposed Jacobian is?"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from .jaxprs import equations, first_nonlinear
+from .judge import EPS64, misfit
+from .mathematics import Mismatch
+from .probes import Probing, Trial
+from .programs import by_rule, places, pullback
+from .report import Finding
+from .types import failure
+
+EXPONENTS = (1, 12, -12, 40, -40)
+"""Cotangents are scaled by these powers of two. Training in 16 bits scales losses by 2^16."""
+
+
+def check(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str, Mismatch | Finding]]:
+    """Yield a defect's name with what shows it: nothing for nothing, linear, and of any scale."""
+    run, values, dys = probing.run(trial.case), trial.values, trial.dys
+    nothing = run.rule(values, [np.zeros_like(dy) for dy in dys])
+    yield from _differ(trial, nothing, 0.0, "affine")
+    failed = False
+    for exponent in EXPONENTS if eps == EPS64 else EXPONENTS[:1]:
+        scaled = run.rule(values, [dy * 2.0**exponent for dy in dys])
+        defect = "not linear" if exponent == 1 else "scale-dependent"
+        found = list(_differ(trial, scaled, 2.0**exponent, defect))
+        yield from found
+        if failed := bool(found):
+            break
+    if not failed:
+        yield from _differ(trial, run.rule(values, [-dy for dy in dys]), -1.0, "not linear")
+        yield from _additive(probing, trial, eps)
+    yield from _structural(probing, trial)
+
+
+def _differ(trial: Trial, got: Any, factor: float, defect: str) -> Iterator[tuple[str, Mismatch]]:
+    """Compare with `factor` times the cotangents at hand, bit for bit."""
+    for i, (came, base) in enumerate(zip(got["ct"], trial.got["ct"], strict=True)):
+        sizes = np.abs(base)
+        with np.errstate(invalid="ignore"):
+            want = np.where(np.isfinite(base), factor * base, np.nan)
+            want = np.where((sizes > 1e-200) & (sizes < 1e200) | (base == 0), want, np.nan)
+        if wrong := misfit(came, want, np.zeros(np.shape(want))):
+            yield defect, Mismatch(trial, "ct", i, wrong)
+
+
+def _additive(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str, Mismatch]]:
+    rng = np.random.default_rng(probing.seed)
+    others = [dy * rng.normal(size=dy.shape) for dy in trial.dys]
+    run = probing.run(trial.case)
+    second = run.rule(trial.values, others)
+    both = run.rule(trial.values, [a + b for a, b in zip(trial.dys, others, strict=True)])
+    for i, (came, a, b) in enumerate(zip(both["ct"], trial.got["ct"], second["ct"], strict=True)):
+        if wrong := misfit(came, a + b, 4 * trial.tolerance("ct", i, eps)):
+            yield "not linear", Mismatch(trial, "ct", i, wrong)
+
+
+def _structural(probing: Probing, trial: Trial) -> Iterator[tuple[str, Finding]]:
+    """Look for an operation that no linear function of the cotangent contains."""
+    subject, arguments = probing.subject, trial.case.arguments
+    with probing.types():
+        arrays, dys = probing.structs(trial)
+        zero = np.float32(0), np.int32(0)
+        jaxpr = jax.make_jaxpr(by_rule(subject.function, arguments))(arrays, dys, *zero).jaxpr
+        marks = [len(arrays) <= i < len(arrays) + len(dys) for i in range(len(jaxpr.invars))]
+        if name := first_nonlinear(jaxpr, marks):
+            why = f"the backward rule applies `{name}` to the cotangent"
+            call = arguments.show(subject.name, "float64")
+            yield "not linear", Finding("not linear", why=why, call=call, dtype="float64")
+
+
+def subsets(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str, Any]]:
+    """Differentiate by one argument at a time, and use one output at a time.
+
+    Only a rule that asks for symbolic zeros sees the difference.
+    """
+    subject, arguments = probing.subject, trial.case.arguments
+    which = places(arguments)
+    if probing.exact[0] != "float64":
+        return
+    with probing.types():
+        arrays, _ = probing.structs(trial)
+        try:
+            jaxpr = jax.make_jaxpr(lambda *a: pullback(subject.function, arguments, a)[0])(*arrays)
+        except Exception:
+            return
+        plain = jax.make_jaxpr(lambda *a: _leaves(subject.function, arguments, a))(*arrays)
+        if not any(
+            e.params.get("symbolic_zeros") for j in (jaxpr, plain) for e in equations(j.jaxpr)
+        ):
+            return
+
+        @jax.jit
+        def alone(arrays: Any, dys: Any) -> Any:
+            by_argument = [
+                pullback(subject.function, arguments, arrays, [i])[1](dys)[0] for i in which
+            ]
+            by_output = []
+            for j, dy in enumerate(dys):
+
+                def one(*chosen: Any, j: int = j) -> Any:
+                    full = list(arrays)
+                    for i, a in zip(which, chosen, strict=True):
+                        full[i] = a
+                    return _leaves(subject.function, arguments, full)[j]
+
+                by_output.append(jax.vjp(one, *(arrays[i] for i in which))[1](dy))
+            return by_argument, by_output
+
+        values = [v if hasattr(v, "dtype") else np.asarray(v) for v in trial.values]
+        try:
+            by_argument, by_output = jax.device_get(alone(values, trial.dys))
+        except Exception as error:
+            call = arguments.show(subject.name, "float64")
+            found = failure(error, call=call, dtype="float64")
+            yield "unperturbed", Finding("unperturbed", why=found.why, call=call, dtype="float64")
+            return
+    run = probing.run(trial.case)
+    for i, came in enumerate(by_argument):
+        if wrong := misfit(came, trial.want["ct"][i], trial.tolerance("ct", i, eps)):
+            yield "unperturbed", Mismatch(trial, "ct", i, wrong)
+    for j, cotangents in enumerate(by_output):
+        dys = [dy if k == j else np.zeros_like(dy) for k, dy in enumerate(trial.dys)]
+        want = run.oracle(trial.values, dys)["ct"]
+        for i, came in enumerate(cotangents):
+            if wrong := misfit(came, want[i], trial.tolerance("ct", i, eps)):
+                yield "unperturbed", Mismatch(trial, "ct", i, wrong)
+
+
+def _leaves(function: Any, arguments: Any, arrays: Any) -> list[Any]:
+    args, kwargs = arguments.build(arrays)
+    return jax.tree.leaves(function(*args, **kwargs))

@@ -1,0 +1,218 @@
+"""What a traced program tells: the function without its custom rules, and whether it is linear."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+
+from ..op import rules
+
+CUSTOM = ("custom_jvp_call", "custom_vjp_call")
+INLINED = ("jit", "closed_call", "core_call", "remat", "checkpoint", "custom_vmap_call")
+
+
+def without_rules(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with every custom rule in it taken off, at any depth.
+
+    Where it called a `jax.custom_vjp`, a `jax.custom_jvp` or an op, the undecorated body stands.
+    """
+
+    @functools.wraps(function)
+    def definition(*args: Any, **kwargs: Any) -> Any:
+        flat, tree = jax.tree.flatten((args, kwargs))
+        arrays = {i: a for i, a in enumerate(flat) if isinstance(a, jax.Array)}
+
+        def call(arrays: dict[int, Any]) -> Any:
+            full = [arrays.get(i, a) for i, a in enumerate(flat)]
+            args, kwargs = jax.tree.unflatten(tree, full)
+            return function(*args, **kwargs)
+
+        with rules("autodiff"):
+            closed, shape = jax.make_jaxpr(call, return_shape=True)(arrays)
+        outs = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(arrays))
+        return jax.tree.unflatten(jax.tree.structure(shape), outs)
+
+    return definition
+
+
+def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    """Run a traced program with custom rules taken off."""
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    values.update(zip(jaxpr.invars, args, strict=True))
+
+    def read(var: Any) -> Any:
+        return var.val if isinstance(var, core.Literal) else values[var]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(v) for v in equation.invars]
+        name = equation.primitive.name
+        inner = next(iter(nested(equation)), None)
+        if name in CUSTOM or (name in INLINED and inner is not None and has_rules(equation)):
+            assert inner is not None
+            outs = evaluate(inner.jaxpr, inner.consts, inputs)
+        else:
+            params = {k: _stripped(v) for k, v in equation.params.items()}
+            outs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(params))
+            outs = outs if equation.primitive.multiple_results else [outs]
+        values.update(zip(equation.outvars, outs, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _stripped(param: Any) -> Any:
+    """Take custom rules off the programs among an equation's parameters (a scan's body, say)."""
+    if isinstance(param, tuple) and any(isinstance(p, core.ClosedJaxpr) for p in param):
+        return tuple(map(_stripped, param))
+    if not isinstance(param, core.ClosedJaxpr) or not any(map(has_rules, param.jaxpr.eqns)):
+        return param
+    run = functools.partial(evaluate, param.jaxpr, param.consts)
+    return jax.make_jaxpr(lambda *args: run(args))(*param.in_avals)
+
+
+def nested(equation: Any) -> Iterator[Any]:
+    """Every program inside an equation, closed."""
+    for param in equation.params.values():
+        for value in param if isinstance(param, tuple | list) else (param,):
+            if isinstance(value, core.ClosedJaxpr):
+                yield value
+            elif isinstance(value, core.Jaxpr) and not value.constvars:
+                yield core.ClosedJaxpr(value, [])
+
+
+def has_rules(equation: Any) -> bool:
+    """Whether an equation is a call of a function with a custom rule, or holds one."""
+    if equation.primitive.name in CUSTOM:
+        return True
+    return any(has_rules(e) for inner in nested(equation) for e in inner.jaxpr.eqns)
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Every equation, at any depth."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in nested(equation):
+            yield from equations(inner.jaxpr)
+
+
+NONLINEAR = frozenset(
+    [
+        "abs",
+        "acos",
+        "acosh",
+        "asin",
+        "asinh",
+        "atan",
+        "atan2",
+        "atanh",
+        "cbrt",
+        "ceil",
+        "clamp",
+        "cos",
+        "cosh",
+        "cummax",
+        "cummin",
+        "cumprod",
+        "digamma",
+        "eq",
+        "erf",
+        "erf_inv",
+        "erfc",
+        "exp",
+        "exp2",
+        "expm1",
+        "floor",
+        "ge",
+        "gt",
+        "igamma",
+        "integer_pow",
+        "is_finite",
+        "le",
+        "lgamma",
+        "log",
+        "log1p",
+        "logistic",
+        "lt",
+        "max",
+        "min",
+        "ne",
+        "nextafter",
+        "pow",
+        "reduce_max",
+        "reduce_min",
+        "reduce_prod",
+        "rem",
+        "round",
+        "rsqrt",
+        "sign",
+        "sin",
+        "sinh",
+        "sort",
+        "sqrt",
+        "square",
+        "tan",
+        "tanh",
+        "top_k",
+        "argmax",
+        "argmin",
+        "reduce_and",
+        "reduce_or",
+    ]
+)
+"""Primitives that no linear function applies to its argument."""
+PRODUCTS = ("mul", "dot_general", "conv_general_dilated")
+
+
+def first_nonlinear(jaxpr: Any, linear: Sequence[bool]) -> str | None:
+    """Name the first primitive that makes a program no linear function of the marked inputs.
+
+    Constants may be computed in any way; what depends on a marked input may not. An opaque
+    primitive (a kernel, say) is believed.
+    """
+    found: list[str] = []
+    _depends(jaxpr, linear, found)
+    return found[0] if found else None
+
+
+def _depends(jaxpr: Any, linear: Sequence[bool], found: list[str]) -> list[bool]:
+    marked = {v for v, m in zip(jaxpr.invars, linear, strict=True) if m}
+
+    def is_marked(var: Any) -> bool:
+        return not isinstance(var, core.Literal) and var in marked
+
+    for equation in jaxpr.eqns:
+        name, ins = equation.primitive.name, [is_marked(v) for v in equation.invars]
+        if not any(ins):
+            continue
+        outs = [True] * len(equation.outvars)
+        if (
+            name in NONLINEAR
+            or (name in PRODUCTS and all(ins[:2]))
+            or (name == "div" and ins[1])
+            or (name == "select_n" and ins[0])
+        ):
+            found.append(name)
+        inner = list(nested(equation))
+        if name == "scan" and inner:
+            outs = _loop(inner[0].jaxpr, ins, equation.params, found)
+        elif len(inner) == 1 and len(inner[0].jaxpr.invars) == len(ins) and name != "while":
+            outs = _depends(inner[0].jaxpr, ins, found)
+        elif name == "cond" and all(len(j.jaxpr.invars) == len(ins) - 1 for j in inner):
+            if ins[0]:
+                found.append("cond")
+            branches = [_depends(j.jaxpr, ins[1:], found) for j in inner]
+            outs = [any(o) for o in zip(*branches, strict=True)]
+        marked.update(v for v, m in zip(equation.outvars, outs, strict=True) if m)
+    return [is_marked(v) for v in jaxpr.outvars]
+
+
+def _loop(body: Any, ins: list[bool], params: dict[str, Any], found: list[str]) -> list[bool]:
+    """Follow a scan's carried values until no more of them are marked."""
+    carry = slice(params["num_consts"], params["num_consts"] + params["num_carry"])
+    while True:
+        marks = _depends(body, ins, scratch := [])
+        carried = [a or b for a, b in zip(ins[carry], marks, strict=False)]
+        if carried == ins[carry]:
+            found.extend(scratch)
+            return marks
+        ins = [*ins[: carry.start], *carried, *ins[carry.stop :]]

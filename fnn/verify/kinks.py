@@ -1,0 +1,118 @@
+"""Kinks and special points: which derivatives are allowed where the definition has more than one.
+
+Around a kink the oracle's gradient is taken a small step away, on either side and in random
+directions. Where all of these agree, there is no kink, and theirs is the derivative. Where they
+differ, they are one-sided derivatives, and the rule's value must lie between them: each element
+for itself, and each output's gradient in sum (so that a tie may be given to one place or shared,
+but not given twice). Where automatic differentiation of the definition makes a choice, one of the
+one-sided derivatives and not the mean of them, the definition states a convention, and the rule
+must follow it.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .judge import Misfit, size_of, widen
+from .probes import Probing, Trial
+from .programs import places
+
+STEP = 2.0**-22
+CLOSE = 2.0**-12
+"""How far a gradient may move over a step without a kink, relative to the gradient's size."""
+MOST = 24
+
+
+def judge(
+    probing: Probing, trial: Trial, which: int, misfit: Misfit, binding: bool
+) -> tuple[Misfit | None, str]:
+    """Decide about a cotangent that differs from autodiff's at a special point.
+
+    Returns what remains wrong, and its defect: "kink", or "special value" where there is none.
+    """
+    place = places(trial.case.arguments)[which]
+    samples = [_near(probing, trial, which, seed) for seed in range(6)]
+    bad = np.argwhere(misfit.bad)
+    order = np.argsort(-np.nan_to_num(np.abs(misfit.got - misfit.want)[misfit.bad], nan=np.inf))
+    wrong = np.zeros_like(misfit.bad)
+    defect = "special value"
+    scale = max(trial.scale["ct"][which], max(map(size_of, samples)))
+    slack = CLOSE * scale
+    for at in map(tuple, bad[order[:MOST]]):
+        around = _sides(probing, trial, which, place, at, STEP)
+        nearer = _sides(probing, trial, which, place, at, STEP / 256)
+        smooth = np.ptp(nearer) <= np.ptp(around) / 2
+        sides = nearer if smooth else [s[at] for s in samples] + around + nearer
+        sides = [s for s in sides if np.isfinite(s)]
+        got, want = misfit.got[at], misfit.want[at]
+        if not sides or np.iscomplexobj(misfit.got):
+            wrong[at] = True
+            continue
+        low, high = min(sides), max(sides)
+        if smooth or high - low <= slack:
+            wrong[at] = not (low - slack <= got <= high + slack)
+            continue
+        stated = min(abs(want - low), abs(want - high)) <= slack
+        inside = low - slack <= got <= high + slack
+        if not inside or (binding and stated):
+            wrong[at] = True
+            defect = "kink"
+    if not wrong.any() and _counted_twice(probing, trial, which, misfit):
+        wrong, defect = misfit.bad, "kink"
+    if not wrong.any():
+        return None, defect
+    first = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return replace(misfit, bad=wrong, index=first), defect
+
+
+def _near(probing: Probing, trial: Trial, which: int, seed: int) -> np.ndarray:
+    """The oracle's gradient, a small step away in a random direction."""
+    rng = np.random.default_rng(seed)
+    values = [_moved(v, rng) for v in trial.values]
+    return widen(probing.run(trial.case).oracle(values, trial.dys)["ct"][which])
+
+
+def _moved(value: Any, rng: np.random.Generator) -> Any:
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.inexact):
+        return value
+    return value + STEP * (1 + np.abs(value)) * rng.normal(size=value.shape)
+
+
+def _sides(
+    probing: Probing, trial: Trial, which: int, place: int, at: tuple[int, ...], step: float
+) -> list[float]:
+    """The oracle's derivative by one element, with that element moved down and up."""
+    sides = []
+    for sign in (-1, 1):
+        values = list(trial.values)
+        moved = np.array(values[place], np.float64)
+        moved[at] += sign * step * (1 + abs(moved[at]))
+        values[place] = moved
+        sides.append(widen(probing.run(trial.case).oracle(values, trial.dys)["ct"][which])[at])
+    return sides
+
+
+def _counted_twice(probing: Probing, trial: Trial, which: int, misfit: Misfit) -> bool:
+    """Whether some output's gradient, summed over the argument, lies outside its neighbours'."""
+    run = probing.run(trial.case)
+    outputs = [(j, at) for j, dy in enumerate(trial.dys) for at in np.ndindex(dy.shape)]
+    rng = np.random.default_rng(0)
+    if len(outputs) > MOST:
+        outputs = [outputs[i] for i in rng.choice(len(outputs), MOST, replace=False)]
+    for j, at in outputs:
+        dys = [np.zeros_like(dy) for dy in trial.dys]
+        dys[j][at] = 1.0
+        got = np.sum(widen(run.rule(trial.values, dys)["ct"][which]))
+        sums = []
+        for _ in range(3):
+            near = [_moved(v, rng) for v in trial.values]
+            opposite = [
+                2 * v - n if isinstance(v, np.ndarray) and v.dtype.kind in "fc" else v
+                for v, n in zip(trial.values, near, strict=True)
+            ]
+            sums += [np.sum(widen(run.oracle(v, dys)["ct"][which])) for v in (near, opposite)]
+        slack = CLOSE * (1 + max(map(abs, sums)))
+        if not min(sums) - slack <= got <= max(sums) + slack:
+            return True
+    return False

@@ -1,0 +1,159 @@
+"""Is the value right? Every probe in float64, element by element."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import kinks
+from .arguments import Arguments, struct
+from .jaxprs import equations
+from .judge import EPS64, Misfit, misfit, resolution
+from .probes import GIVEN, Probing, Trial
+from .programs import call, ones_like, places, pullback
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """An array of a trial that is not as expected, and what kind of point shows it."""
+
+    trial: Trial
+    what: str
+    """ct, y (the differentiated function's value) or plain (the function's own)."""
+    which: int
+    misfit: Misfit
+    defect: str = ""
+    """What the point itself tells: "kink" or "special value", or nothing."""
+
+
+@dataclass
+class Verdict:
+    """What all trials told."""
+
+    trials: list[Trial]
+    mismatches: list[Mismatch]
+    eps: float
+    """The rounding that limits what was seen: float64's, or a narrower dtype's."""
+    resolution: dict[str, float | None]
+    error: float
+
+
+def examine(probing: Probing, own_casts: bool) -> Verdict:
+    """Try everything in float64; where a cast to a narrower dtype limits that, say so.
+
+    `own_casts`: whether a cast that the rule makes, and the definition does not, is excused.
+    """
+    own = float(jnp.finfo(probing.exact[0]).eps)
+    if own > EPS64:
+        return _examine(probing, own)
+    verdict = _examine(probing, EPS64)
+    if verdict.mismatches and (eps := cast(probing, own_casts)) > EPS64:
+        coarse = _examine(probing, eps)
+        if not coarse.mismatches:
+            return coarse
+    return verdict
+
+
+def _examine(probing: Probing, eps: float) -> Verdict:
+    ordinary: dict[int, Trial] = {}
+    trials: list[Trial] = []
+    mismatches: list[Mismatch] = []
+    for case, probe in probing.plan():
+        wrong = {m.which for m in mismatches if m.trial.case is case and m.what == "ct"}
+        if wrong and probe.kind != "ordinary":
+            continue  # wrong for ordinary numbers: no other point tells more
+        trial = probing.trial(case, probe, ordinary.get(id(case)), eps)
+        ordinary.setdefault(id(case), trial)
+        trials.append(trial)
+        mismatches.extend(_compare(probing, trial, eps))
+    resolutions, error = _resolution(trials, eps)
+    return Verdict(trials, mismatches, eps, resolutions, error)
+
+
+def _compare(probing: Probing, trial: Trial, eps: float) -> Iterator[Mismatch]:
+    for what in ("y", "plain"):
+        for j, (got, want) in enumerate(zip(trial.got[what], trial.want["y"], strict=True)):
+            if wrong := misfit(got, want, trial.tolerance("y", j, eps)):
+                yield Mismatch(trial, what, j, wrong)
+    for i, (got, want) in enumerate(zip(trial.got["ct"], trial.want["ct"], strict=True)):
+        wrong = misfit(got, want, trial.tolerance("ct", i, eps))
+        if wrong and (trial.probe.kind != "ordinary" or wrong.bad.mean() <= 0.5):
+            # Numbers at random may lie on a kink too: whole numbers given as data, say.
+            wrong, kind = kinks.judge(probing, trial, i, wrong, probing.binding)
+            if wrong:
+                special = trial.probe.kind == "special" or kind == "kink"
+                yield Mismatch(trial, "ct", i, wrong, kind if special else "")
+        elif wrong:
+            yield Mismatch(trial, "ct", i, wrong)
+
+
+def reference(probing: Probing, verdict: Verdict) -> Iterator[tuple[str, Mismatch]]:
+    """Compare the definition's values with an op's reference."""
+    function = probing.subject.reference
+    if function is None:
+        return
+    for trial in verdict.trials:
+        if trial.probe.label != GIVEN.label or not trial.case.reference:
+            continue
+        with (
+            jax.enable_x64(True),
+            jax.numpy_rank_promotion("allow"),
+            jax.numpy_dtype_promotion("standard"),
+        ):
+            values = jax.device_get(call(function, trial.case.arguments, trial.values))
+        trial = replace(trial, probe=replace(GIVEN, label="the definition against the reference"))
+        for j, (got, want) in enumerate(zip(trial.want["y"], values, strict=True)):
+            if wrong := misfit(got, want, trial.tolerance("y", j, verdict.eps)):
+                yield "forward value", Mismatch(trial, "y", j, wrong)
+
+
+def _resolution(trials: Sequence[Trial], eps: float) -> tuple[dict[str, float | None], float]:
+    """Return each argument's resolution over the ordinary trials, and the largest error of all."""
+    resolutions: dict[str, float | None] = {}
+    error = 0.0
+    for trial in trials:
+        if trial.probe.kind != "ordinary" or trial.case.kind not in ("given", "example"):
+            continue
+        arguments = trial.case.arguments
+        for i, place in enumerate(places(arguments)):
+            path, want = arguments.leaves[place].path, trial.want["ct"][i]
+            tolerance = trial.tolerance("ct", i, eps)
+            seen, there = resolution(want, tolerance), resolutions.get(path)
+            if seen is not None and there is not None:
+                seen = max(seen, there) if trial.case.kind == "given" else min(seen, there)
+            resolutions[path] = seen if seen is not None else there
+            scale = trial.scale["ct"][i]
+            if scale and np.shape(want) == np.shape(trial.got["ct"][i]):
+                gap = np.abs(trial.got["ct"][i] - want)
+                error = max(error, float(np.max(gap[np.isfinite(gap)], initial=0.0)) / scale)
+    return resolutions, error
+
+
+def cast(probing: Probing, own_casts: bool) -> float:
+    """Return the rounding of the narrowest dtype that a float64 call is cast to on its way."""
+    case = probing.cases[0]
+    subject, arguments = probing.subject, case.arguments
+    with jax.enable_x64(True):
+        arrays = [struct(leaf, "float64") for leaf in arguments.leaves]
+        functions = [subject.definition, subject.function] if own_casts else [subject.definition]
+        return max(narrowest(f, arguments, arrays) for f in functions)
+
+
+def narrowest(function: Any, arguments: Arguments, arrays: Sequence[Any]) -> float:
+    """Return the largest machine epsilon among the dtypes a call and its derivative pass through."""
+
+    def both(*arrays: Any) -> Any:
+        y, pull = pullback(function, arguments, arrays)
+        return pull(ones_like(y))
+
+    jaxpr = jax.make_jaxpr(both)(*arrays).jaxpr
+    found = EPS64
+    for equation in equations(jaxpr):
+        for var in equation.outvars:
+            dtype = getattr(var.aval, "dtype", None)
+            if dtype is not None and jnp.issubdtype(dtype, jnp.inexact):
+                found = max(found, float(jnp.finfo(dtype).eps))
+    return found

@@ -1,0 +1,297 @@
+"""How does the rule round? In the dtype itself, against a float64 oracle at the same numbers.
+
+The rule may have four times the error of automatic differentiation in the same dtype, or two units
+in the last place. Where autodiff's own result is no number, or infinite, nothing is asked of the
+rule. Numbers go up to the dtype's limits, and down to its subnormal ones.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import values as numbers
+from .arguments import Leaf
+from .judge import (
+    Misfit,
+    exact_tolerance,
+    misfit,
+    noise_of,
+    rounding_tolerance,
+    size_of,
+    widen,
+)
+from .mathematics import Mismatch
+from .probes import PROBES, Probe, Probing, Trial, shaken
+from .programs import by_rule, places
+from .report import Finding
+from .shapes import LARGE, Case
+from .values import to_dtype
+
+GRID = {
+    "float64": (-1060, -700, -300, 300, 700, 1000),
+    "float32": (-140, -120, -60, 60, 100, 124),
+    "bfloat16": (-128, -120, -60, 60, 100, 124),
+    "float16": (-20, -13, -6, 6, 12),
+}
+"""Powers of two by which ordinary numbers are scaled; the first gives subnormal numbers."""
+
+
+def check(probing: Probing, dtype: str, errors: dict[str, float]) -> Iterator[tuple[str, Mismatch]]:
+    """Yield what rounds worse than autodiff; enter the largest error in `errors`."""
+    for case in probing.cases:
+        if case.kind in ("given", "example"):
+            found = list(_case(probing, case, dtype, errors))
+            yield from found
+            if found:
+                return
+
+
+def _case(
+    probing: Probing, case: Case, dtype: str, errors: dict[str, float]
+) -> Iterator[tuple[str, Mismatch]]:
+    vary = probing.vary and not case.fixed and case.size < LARGE
+    ordinary = [_Rounded(probing, case, PROBES[0], dtype, 0)]
+    if vary:
+        ordinary += [_Rounded(probing, case, PROBES[1], dtype, seed) for seed in (1, 2)]
+    typical = {
+        key: [max(r.error(key, i) for r in ordinary) for i in range(len(ordinary[0].auto[key]))]
+        for key in ("y", "ct")
+    }
+    scales = {
+        key: [max(r.scale(key, i) for r in ordinary) for i in range(len(ordinary[0].auto[key]))]
+        for key in ("y", "ct")
+    }
+    for rounded in ordinary:
+        yield from rounded.judge(typical, scales, errors)
+    if not vary:
+        return
+    paths = [case.arguments.leaves[i].path for i in places(case.arguments)]
+    styles = [PROBES[2], *(_scaled(k, path) for path in paths for k in GRID[dtype])]
+    for probe in styles:
+        if probing.changes(case, probe):
+            yield from _Rounded(probing, case, probe, dtype, 0).judge(typical, scales, errors)
+
+
+def _scaled(exponent: int, path: str) -> "Probe":
+    """Scale one argument alone: products of several large ones overflow in any order or none."""
+    scaled = numbers.scaled(exponent)
+
+    def style(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+        return scaled(leaf, rng, x) if leaf.path == path else x
+
+    # A derivative by another argument is as large as the scaled one, before terms cancel.
+    return Probe(f"{path} times 2^{exponent}", "magnitude", style, size=2.0 ** max(exponent, 0))
+
+
+class _Rounded:
+    """One trial in a narrow dtype: the rule, autodiff, and the float64 oracle."""
+
+    def __init__(self, probing: Probing, case: Case, probe: Probe, dtype: str, seed: int):
+        self.case, self.probe, self.dtype = case, probe, dtype
+        values, dys = probing.draw(case, probe, seed)
+        leaves = case.arguments.leaves
+        self.values = [
+            to_dtype(v, leaf.cast(dtype)) if leaf.differentiable else v
+            for v, leaf in zip(values, leaves, strict=True)
+        ]
+        self.values = [widen(v) if x.differentiable else v for v, x in zip(self.values, leaves)]
+        self.dys = [widen(to_dtype(dy, dtype)) if not np.iscomplexobj(dy) else dy for dy in dys]
+        narrow, exact = probing.run(case, dtype), probing.run(case)
+        self.got = narrow.rule(self.values, self.dys)
+        self.auto = narrow.oracle(self.values, self.dys)
+        self.want = exact.oracle(self.values, self.dys)
+        mathematics = exact.rule(self.values, self.dys)
+        eps = float(jnp.finfo(dtype).eps)
+        rng = np.random.default_rng(3)
+        near = [
+            narrow.oracle(
+                [shaken(v, rng, eps) for v in self.values], [shaken(d, rng, eps) for d in self.dys]
+            )
+            for _ in range(2)
+        ]
+        again = [narrow.rule(self.values, self.dys, jitter=eps, salt=s) for s in (1, 2)]
+        self.noise = {
+            key: [
+                np.maximum(
+                    noise_of(self.auto[key][i], [o[key][i] for o in near], eps),
+                    noise_of(self.got[key][i], [o[key][i] for o in again], eps),
+                )
+                for i in range(len(self.auto[key]))
+            ]
+            for key in ("y", "ct")
+        }
+        # Where the rule follows another convention than autodiff (at a tie, say), that has been
+        # judged in float64; here its own mathematics is the oracle.
+        for key in ("y", "ct"):
+            for i, (want, rule) in enumerate(zip(self.want[key], mathematics[key], strict=True)):
+                usual = exact_tolerance(want, np.zeros(np.shape(want)), size_of(want))
+                with np.errstate(invalid="ignore"):
+                    other = np.abs(rule - want) > usual + 1e-6 * np.abs(want)
+                self.want[key][i] = np.where(other, rule, want)
+                self.noise[key][i] = np.where(other, np.inf, self.noise[key][i])
+
+    def error(self, key: str, which: int) -> float:
+        """Return autodiff's largest error, over the size of the array."""
+        want, auto = widen(self.want[key][which]), widen(self.auto[key][which])
+        scale = size_of(want)
+        with np.errstate(invalid="ignore"):
+            gap = np.abs(auto - want)[np.isfinite(self.noise[key][which])]
+        gap = gap[np.isfinite(gap)]
+        return float(gap.max(initial=0.0)) / scale if scale else 0.0
+
+    def scale(self, key: str, which: int) -> float:
+        """Return the size of the expected array."""
+        return size_of(self.want[key][which])
+
+    def judge(
+        self, typical: dict[str, list[float]], scales: dict[str, list[float]], errors: Any
+    ) -> Iterator[tuple[str, Mismatch]]:
+        """Compare every array that the rule gives."""
+        limit = float(jnp.finfo(self.dtype).max)
+        trial = Trial(self.case, self.probe, self.values, self.dys, self.want, self.got, self.dtype)
+        for key in ("y", "ct"):
+            for i, got in enumerate(self.got[key]):
+                want, auto = widen(self.want[key][i]), widen(self.auto[key][i])
+                error = max(self.error(key, i), typical[key][i])
+                scale = scales[key][i] * self.probe.size
+                tolerance = rounding_tolerance(want, error, self.noise[key][i], scale, self.dtype)
+                ordinary = self.probe.kind == "ordinary" and not self.case.fixed
+                if key == "ct" and ordinary and self.scale(key, i):
+                    gap = np.abs(widen(got) - want)
+                    gap = gap[np.isfinite(gap)].max(initial=0.0) / self.scale(key, i)
+                    errors[self.dtype] = max(errors.get(self.dtype, 0.0), float(gap))
+                askable = np.isfinite(auto) & (np.abs(want) < limit / 4)
+                wrong = misfit(got, np.where(askable, want, np.nan), tolerance)
+                if wrong:
+                    yield _defect(self.probe, wrong), Mismatch(trial, key, i, wrong)
+
+
+def _defect(probe: Probe, wrong: Misfit) -> str:
+    got = wrong.got[wrong.bad]
+    if np.isnan(got).any():
+        return "nan"
+    if np.isinf(got).any() or (probe.kind == "magnitude" and not got.any()):
+        return "overflow"
+    return "rounding" if probe.kind == "ordinary" else "cancellation"
+
+
+def poison(probing: Probing, case: Case, base: Trial) -> Iterator[tuple[str, Mismatch]]:
+    """Put a NaN into one row, of each argument and of the cotangent; put -inf into some places.
+
+    A NaN may reach its own row. Where the output is finite nonetheless, it may reach nothing.
+    """
+    run = probing.run(case)
+    leaves = case.arguments.leaves
+    for place in places(case.arguments):
+        if not np.size(base.values[place]) or not numbers.free(leaves[place]):
+            continue
+        for name, where, what in (
+            ("a NaN in its first row", _first(base.values[place]), np.nan),
+            ("-inf in some places", _some(base.values[place]), -np.inf),
+        ):
+            values = list(base.values)
+            values[place] = np.where(where, what, values[place])
+            label = f"{leaves[place].path} with {name}"
+            yield from _poisoned(base, run, values, base.dys, label, what)
+    for j, dy in enumerate(base.dys):
+        dys = list(base.dys)
+        if np.size(dy):
+            dys[j] = np.where(_first(dy), np.nan, dy)
+            label = f"the cotangent of output {j} with a NaN in its first row"
+            yield from _poisoned(base, run, base.values, dys, label, np.nan)
+
+
+def _poisoned(
+    base: Trial, run: Any, values: Any, dys: Any, label: str, what: float
+) -> Iterator[tuple[str, Mismatch]]:
+    want, got = run.oracle(values, dys), run.rule(values, dys)
+    whole = all(np.isfinite(y).all() for y in want["y"]) and all(
+        np.isfinite(y).all() for y in got["plain"]
+    )
+    if np.isinf(what) and not whole:
+        return
+    clean = all(np.isfinite(dy).all() for dy in dys)
+    rows = len(dys[0]) if np.ndim(dys[0]) else None
+    if not whole and not _rows_apart(want["y"]) and clean:
+        return
+    trial = Trial(base.case, Probe(label, "poison"), values, dys, want, got)
+    for i, (came, expected) in enumerate(zip(got["ct"], want["ct"], strict=True)):
+        asked = np.isfinite(expected)
+        if not (clean and whole):
+            if not np.ndim(expected) or len(expected) != rows or not asked[1:].all():
+                continue
+            asked[:1] = False
+        reference = np.where(asked, expected, np.nan)
+        tolerance = np.full(np.shape(expected), np.finfo(np.float64).max)
+        if wrong := misfit(came, reference, tolerance):
+            yield "nan" if np.isinf(what) else "leakage", Mismatch(trial, "ct", i, wrong)
+
+
+def _rows_apart(outputs: Any) -> bool:
+    """Whether what is no number lies in the first rows of the outputs alone."""
+    return all(np.ndim(y) and np.isfinite(y[1:]).all() for y in outputs)
+
+
+def _first(array: np.ndarray) -> np.ndarray:
+    chosen = np.zeros(np.shape(array), bool)
+    chosen[(0,) * min(1, chosen.ndim)] = True
+    return chosen
+
+
+def _some(array: np.ndarray) -> np.ndarray:
+    chosen = np.zeros(np.shape(array), bool)
+    chosen.reshape(-1)[::5] = True
+    return chosen
+
+
+def limits(probing: Probing) -> Iterator[tuple[str, Mismatch]]:
+    """Go to the limits of float64, where no wider dtype judges: what is finite must stay so."""
+    for case in probing.cases:
+        if case.kind not in ("given", "example") or case.fixed or case.size >= LARGE:
+            continue
+        run = probing.run(case)
+        for path in [case.arguments.leaves[i].path for i in places(case.arguments)]:
+            for probe in (_scaled(k, path) for k in GRID["float64"]):
+                if not probing.changes(case, probe):
+                    continue
+                values, dys = probing.draw(case, probe)
+                want, got = run.oracle(values, dys), run.rule(values, dys)
+                trial = Trial(case, probe, values, dys, want, got)
+                for i, (a, b) in enumerate(zip(got["ct"], want["ct"], strict=True)):
+                    large = np.full(np.shape(b), np.finfo(np.float64).max)
+                    if wrong := misfit(a, b, large):
+                        yield _defect(probe, wrong), Mismatch(trial, "ct", i, wrong)
+
+
+def deterministic(probing: Probing, trial: Trial) -> Iterator[tuple[str, Any]]:
+    """Run again, and trace again: both must give the same."""
+    again = probing.run(trial.case).rule(trial.values, trial.dys)
+    for key in ("y", "ct"):
+        for i, (a, b) in enumerate(zip(again[key], trial.got[key], strict=True)):
+            if wrong := misfit(a, b, np.zeros(np.shape(b))):
+                yield "nondeterminism", Mismatch(trial, key, i, wrong)
+                return
+    arguments = trial.case.arguments
+    with probing.types():
+        arrays, dys = probing.structs(trial)
+        traces = [
+            jax.make_jaxpr(by_rule(probing.subject.function, arguments))(
+                arrays, dys, np.float32(0), np.int32(0)
+            )
+            for _ in range(2)
+        ]
+    texts = [re.sub(r"0x[0-9a-f]+", "", str(t)) for t in traces]
+    same = texts[0] == texts[1] and all(
+        np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind in "fc")
+        for a, b in zip(traces[0].consts, traces[1].consts, strict=True)
+        if isinstance(a, np.ndarray | jax.Array)
+        and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    )
+    if not same:
+        why = "two traces of the same call give different programs"
+        call = arguments.show(probing.subject.name, "float64")
+        yield "nondeterminism", Finding("nondeterminism", why=why, call=call)

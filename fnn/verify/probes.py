@@ -1,0 +1,248 @@
+"""The probes: which numbers each call is tried on, and what comes of it in float64."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from . import values as numbers
+from .arguments import Arguments, Leaf, struct
+from .jaxprs import equations
+from .judge import EPS64, exact_tolerance, noise_of, size_of, widen
+from .programs import Outcome, Run, call, output_dtype, output_types
+from .shapes import LARGE, Case
+from .subject import Subject
+
+
+def _as_drawn(leaf: Leaf, rng: np.random.Generator, x: Any) -> Any:
+    return x
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A way of choosing numbers. `fresh`: draw new ones even where values were given."""
+
+    label: str
+    kind: str
+    """ordinary, magnitude, special or mask."""
+    style: numbers.Style = _as_drawn
+    fresh: bool = True
+    size: float = 1.0
+    """How much larger than for ordinary numbers the terms of a derivative may be."""
+
+
+GIVEN = Probe("ordinary numbers", "ordinary", fresh=False)
+PROBES = (
+    GIVEN,
+    Probe("other ordinary numbers", "ordinary"),
+    Probe("numbers of many magnitudes", "magnitude", numbers.wide),
+    Probe("numbers times 2^4", "magnitude", numbers.scaled(4)),
+    Probe("numbers times 2^10", "magnitude", numbers.scaled(10)),
+    Probe("numbers times 2^-10", "magnitude", numbers.scaled(-10)),
+    Probe("numbers times 2^16", "magnitude", numbers.scaled(16)),
+    Probe("numbers times 2^-30", "magnitude", numbers.scaled(-30)),
+    Probe("zeros among the numbers", "special", numbers.zeros),
+    Probe("whole numbers, with ties", "special", numbers.integers),
+    Probe("the same number everywhere", "special", numbers.level),
+    Probe("masks false, indices lowest", "mask", numbers.none),
+    Probe("masks true, indices highest", "mask", numbers.every),
+    Probe("rows masked entirely", "mask", numbers.empty_rows),
+)
+
+
+@dataclass
+class Trial:
+    """One call on one set of numbers: what the definition gives, and what the rule gives."""
+
+    case: Case
+    probe: Probe
+    values: list[Any]
+    dys: list[Any]
+    want: Outcome
+    got: Outcome
+    dtype: str = "float64"
+    noise: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    scale: dict[str, list[float]] = field(default_factory=dict)
+
+    def tolerance(self, what: str, which: int, eps: float = EPS64) -> np.ndarray:
+        """Return how far each element may be off."""
+        key = "ct" if what == "ct" else "y"
+        noise, scale = self.noise[key][which], self.scale[key][which]
+        return exact_tolerance(self.want[key][which], noise, scale, eps)
+
+
+class Probing:
+    """The calls of a subject on which it is tried, and their float64 programs."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        cases: Sequence[Case],
+        seed: int,
+        vary: bool,
+        exact: tuple[str, str] = ("float64", "float64"),
+    ):
+        self.subject, self.cases, self.seed, self.vary = subject, list(cases), seed, vary
+        self.exact = exact
+        """The dtypes in which the rule and the oracle are judged: float64, where they can."""
+        self.exact = exact
+        """The dtypes in which the rule and the oracle are judged: float64, where they can."""
+        self.binding = subject.states_conventions or states_conventions(
+            subject.definition, cases[0].arguments, exact[1]
+        )
+        self._types: dict[int, list[Any]] = {}
+        self.count = 0
+
+    def run(self, case: Case, dtype: str = "") -> Run:
+        """Return the programs of a case: in a dtype, or as exact as they can be."""
+        types = (dtype,) if dtype else self.exact
+        return Run(self.subject.function, self.subject.definition, case.arguments, *types)
+
+    def types(self) -> Any:
+        """Return the setting of 64-bit types under which the rule is judged."""
+        return jax.enable_x64(self.exact[0] == "float64")
+
+    def structs(self, trial: "Trial") -> tuple[list[Any], list[Any]]:
+        """Return the types of a trial's arrays and cotangents, as the rule is judged."""
+        dtype = self.exact[0]
+        arrays = [struct(leaf, dtype) for leaf in trial.case.arguments.leaves]
+        dys = [jax.ShapeDtypeStruct(np.shape(d), output_dtype(d, dtype)) for d in trial.dys]
+        return arrays, dys
+
+    def draw(self, case: Case, probe: Probe, seed: int = 0) -> tuple[list[Any], list[Any]]:
+        """Return numbers for a case's arguments, and cotangents for its outputs."""
+        rng = np.random.default_rng(
+            [
+                self.seed,
+                seed,
+                self.cases.index(case),
+                PROBES.index(probe) if probe in PROBES else 99,
+            ]
+        )
+        high = highest_index(case.arguments)
+        values = []
+        for leaf in case.arguments.leaves:
+            given = leaf.value is not None and not probe.fresh
+            x = leaf.value if given else numbers.draw(leaf, rng, high)
+            if leaf.kind != "key":
+                x = probe.style(leaf, rng, widen(x) if leaf.differentiable else np.asarray(x))
+            values.append(x)
+        return values, [_cotangent(t, rng) for t in self.output(case)]
+
+    def output(self, case: Case) -> list[Any]:
+        """Return the types of a case's outputs, in float64."""
+        key = self.cases.index(case)
+        if key not in self._types:
+            self._types[key] = output_types(self.subject.definition, case.arguments, self.exact[1])
+        return self._types[key]
+
+    def plan(self) -> Iterator[tuple[Case, Probe]]:
+        """Yield what is tried, ordinary numbers first."""
+        for case in self.cases:
+            yield case, GIVEN
+        if not self.vary:
+            return
+        for probe in PROBES[1:]:
+            for case in self.cases:
+                if case.fixed or case.size >= LARGE:
+                    continue
+                if case.kind not in ("given", "example") and probe not in PROBES[9:10]:
+                    continue
+                if probe.kind != "ordinary" and not self.changes(case, probe):
+                    continue
+                yield case, probe
+
+    def changes(self, case: Case, probe: Probe) -> bool:
+        """Whether a probe's style does anything to a case's arguments."""
+        rng = np.random.default_rng(0)
+        for leaf in case.arguments.leaves:
+            if leaf.kind == "key":
+                continue
+            x = np.asarray(numbers.draw(leaf, rng, 3))
+            if not np.array_equal(x, probe.style(leaf, rng, x)):
+                return True
+        return False
+
+    def trial(self, case: Case, probe: Probe, ordinary: "Trial | None", eps: float) -> Trial:
+        """Try a case on a probe's numbers; learn from repetitions what one rounding does."""
+        self.count += 1
+        run = self.run(case)
+        values, dys = self.draw(case, probe)
+        trial = Trial(case, probe, values, dys, run.oracle(values, dys), run.rule(values, dys))
+        rng = np.random.default_rng([self.seed, 7])
+        near = [
+            run.oracle([shaken(v, rng, eps) for v in values], [shaken(dy, rng, eps) for dy in dys])
+            for _ in range(2)
+        ]
+        again = [run.rule(values, dys, jitter=eps, salt=s) for s in (1, 2)]
+        for key in ("y", "ct"):
+            trial.noise[key] = [
+                np.maximum(
+                    noise_of(want, [o[key][i] for o in near], eps),
+                    noise_of(got, [o[key][i] for o in again], eps),
+                )
+                if np.shape(want) == np.shape(got)
+                else np.zeros(np.shape(want))
+                for i, (want, got) in enumerate(zip(trial.want[key], trial.got[key], strict=True))
+            ]
+            base = ordinary.want[key] if ordinary else trial.want[key]
+            trial.scale[key] = [size_of(a) for a in base]
+        return trial
+
+
+def shaken(value: Any, rng: np.random.Generator, eps: float) -> Any:
+    """Change floating-point numbers by one rounding, up or down."""
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.inexact):
+        return value
+    sign = np.where(rng.random(value.shape) < 0.5, eps, -eps)
+    return value * (1 + sign)
+
+
+def highest_index(arguments: Arguments) -> int:
+    """Return the highest integer to draw where no domain is given: below every axis's size."""
+    sizes = [n for leaf in arguments.leaves if leaf.differentiable for n in leaf.shape if n > 1]
+    return min(sizes, default=2) - 1
+
+
+KINKED = frozenset(
+    [
+        "abs",
+        "argmax",
+        "argmin",
+        "clamp",
+        "cummax",
+        "cummin",
+        "max",
+        "min",
+        "reduce_max",
+        "reduce_min",
+        "reduce_window",
+        "reduce_window_max",
+        "reduce_window_min",
+        "round",
+        "sign",
+        "sort",
+        "top_k",
+    ]
+)
+"""Primitives that choose a derivative at their kink by themselves."""
+
+
+def states_conventions(definition: Any, arguments: Arguments, dtype: str) -> bool:
+    """Whether every kink of a definition is a choice that it writes out, with `where`.
+
+    In max(x, 0) the derivative at 0 is what JAX makes of it; in where(x > 0, x, 0) it is stated.
+    """
+    with jax.enable_x64(dtype == "float64"):
+        arrays = [struct(leaf, dtype) for leaf in arguments.leaves]
+        jaxpr = jax.make_jaxpr(lambda *a: call(definition, arguments, a))(*arrays).jaxpr
+    return not any(e.primitive.name in KINKED for e in equations(jaxpr))
+
+
+def _cotangent(kind: Any, rng: np.random.Generator) -> np.ndarray:
+    dy = rng.normal(size=kind.shape)
+    if jax.numpy.issubdtype(kind.dtype, jax.numpy.complexfloating):
+        return dy + 1j * rng.normal(size=kind.shape)
+    return np.asarray(dy)

@@ -1,0 +1,197 @@
+"""The compiled programs: the function by its rule, and the definition by automatic differentiation.
+
+One program serves every probe of a call's shapes and dtype; only its numbers change. Programs of
+a definition are kept, so that many rules can be held against one.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .arguments import Arguments, struct
+from .values import to_dtype
+
+Outcome = dict[str, list[Any]]
+"""`y`: leaves of the output; `ct`: a cotangent for each argument that has one; `plain`: y undifferentiated."""
+FLOAT0 = jax.dtypes.float0
+
+
+def call(function: Callable[..., Any], arguments: Arguments, arrays: Sequence[Any]) -> list[Any]:
+    """Call a function with arrays in their places; return the leaves of its output."""
+    args, kwargs = arguments.build(arrays)
+    return jax.tree.leaves(function(*args, **kwargs))
+
+
+def places(arguments: Arguments) -> list[int]:
+    """Return which of the arrays are differentiated."""
+    return [i for i, leaf in enumerate(arguments.leaves) if leaf.differentiable]
+
+
+def pullback(
+    function: Callable[..., Any],
+    arguments: Arguments,
+    arrays: Sequence[Any],
+    which: Sequence[int] | None = None,
+) -> tuple[list[Any], Any]:
+    """Return the output's leaves, and the backward pass to the arrays in `which` (all of them)."""
+    which = places(arguments) if which is None else which
+
+    def of_chosen(*chosen: Any) -> list[Any]:
+        full = list(arrays)
+        for i, a in zip(which, chosen, strict=True):
+            full[i] = a
+        return call(function, arguments, full)
+
+    return jax.vjp(of_chosen, *(arrays[i] for i in which))
+
+
+def by_rule(function: Callable[..., Any], arguments: Arguments) -> Callable[..., Outcome]:
+    """The function and its rule; `jitter` shakes the residuals, to learn what their rounding does.
+
+    With a jitter of 0 the residuals are what the forward rule saved, bit for bit.
+    """
+
+    def run(arrays: Sequence[Any], dys: Sequence[Any], jitter: Any, salt: Any) -> Outcome:
+        y, pull = pullback(function, arguments, arrays)
+        leaves, tree = jax.tree.flatten(pull)
+        shaken = [_shake(leaf, jitter, salt + i) for i, leaf in enumerate(leaves)]
+        cotangents = jax.tree.unflatten(tree, shaken)(_typed(dys, y))
+        return {"plain": call(function, arguments, arrays), "y": y, "ct": list(cotangents)}
+
+    return run
+
+
+def by_autodiff(definition: Callable[..., Any], arguments: Arguments) -> Callable[..., Outcome]:
+    """The definition, differentiated by JAX."""
+
+    def run(arrays: Sequence[Any], dys: Sequence[Any]) -> Outcome:
+        y, pull = pullback(definition, arguments, arrays)
+        return {"y": y, "ct": list(pull(_typed(dys, y)))}
+
+    return run
+
+
+def _shake(leaf: Any, jitter: Any, salt: Any) -> Any:
+    """Multiply each number by 1 + jitter or 1 - jitter."""
+    if not isinstance(leaf, jax.Array) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return leaf
+    count = jnp.arange(leaf.size, dtype=jnp.uint32).reshape(leaf.shape)
+    mixed = (count + salt.astype(jnp.uint32)) * np.uint32(2654435761)
+    up = (mixed ^ (mixed >> np.uint32(15))) & np.uint32(64) == 0
+    real = jnp.finfo(leaf.dtype).dtype
+    change = jnp.where(up, jitter, -jitter).astype(real)
+    return leaf * (1 + change).astype(leaf.dtype)
+
+
+def _typed(dys: Sequence[Any], y: Sequence[Any]) -> list[Any]:
+    return [
+        jnp.asarray(dy).astype(out.dtype)
+        if jnp.issubdtype(out.dtype, jnp.inexact)
+        else np.zeros(out.shape, FLOAT0)
+        for dy, out in zip(dys, y, strict=True)
+    ]
+
+
+def ones_like(y: Sequence[Any]) -> list[Any]:
+    """Return cotangents of 1 for outputs."""
+    return _typed([np.ones(out.shape) for out in y], y)
+
+
+Make = Callable[[Callable[..., Any], Arguments], Callable[..., Outcome]]
+
+
+def compiled(make: Make, function: Callable[..., Any], arguments: Arguments, dtype: str) -> Any:
+    """Compile `make(function, arguments)` where floating-point numbers are `dtype`, once.
+
+    Returns a future: XLA compiles on other threads while the next program is traced.
+    """
+    try:
+        hash((function, arguments))
+    except TypeError:  # a static value that cannot be part of a key
+        return _compiled.__wrapped__(make, function, arguments, dtype)
+    return _compiled(make, function, arguments, dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(make: Make, function: Callable[..., Any], arguments: Arguments, dtype: str) -> Any:
+    arrays = [struct(leaf, dtype) for leaf in arguments.leaves]
+    y = jax.eval_shape(lambda *a: call(function, arguments, a), *arrays)
+    dys = [jax.ShapeDtypeStruct(t.shape, output_dtype(t, dtype)) for t in y]
+    extra = (np.float32(0), np.int32(0)) if make is by_rule else ()
+    return start(make(function, arguments), arrays, dys, *extra)
+
+
+def start(function: Callable[..., Any], *types: Any) -> "Future[Any]":
+    """Trace a function here and now, and compile it on another thread.
+
+    Without LLVM's optimisations, which take half the time of compiling, and save none here.
+    """
+    lowered = jax.jit(function).lower(*types)
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return _COMPILERS.submit(lowered.compile, options)
+
+
+_COMPILERS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fnn.verify")
+
+
+class Run:
+    """One call of a subject, in one dtype: give it numbers, and it returns outcomes.
+
+    The oracle may run in a wider dtype, on the same numbers.
+    """
+
+    def __init__(
+        self, function: Any, definition: Any, arguments: Arguments, dtype: str, oracle: str = ""
+    ):
+        self.arguments, self.dtype = arguments, dtype
+        self._parts = {by_rule: (function, dtype), by_autodiff: (definition, oracle or dtype)}
+
+    def program(self, make: Make) -> Any:
+        """Return the compiled program of the rule (`by_rule`) or of the oracle (`by_autodiff`)."""
+        function, dtype = self._parts[make]
+        with jax.enable_x64(dtype == "float64"):
+            return compiled(make, function, self.arguments, dtype)
+
+    def start(self) -> None:
+        """Begin to compile both programs."""
+        self.program(by_rule)
+        self.program(by_autodiff)
+
+    def rule(
+        self, values: Sequence[Any], dys: Sequence[Any], jitter: float = 0.0, salt: int = 0
+    ) -> Outcome:
+        """Run the function by its rule, on these numbers rounded to the dtype."""
+        return self._outcome(by_rule, values, dys, np.float32(jitter), np.int32(7919 * salt))
+
+    def oracle(self, values: Sequence[Any], dys: Sequence[Any]) -> Outcome:
+        """Run the definition by automatic differentiation, on these numbers in the dtype."""
+        return self._outcome(by_autodiff, values, dys)
+
+    def _outcome(self, make: Make, values: Sequence[Any], dys: Sequence[Any], *extra: Any) -> Any:
+        program, (_, dtype) = self.program(make), self._parts[make]
+        for width in dict.fromkeys((self.dtype, dtype)):
+            leaves = zip(values, self.arguments.leaves, strict=True)
+            values = [to_dtype(v, leaf.cast(width)) for v, leaf in leaves]
+            dys = [to_dtype(dy, output_dtype(dy, width)) for dy in dys]
+        with jax.enable_x64(dtype == "float64"):
+            return jax.device_get(program.result()(values, dys, *extra))
+
+
+def output_dtype(like: Any, dtype: str) -> str:
+    """Return the dtype of a cotangent where floating-point numbers are `dtype`."""
+    if jnp.issubdtype(like.dtype, jnp.complexfloating):
+        return "complex128" if dtype == "float64" else "complex64"
+    return dtype
+
+
+def output_types(function: Any, arguments: Arguments, dtype: str) -> list[Any]:
+    """Return the types of the output's leaves where floating-point numbers are `dtype`."""
+    with jax.enable_x64(dtype == "float64"):
+        arrays = [struct(leaf, dtype) for leaf in arguments.leaves]
+        return jax.eval_shape(lambda *a: call(function, arguments, a), *arrays)

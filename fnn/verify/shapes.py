@@ -1,0 +1,150 @@
+"""Other shapes to try a rule on: sizes 0, 1, prime and small, and every broadcast pattern.
+
+Axes of one size are taken to belong together: where "f32[8,16]" and "f32[16]" are given, both 16s
+change. A shape that the definition does not accept is not tried.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .arguments import Arguments, Leaf
+
+PRIMES = (5, 7, 3, 11, 13, 2)
+LARGE = 4096
+"""From this many elements on, other values are tried on a smaller shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A call of certain shapes: `kind` says what it is there for."""
+
+    label: str
+    kind: str
+    """given, example, size, geometry or broadcast."""
+    arguments: Arguments
+    fixed: bool = False
+    """Whether only the given values are to be tried."""
+    reference: bool = True
+    """Whether the op's reference is defined here."""
+    batch: bool = False
+    """Whether only the first axis of the arguments is changed."""
+
+    @property
+    def size(self) -> int:
+        """The number of elements of its largest argument."""
+        return max((_size(leaf.shape) for leaf in self.arguments.leaves), default=0)
+
+
+Accepts = Callable[[Arguments], Any]
+"""Returns the output's type for a call, or None where the definition refuses it."""
+
+
+def variants(given: Arguments, accepts: Accepts, most: int = 6) -> list[Case]:
+    """Return other shapes that the definition accepts, the most telling first."""
+    cases: list[Case] = []
+    seen = {_shapes(given)}
+    output = accepts(given)
+    for label, kind, arguments in [*_broadcasts(given), *_resizings(given)]:
+        alike = sum((case.kind == "broadcast") == (kind == "broadcast") for case in cases)
+        if alike == most or _shapes(arguments) in seen:
+            continue
+        seen.add(_shapes(arguments))
+        result = accepts(arguments)
+        if result is None or (kind == "broadcast" and result != output):
+            continue
+        cases.append(
+            Case(label, kind, arguments, batch=kind != "broadcast" and _batch(given, arguments))
+        )
+    return cases
+
+
+def small(given: Arguments, accepts: Accepts) -> Arguments:
+    """Return the call in smaller shapes, where it is large and the definition accepts them."""
+    sizes = _sizes(given.leaves)
+    for cap in (8, 16, 32):
+        order = [n for n in sizes if n > cap]
+        for shrunk in ({n: 3 + i for i, n in enumerate(order)}, dict.fromkeys(order, cap)):
+            arguments = _resized(given, shrunk)
+            if accepts(arguments) is not None:
+                return arguments
+    return given
+
+
+def _resizings(given: Arguments) -> Iterator[tuple[str, str, Arguments]]:
+    sizes = _sizes(given.leaves)
+    batch = next((leaf.shape[0] for leaf in given.leaves if leaf.shape), None)
+    first = [n for n in sizes if n == batch] + [n for n in sizes if n != batch]
+    for n in first[:3]:
+        yield f"size {n} made 1", "size", _resized(given, {n: 1})
+    for n in first[:1]:
+        yield f"size {n} made 0", "size", _resized(given, {n: 0})
+    primes = [p for p in PRIMES if p not in sizes]
+    changed = dict(zip(reversed(sizes), primes, strict=False))
+    yield "prime sizes", "geometry", _resized(given, changed)
+    for n in sizes:
+        yield f"size {n} made {n + 1}", "geometry", _resized(given, {n: n + 1})
+    for n in first[1:2]:
+        yield f"size {n} made 0", "size", _resized(given, {n: 0})
+    yield "sizes doubled", "geometry", _resized(given, {n: 2 * n for n in sizes})
+
+
+def _batch(given: Arguments, arguments: Arguments) -> bool:
+    pairs = zip(given.leaves, arguments.leaves, strict=True)
+    return all(a.shape[1:] == b.shape[1:] for a, b in pairs)
+
+
+def _broadcasts(given: Arguments) -> Iterator[tuple[str, str, Arguments]]:
+    """Stretch one argument at a time: along one axis, or for want of its first axes."""
+    floats = [i for i, leaf in enumerate(given.leaves) if leaf.differentiable]
+    if len(floats) < 2:
+        return
+    for i in floats:
+        leaf = given.leaves[i]
+        for axis, n in enumerate(leaf.shape):
+            if n > 1:
+                shape = (*leaf.shape[:axis], 1, *leaf.shape[axis + 1 :])
+                yield (
+                    f"{leaf.path} broadcast along axis {axis}",
+                    "broadcast",
+                    _with(given, i, shape),
+                )
+        if len(leaf.shape) > 1:
+            yield (
+                f"{leaf.path} without its first axis",
+                "broadcast",
+                _with(given, i, leaf.shape[1:]),
+            )
+
+
+def _with(given: Arguments, which: int, shape: tuple[int, ...]) -> Arguments:
+    leaves = list(given.leaves)
+    leaves[which] = dataclasses.replace(leaves[which], shape=shape, value=None)
+    return given.replace(leaves)
+
+
+def _resized(given: Arguments, sizes: dict[int, int]) -> Arguments:
+    return given.replace(
+        [
+            dataclasses.replace(leaf, shape=tuple(sizes.get(n, n) for n in leaf.shape), value=None)
+            if any(n in sizes for n in leaf.shape)
+            else leaf
+            for leaf in given.leaves
+        ]
+    )
+
+
+def _sizes(leaves: Sequence[Leaf]) -> list[int]:
+    """Return the different sizes of axes, in order of appearance; 0 and 1 are no sizes."""
+    return list(dict.fromkeys(n for leaf in leaves for n in leaf.shape if n > 1))
+
+
+def _shapes(arguments: Arguments) -> tuple[Any, ...]:
+    return tuple(leaf.shape for leaf in arguments.leaves)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size

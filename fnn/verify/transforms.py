@@ -1,0 +1,364 @@
+"""Does the rule survive JAX's transforms? Each against what the rule gives without it."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from .arguments import Arguments, struct
+from .judge import exact_tolerance, misfit, noise_of, size_of
+from .mathematics import Mismatch
+from .probes import PROBES, Probe, Probing, Trial, shaken
+from .programs import by_rule, call, output_dtype, output_types, places, pullback, start
+from .report import Finding
+from .subject import first_line
+
+Found = Iterator[tuple[str, Mismatch | Finding]]
+
+
+def check(
+    probing: Probing, trial: Trial, eps: float, capabilities: dict[str, bool | None]
+) -> Found:
+    """Yield what a transform breaks; enter in `capabilities` what works."""
+    numbers = [_number(v) for v in trial.values], trial.dys
+    arguments, function = trial.case.arguments, probing.subject.function
+    with jax.enable_x64(True):
+        yield from _eager(probing, trial, numbers, eps)
+        wanted: dict[str, Callable[..., Any]] = {
+            "remat": _remat(function, arguments),
+            "scan": _scan(function, arguments),
+        }
+        axes = list(_axes(arguments)) if probing.vary else []
+        wanted |= {f"vmap{a}": _vmap(function, arguments, a) for a in axes}
+        second = _draw(probing, trial, 1)
+        inputs = dict.fromkeys(wanted, (*numbers, *second))
+        works, failures = _working(wanted, inputs)
+        chosen = {name: inputs[name] for name in works}
+        program = start(lambda i: {name: works[name](*i[name]) for name in works}, chosen)
+        outcomes = jax.device_get(program.result()(chosen))
+        capabilities["vmap"] = not any(name.startswith("vmap") for name in failures)
+        capabilities["remat"] = "remat" not in failures
+    for name, error in failures.items():
+        defect = name.partition("(")[0]
+        if not name.startswith("vmap") or name == f"vmap{axes[0]}":
+            show = arguments.show(probing.subject.name, "float64")
+            yield defect, Finding(defect, why=f"under {name}: {error}", call=show, dtype="float64")
+    for name, got in outcomes.items():
+        if name.startswith("vmap"):
+            yield from _against_loop(probing, trial, second, name, got, eps)
+        else:
+            yield from _same(
+                trial, name, got, trial.got["ct"], eps, factor=2 if name == "scan" else 1
+            )
+
+
+def _number(value: Any) -> Any:
+    return value if isinstance(value, jax.Array) else np.asarray(value)
+
+
+def _draw(probing: Probing, trial: Trial, seed: int) -> tuple[list[Any], list[Any]]:
+    values, dys = probing.draw(trial.case, PROBES[1], seed)
+    return [_number(v) for v in values], dys
+
+
+def _working(
+    wanted: dict[str, Callable[..., Any]], inputs: dict[str, Any]
+) -> tuple[dict[str, Callable[..., Any]], dict[str, str]]:
+    """Part the transforms that can be traced from those that raise."""
+    works, failures = {}, {}
+    for name, function in wanted.items():
+        try:
+            jax.eval_shape(function, *inputs[name])
+            works[name] = function
+        except Exception as error:
+            failures[name] = first_line(error)
+    return works, failures
+
+
+def _same(
+    trial: Trial, name: str, got: Sequence[Any], base: Sequence[Any], eps: float, factor: int = 1
+) -> Found:
+    for i, (came, want) in enumerate(zip(got, base, strict=True)):
+        if wrong := misfit(came, factor * want, factor * trial.tolerance("ct", i, eps)):
+            yield name, Mismatch(trial, "ct", i, wrong)
+
+
+def _eager(probing: Probing, trial: Trial, numbers: Any, eps: float) -> Found:
+    arrays, dys = jax.tree.map(jnp.asarray, numbers)
+    run = by_rule(probing.subject.function, trial.case.arguments)
+    try:
+        outcome = jax.device_get(run(arrays, dys, jnp.float32(0), jnp.int32(0)))
+    except Exception as error:
+        show = trial.case.arguments.show(probing.subject.name, "float64")
+        yield "jit", Finding("jit", why=f"without jit: {first_line(error)}", call=show)
+        return
+    yield from _same(trial, "jit", outcome["ct"], trial.got["ct"], eps)
+
+
+def _remat(function: Any, arguments: Arguments) -> Callable[..., Any]:
+    def run(arrays: Any, dys: Any, *_: Any) -> Any:
+        which = places(arguments)
+
+        @jax.checkpoint
+        def of_chosen(*chosen: Any) -> Any:
+            full = list(arrays)
+            for i, a in zip(which, chosen, strict=True):
+                full[i] = a
+            return call(function, arguments, full)
+
+        y, pull = jax.vjp(of_chosen, *(arrays[i] for i in which))
+        return list(pull([dy.astype(t.dtype) for dy, t in zip(dys, y, strict=True)]))
+
+    return run
+
+
+def _scan(function: Any, arguments: Arguments) -> Callable[..., Any]:
+    """Apply the function twice inside a scan, to the same arguments: the cotangents double."""
+
+    def run(arrays: Any, dys: Any, *_: Any) -> Any:
+        which = places(arguments)
+
+        def of_chosen(*chosen: Any) -> Any:
+            full = list(arrays)
+            for i, a in zip(which, chosen, strict=True):
+                full[i] = a
+
+            def body(total: Any, _: Any) -> Any:
+                y = call(function, arguments, full)
+                return [a + b for a, b in zip(total, y, strict=True)], None
+
+            zero = [
+                jnp.zeros_like(t) for t in jax.eval_shape(lambda: call(function, arguments, full))
+            ]
+            return jax.lax.scan(body, zero, None, length=2)[0]
+
+        y, pull = jax.vjp(of_chosen, *(arrays[i] for i in which))
+        return list(pull([dy.astype(t.dtype) for dy, t in zip(dys, y, strict=True)]))
+
+    return run
+
+
+def _axes(arguments: Arguments) -> Iterator[tuple[bool, ...]]:
+    """Yield which arguments are mapped: every combination of up to three, else each and all."""
+    count = len(arguments.leaves)
+    yield (True,) * count
+    if count <= 3:
+        combinations = itertools.product((True, False), repeat=count)
+        yield from (c for c in combinations if any(c) and not all(c))
+    else:
+        for i in range(count):
+            yield tuple(k == i for k in range(count))
+
+
+def _vmap(function: Any, arguments: Arguments, mapped: tuple[bool, ...]) -> Callable[..., Any]:
+    def run(arrays: Any, dys: Any, others: Any, other_dys: Any) -> Any:
+        stacked = [_stack(a, b) if m else a for a, b, m in zip(arrays, others, mapped, strict=True)]
+        both = [jnp.stack(pair) for pair in zip(dys, other_dys, strict=True)]
+
+        def one(arrays: Any, dys: Any) -> Any:
+            y, pull = pullback(function, arguments, arrays)
+            return list(pull([dy.astype(t.dtype) for dy, t in zip(dys, y, strict=True)]))
+
+        return jax.vmap(one, in_axes=([0 if m else None for m in mapped], 0))(stacked, both)
+
+    return run
+
+
+def _stack(a: Any, b: Any) -> Any:
+    return jnp.stack([a, b])
+
+
+def _against_loop(
+    probing: Probing, trial: Trial, second: Any, name: str, got: Sequence[Any], eps: float
+) -> Found:
+    """Compare each slice of a mapped call with a call of its own."""
+    mapped = [word.strip() == "True" for word in name[5:-1].strip(",").split(",")]
+    values = [b if m else a for a, b, m in zip(trial.values, second[0], mapped, strict=True)]
+    run = probing.run(trial.case)
+    alone = run.rule(values, second[1])
+    rng = np.random.default_rng(5)
+    near = run.rule([shaken(v, rng, eps) for v in values], second[1])
+    why = Probe(f"vmap with in_axes {[0 if m else None for m in mapped]}", "transform")
+    for i, both in enumerate(got):
+        noise = noise_of(alone["ct"][i], [near["ct"][i]])
+        tolerance = exact_tolerance(alone["ct"][i], noise, size_of(alone["ct"][i]), eps)
+        shown = Trial(trial.case, why, values, second[1], alone, {"ct": [b[1] for b in got]})
+        pairs = ((both[0], trial.got["ct"][i], trial.tolerance("ct", i, eps), trial),)
+        for came, want, allowed, where in (*pairs, (both[1], alone["ct"][i], tolerance, shown)):
+            if wrong := misfit(came, want, allowed):
+                yield "vmap", Mismatch(where, "ct", i, wrong)
+                return
+
+
+def second_order(probing: Probing, trial: Trial, eps: float, capabilities: Any) -> Found:
+    """Differentiate the backward pass, by the arguments and by the cotangents."""
+    arguments = trial.case.arguments
+    rng = np.random.default_rng([probing.seed, 11])
+    us = [_like(ct, rng) for ct in trial.want["ct"]]
+    numbers = [_number(v) for v in trial.values], trial.dys, us
+    outcomes = []
+    with jax.enable_x64(True):
+        for function in (probing.subject.function, probing.subject.definition):
+            try:
+                program = _second(function, arguments)
+                outcomes.append(jax.device_get(program.result()(*numbers)))
+            except Exception as error:
+                capabilities["hessian"] = False if not outcomes else None
+                if outcomes:
+                    return
+                capabilities["hessian"] = False
+                del error
+                return
+        shaken_numbers = [
+            [shaken(v, rng, eps) for v in numbers[0]],
+            [shaken(v, rng, eps) for v in numbers[1]],
+            us,
+        ]
+        near = [
+            jax.device_get(_second(f, arguments).result()(*shaken_numbers))
+            for f in (probing.subject.function, probing.subject.definition)
+        ]
+    capabilities["hessian"] = True
+    got, want = outcomes
+    probe = Probe("the backward pass differentiated, with independent cotangents", "transform")
+    shown = Trial(trial.case, probe, trial.values, trial.dys, {"ct": want}, {"ct": got})
+    for i in range(len(places(arguments))):
+        noise = np.maximum(noise_of(got[i], [near[0][i]]), noise_of(want[i], [near[1][i]]))
+        scale = max(size_of(want[i]), size_of(trial.want["ct"][i]))
+        # Two derivatives in a row: each rounding counts twice over.
+        tolerance = 16 * exact_tolerance(want[i], noise, scale, eps)
+        if wrong := misfit(got[i], want[i], tolerance):
+            yield "second order", Mismatch(shown, "ct", i, wrong)
+
+
+def _like(array: Any, rng: np.random.Generator) -> np.ndarray:
+    u = rng.normal(size=np.shape(array))
+    return u + 1j * rng.normal(size=np.shape(array)) if np.iscomplexobj(array) else np.asarray(u)
+
+
+@functools.lru_cache(maxsize=256)
+def _second(function: Any, arguments: Arguments) -> Any:
+    """Compile the cotangents, by u, of the backward pass."""
+    which = places(arguments)
+
+    def run(arrays: Any, dys: Any, us: Any) -> Any:
+        def backward(chosen: Any, dys: Any) -> Any:
+            full = list(arrays)
+            for i, a in zip(which, chosen, strict=True):
+                full[i] = a
+            y, pull = pullback(function, arguments, full)
+            return list(pull([dy.astype(t.dtype) for dy, t in zip(dys, y, strict=True)]))
+
+        outs, pull = jax.vjp(backward, [arrays[i] for i in which], dys)
+        return pull([u.astype(t.dtype) for u, t in zip(us, outs, strict=True)])[0]
+
+    arrays = [struct(leaf, "float64") for leaf in arguments.leaves]
+    dys = output_types(function, arguments, "float64")
+    dys = [jax.ShapeDtypeStruct(dy.shape, output_dtype(dy, "float64")) for dy in dys]
+    return start(run, arrays, dys, [arrays[i] for i in which])
+
+
+def capabilities(probing: Probing, trial: Trial) -> tuple[dict[str, bool | None], list[Any]]:
+    """Try what is a fact and no failure: forward mode, and meshes of devices.
+
+    Meshes take up to two devices, and need an argument whose first axis they divide.
+    """
+    arguments, function = trial.case.arguments, probing.subject.function
+    which = places(arguments)
+    known: dict[str, bool | None] = {}
+
+    def forward(arrays: Any) -> Any:
+        def of_chosen(*chosen: Any) -> Any:
+            full = list(arrays)
+            for i, a in zip(which, chosen, strict=True):
+                full[i] = a
+            return call(function, arguments, full)
+
+        chosen = [arrays[i] for i in which]
+        return jax.jvp(of_chosen, chosen, [jnp.ones_like(a) for a in chosen])[0]
+
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(_number(v)) for v in trial.values]
+        known["jvp"] = _can(lambda: jax.eval_shape(forward, arrays))
+        found = _meshes(probing, trial, arrays, known)
+    return known, found
+
+
+def _can(attempt: Callable[[], Any]) -> bool:
+    try:
+        attempt()
+    except Exception:
+        return False
+    return True
+
+
+def _meshes(
+    probing: Probing, trial: Trial, arrays: Any, known: dict[str, bool | None]
+) -> list[Any]:
+    """Split the first axis of the arguments that share it over two devices."""
+    names = ("auto mesh", "explicit mesh", "shard_map")
+    known.update(dict.fromkeys(names))
+    arguments, function = trial.case.arguments, probing.subject.function
+    count = min(2, jax.device_count())
+    sizes = [leaf.shape[0] for leaf in arguments.leaves if leaf.shape and leaf.kind != "key"]
+    outs = [np.shape(dy) for dy in trial.dys]
+    if (
+        not sizes
+        or not sizes[0]
+        or sizes[0] % count
+        or any(not s or s[0] != sizes[0] for s in outs)
+    ):
+        return []
+    split = [bool(leaf.shape) and leaf.shape[0] == sizes[0] for leaf in arguments.leaves]
+    specs = [PartitionSpec("data") if s else PartitionSpec() for s in split]
+    out_specs = [PartitionSpec("data") for _ in outs]
+    dys = [jnp.asarray(dy) for dy in trial.dys]
+    run = by_rule(function, arguments)
+
+    def cotangents(arrays: Any, dys: Any) -> Any:
+        return run(arrays, dys, jnp.float32(0), jnp.int32(0))["ct"]
+
+    found: list[Any] = []
+    for name, kind in (("auto mesh", AxisType.Auto), ("explicit mesh", AxisType.Explicit)):
+        mesh = jax.make_mesh((count,), ("data",), axis_types=(kind,))
+        with jax.set_mesh(mesh):
+            try:
+                placed = [
+                    jax.device_put(a, NamedSharding(mesh, s))
+                    for a, s in zip([*arrays, *dys], [*specs, *out_specs], strict=True)
+                ]
+                a, b = placed[: len(arrays)], placed[len(arrays) :]
+                if name == "auto mesh" and count > 1:
+                    got = jax.device_get(jax.jit(cotangents)(a, b))
+                    found = list(_same(trial, "devices", got, trial.got["ct"], 2.0**-52))
+                else:
+                    jax.eval_shape(cotangents, a, b)
+                known[name] = True
+            except Exception:
+                known[name] = False
+    mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+
+    def local(arrays: Any, dys: Any) -> Any:
+        def one(*args: Any) -> Any:
+            return call(function, arguments, args)
+
+        return jax.shard_map(one, mesh=mesh, in_specs=tuple(specs), out_specs=out_specs)(*arrays)
+
+    def through(arrays: Any, dys: Any) -> Any:
+        which = places(arguments)
+
+        def of_chosen(*chosen: Any) -> Any:
+            full = list(arrays)
+            for i, a in zip(which, chosen, strict=True):
+                full[i] = a
+            return local(full, dys)
+
+        return list(jax.vjp(of_chosen, *(arrays[i] for i in which))[1](dys))
+
+    known["shard_map"] = _can(lambda: jax.eval_shape(through, arrays, dys))
+    return found

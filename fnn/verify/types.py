@@ -1,0 +1,160 @@
+"""Are the types right? Read from abstract traces alone; nothing is compiled.
+
+JAX lets pass: a cotangent of another dtype, a complex one for a real argument, anything in an
+integer's place, and a forward rule that returns something else than the function.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .arguments import Arguments, Leaf, struct
+from .programs import FLOAT0, ones_like, places, pullback
+from .report import Finding
+from .subject import Subject, first_line
+
+
+def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iterator[Finding]:
+    """Compare the types of values and cotangents with the definition's.
+
+    Yields at most a finding an argument or output. An exception of the rule is a finding too.
+    """
+    call = arguments.show(subject.name, dtype)
+    settings = f"{dtype}, 64-bit types {'on' if x64 else 'off'}"
+    common = {"dtype": dtype, "call": call, "probe": settings}
+    with jax.enable_x64(x64):
+        want_y, want = traced(subject.definition, arguments, dtype)
+        try:
+            plain = _structure(subject.function, arguments, dtype, differentiated=False)
+            got_tree = _structure(subject.function, arguments, dtype, differentiated=True)
+        except Exception as error:
+            yield failure(error, **common)
+            return
+        want_tree = _structure(subject.definition, arguments, dtype, differentiated=False)
+        for what, tree in (("called", plain), ("differentiated", got_tree)):
+            if tree != want_tree:
+                why = f"{what}, the function returns {tree}; the definition returns {want_tree}"
+                yield Finding("forward type", why=why, **common)
+                return
+        try:
+            got_y, got = traced(subject.function, arguments, dtype)
+        except Exception as error:
+            yield failure(error, **common)
+            return
+    for j, (a, b) in enumerate(zip(got_y, want_y, strict=True)):
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            why = f"the value is {_type(a)} where the definition gives {_type(b)}"
+            yield Finding("x64" if x64 else "forward type", output=str(j), why=why, **common)
+            return
+        if a.weak_type and not b.weak_type:
+            why = f"the value is a weak {_type(a)}"
+            yield Finding("weak type", output=str(j), why=why, **common)
+    for place, a, b in zip(places(arguments), got, want, strict=True):
+        leaf = arguments.leaves[place]
+        if defect := _cotangent_defect(a, b, x64 and dtype != "float64"):
+            why = f"the cotangent is {_type(a)} where {_type(b)} is expected"
+            yield Finding(defect, argument=leaf.path, why=why, **common)
+
+
+def _cotangent_defect(got: Any, want: Any, x64: bool) -> str:
+    complex_ = [jnp.issubdtype(a.dtype, jnp.complexfloating) for a in (got, want)]
+    if complex_[0] != complex_[1]:
+        return "complex"
+    if got.shape != want.shape:
+        return "structure"
+    if got.dtype != want.dtype:
+        return "x64" if x64 else "dtype"
+    return "weak type" if got.weak_type and not want.weak_type else ""
+
+
+def _type(array: Any) -> str:
+    return f"{array.dtype}{list(array.shape)}".replace(" ", "")
+
+
+def traced(function: Callable[..., Any], arguments: Arguments, dtype: str) -> Any:
+    """Return the types of outputs and of cotangents."""
+
+    def both(*arrays: Any) -> Any:
+        y, pull = pullback(function, arguments, arrays)
+        return y, list(pull(ones_like(y)))
+
+    return jax.eval_shape(both, *(struct(leaf, dtype) for leaf in arguments.leaves))
+
+
+def _structure(
+    function: Callable[..., Any], arguments: Arguments, dtype: str, differentiated: bool
+) -> Any:
+    which = places(arguments)
+
+    def run(*arrays: Any) -> Any:
+        def of_chosen(*chosen: Any) -> Any:
+            full = list(arrays)
+            for i, a in zip(which, chosen, strict=True):
+                full[i] = a
+            args, kwargs = arguments.build(full)
+            return function(*args, **kwargs)
+
+        chosen = [arrays[i] for i in which]
+        return jax.vjp(of_chosen, *chosen)[0] if differentiated else of_chosen(*chosen)
+
+    out = jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
+    return jax.tree.structure(out)
+
+
+def slots(subject: Subject, arguments: Arguments, dtype: str) -> Iterator[Finding]:
+    """Look at what a `jax.custom_vjp`'s own backward rule returns in the places of integers."""
+    if subject.bwd is None or subject.fwd is None:
+        return
+    raw: list[Any] = []
+
+    def run(*arrays: Any) -> None:
+        args, kwargs = arguments.build(arrays)
+        still = [args[i] for i in subject.nondiff]
+        y, residuals = subject.fwd(*args, **kwargs)
+        dys = jax.tree.unflatten(jax.tree.structure(y), ones_like(jax.tree.leaves(y)))
+        raw.append((args, subject.bwd(*still, residuals, dys)))
+
+    try:
+        jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
+        args, cotangents = raw[0]
+        moving = [a for i, a in enumerate(args) if i not in subject.nondiff]
+        pairs = list(zip(moving, cotangents, strict=True))
+    except Exception:
+        return  # a rule that fails is reported where it is run as JAX runs it
+    paths = iter(arguments.leaves)
+    for arg, cotangent in pairs:
+        inner = jax.tree.leaves(arg)
+        leaves = [next(paths) for a in inner if hasattr(a, "dtype")]
+        yield from _slot(arg, cotangent, leaves, arguments.show(subject.name, dtype))
+
+
+def _slot(arg: Any, cotangent: Any, leaves: list[Leaf], call: str) -> Iterator[Finding]:
+    given = jax.tree.leaves(cotangent, is_leaf=lambda a: a is None)
+    if len(given) != len(leaves):
+        return
+    for leaf, ct in zip(leaves, given, strict=True):
+        fits = ct is None or getattr(ct, "dtype", None) == FLOAT0
+        if not leaf.differentiable and not fits:
+            why = f"the backward rule returns {_type(jnp.asarray(ct))} where None belongs"
+            yield Finding("integer slot", argument=leaf.path, why=why, call=call)
+
+
+def failure(error: BaseException, **common: Any) -> Finding:
+    """Say which defect an exception of a rule shows."""
+    text = str(error)
+    kind = type(error).__name__
+    if kind == "CustomVJPException" or "Tracer" in kind or "nondiff_argnums" in text:
+        defect = "tracer"
+    elif "fwd" in text or "tree structure" in text or "argument to VJP function" in text:
+        defect = "forward type"
+    elif "bwd" in text or "cotangent" in text:
+        defect = "structure"
+        if "complex" in text:
+            defect = "complex"
+        elif "must be None" in text:
+            defect = "integer slot"
+    else:
+        defect = "fails"
+    return Finding(defect, why=first_line(error), **common)

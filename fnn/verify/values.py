@@ -1,0 +1,129 @@
+"""Numbers to try a rule on: ordinary, large, small, special, masked; each in its own domain."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .arguments import Leaf
+
+Style = Callable[[Leaf, np.random.Generator, np.ndarray], np.ndarray]
+"""Takes a leaf, a generator and an ordinary drawing of the leaf; returns other values for it."""
+
+
+def draw(leaf: Leaf, rng: np.random.Generator, high: int = 1) -> Any:
+    """Draw an array of the leaf's shape in its domain: float64, int, bool, or a PRNG key.
+
+    Integers without a domain lie in 0..`high`.
+    """
+    shape, domain = leaf.shape, leaf.domain
+    if leaf.kind == "key":
+        key = jax.random.key(int(rng.integers(2**31)))
+        return jax.random.split(key, shape) if shape else key
+    if leaf.kind == "bool":
+        return rng.random(shape) < 0.6
+    if leaf.kind == "int":
+        low, top = domain if isinstance(domain, tuple) else (0, high)
+        return rng.integers(int(low), int(top) + 1, shape).astype(leaf.dtype)
+    if leaf.kind == "complex":
+        return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+    return np.asarray(_float(domain, shape, rng))
+
+
+def _float(domain: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if isinstance(domain, tuple):
+        low, high = domain
+        return rng.uniform(low + 0.02 * (high - low), high - 0.02 * (high - low), shape)
+    if domain == "positive":
+        return np.exp(rng.normal(0.0, 0.7, shape))
+    if domain == "simplex":
+        return rng.dirichlet(np.ones(shape[-1]), shape[:-1]) if shape[-1] else np.zeros(shape)
+    if domain in ("spd", "symmetric"):
+        a = rng.normal(size=shape)
+        t = np.swapaxes(a, -1, -2)
+        return (a + t) / 2 if domain == "symmetric" else a @ t / shape[-1] + np.eye(shape[-1])
+    return rng.normal(size=shape)
+
+
+def free(leaf: Leaf) -> bool:
+    """Whether the leaf's numbers may be scaled and set to anything: no range binds them."""
+    return leaf.kind in ("float", "complex") and leaf.domain in (None, "real")
+
+
+def scaled(exponent: int) -> Style:
+    """Ordinary numbers times 2^exponent."""
+
+    def style(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+        if free(leaf) or leaf.domain in ("positive", "spd", "symmetric"):
+            return np.ldexp(x, exponent) if leaf.kind == "float" else x * 2.0**exponent
+        return x
+
+    return style
+
+
+def wide(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """Numbers of many magnitudes side by side, 2^-8 to 2^5."""
+    if leaf.domain == "positive" or free(leaf):
+        size = 2.0 ** rng.uniform(-8, 5, x.shape)
+        return size * x / np.maximum(np.abs(x), 1e-300)
+    if isinstance(leaf.domain, tuple) and leaf.kind == "float":
+        low, high = leaf.domain
+        near = (high - low) * 2.0 ** rng.uniform(-9, -1, x.shape)
+        return np.where(rng.random(x.shape) < 0.5, low + near, high - near)
+    return x
+
+
+def zeros(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """Zero in a third of the places, of either sign."""
+    if not free(leaf):
+        return x
+    chosen = rng.random(x.shape) < 0.34
+    return np.where(chosen, np.where(rng.random(x.shape) < 0.5, 0.0, -0.0), x)
+
+
+def integers(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """Whole numbers, with many ties."""
+    if isinstance(leaf.domain, tuple) and leaf.kind == "float":
+        return np.clip(np.round(x), *leaf.domain)
+    if leaf.domain == "positive":
+        return np.maximum(np.round(2 * x), 1.0)
+    return np.round(1.5 * x) if free(leaf) else x
+
+
+def level(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """The same number everywhere in a leaf."""
+    if free(leaf) or leaf.domain == "positive" or isinstance(leaf.domain, tuple):
+        return np.full_like(x, x.flat[0]) if x.size and leaf.kind == "float" else x
+    return x
+
+
+def none(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """Every mask false, every index the lowest."""
+    if leaf.kind == "bool":
+        return np.zeros_like(x)
+    return np.full_like(x, x.min()) if leaf.kind == "int" and x.size else x
+
+
+def every(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """Every mask true, every index the highest."""
+    if leaf.kind == "bool":
+        return np.ones_like(x)
+    return np.full_like(x, x.max()) if leaf.kind == "int" and x.size else x
+
+
+def empty_rows(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """Some rows of a mask false entirely."""
+    if leaf.kind != "bool" or x.ndim == 0:
+        return x
+    rows = rng.random((*x.shape[:-1], 1)) < 0.5
+    return x & rows
+
+
+def to_dtype(value: Any, dtype: str) -> Any:
+    """Round floating-point numbers to a dtype; leave keys as they are."""
+    if dtype == "key":
+        return value
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return np.asarray(value).astype(jnp.dtype(dtype))

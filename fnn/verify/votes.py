@@ -1,0 +1,77 @@
+"""The third vote: finite differences of the definition, with an estimate of their own error."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .probes import Probing, Trial
+from .programs import call, places
+
+STEPS = 2.0 ** -np.arange(4, 20, 2.0)
+
+
+def check(probing: Probing, trial: Trial) -> Iterator[str]:
+    """Say where autodiff of the definition is not what finite differences give."""
+    arguments = trial.case.arguments
+    if probing.exact[1] != "float64":
+        return
+    for i, place in enumerate(places(arguments)):
+        if arguments.leaves[place].kind != "float" or not np.size(trial.values[place]):
+            continue
+        got, error, want = _along(probing, trial, i, place)
+        if np.isfinite(got) and abs(got - want) > 10 * error + 1e-6 * abs(want):
+            path = arguments.leaves[place].path
+            yield (
+                f"autodiff of the definition gives {want:.9g} along a direction of {path}, finite "
+                f"differences {got:.9g} ± {error:.1g}: the definition may stop a gradient"
+            )
+
+
+def _along(probing: Probing, trial: Trial, which: int, place: int) -> tuple[float, float, float]:
+    """Return the derivative along a random direction, its error estimate, and autodiff's."""
+    arguments, definition = trial.case.arguments, probing.subject.definition
+    rng = np.random.default_rng([probing.seed, place])
+    x = np.asarray(trial.values[place])
+    v = rng.normal(size=x.shape) * np.maximum(np.abs(x), 1e-3)
+
+    @jax.jit
+    def values(steps: Any, arrays: Any, dys: Any) -> Any:
+        def at(h: Any) -> Any:
+            full = list(arrays)
+            full[place] = full[place] + h * v
+            y = call(definition, arguments, full)
+            return sum(
+                jnp.sum((dy * t).real)
+                for dy, t in zip(dys, y, strict=True)
+                if jnp.issubdtype(t.dtype, jnp.inexact)
+            )
+
+        return jax.lax.map(at, steps)
+
+    with jax.enable_x64(True):
+        arrays = [a if isinstance(a, jax.Array) else np.asarray(a) for a in trial.values]
+        both = np.asarray(values(np.concatenate([STEPS, -STEPS]), arrays, trial.dys))
+    up, down = both[: len(STEPS)], both[len(STEPS) :]
+    want = float(np.sum(np.asarray(trial.want["ct"][which]) * v))
+    return *richardson((up - down) / (2 * STEPS)), want
+
+
+def richardson(slopes: np.ndarray) -> tuple[float, float]:
+    """Extrapolate central differences, each with a quarter of the step before (Ridders 1982).
+
+    Returns the estimate of the tableau whose neighbours agree best, and by how much they agree.
+    """
+    best, error = float(slopes[0]), np.inf
+    row = slopes
+    for order in range(1, len(slopes)):
+        factor = 16.0**order
+        finer = (factor * row[1:] - row[:-1]) / (factor - 1)
+        gaps = np.maximum(np.abs(finer - row[1:]), np.abs(finer - row[:-1]))
+        k = int(np.argmin(gaps))
+        if gaps[k] < error:
+            best, error = float(finer[k]), float(gaps[k])
+        row = finer
+    return best, error

@@ -1,0 +1,390 @@
+"""Functions of other libraries that carry a forward or backward rule of their own.
+
+Each row says what `fnn.verify` is called with, and what it is to find. Most rules are right; where
+one is not, or was never meant to be the derivative, the row's note says how it departs.
+"""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import foreign_functions as own
+
+Function = Callable[..., Any]
+
+BEFORE_0_12 = jax.__version_info__ < (0, 12)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One function: its public name, how it is called, and the defects there are to find.
+
+    `wrap` turns what the name stands for into a function of arrays: it fixes options, or hands a
+    decorator the pieces of a rule. It runs only when the row is built, so that a library that is
+    not installed costs its own rows and no others. `definition` stands in for a body that has no
+    derivative, or none in reverse.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    statics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    case: str = ""
+    wrap: Callable[[Any], Function] | None = None
+    definition: Function | None = None
+    expected: frozenset[str] = frozenset()
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.case}" if self.case else self.name
+
+    @property
+    def library(self) -> str:
+        """The package that has to be installed."""
+        return self.name.partition(".")[0]
+
+    @property
+    def f(self) -> Function:
+        """The function to verify."""
+        named = public(self.name)
+        return self.wrap(named) if self.wrap else named
+
+
+def public(name: str) -> Any:
+    """Import the longest prefix of a dotted name that is a module, and look the rest up in it."""
+    parts = name.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            module = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError as error:
+            if not name.startswith(f"{error.name}."):
+                raise
+            continue
+        return functools.reduce(getattr, parts[end:], module)
+    raise ModuleNotFoundError(f"no module holds {name}", name=parts[0])
+
+
+def fix(*args: Any, **options: Any) -> Callable[[Function], Function]:
+    """Fix trailing arguments and options of a function."""
+    return lambda f: lambda *arrays: f(*arrays, *args, **options)
+
+
+MASK = np.array([[True, True, False], [True, False, True], [False, True, True], [True] * 3])
+SIZES = np.array([3, 5], np.int32)
+SCALE, HISTORY = np.ones(1, np.float32), np.ones(4, np.float32)
+MATMUL = (((1,), (0,)), ((), ()))
+SPECIAL = "jax.scipy.special."
+FP8 = "flax.linen.fp8_ops."
+GPU = "jax.experimental.pallas.ops.gpu."
+TPU = "jax.experimental.pallas.ops.tpu."
+OPS = "tokamax._src.ops."
+HEADS = ("f32[1,5,2,8]",) * 3
+NORM = ("f32[2,3,8]", "f32[8]", "f32[8]")
+CANCELLATION = frozenset({"cancellation"})
+DIFFERENCE = "exp(x − value) where value − x is a small difference of large numbers"
+CANCELS = "terms of the order of 1 are subtracted to leave one of the order of 1/x²"
+
+ROWS = [
+    Row("jax.nn.relu", ("f32[4,3]",)),
+    Row("jax.nn.relu6", ("f32[4,3] in -3..9",)),
+    Row("jax.nn.hard_silu", ("f32[8] in -5..5",)),
+    Row("jax.nn.log_sigmoid", ("f32[4,3]",)),
+    Row("jax.nn.mish", ("f32[4,3]",)),
+    Row("jax.nn.log1mexp", ("f32[8] in 0.05..4",)),
+    Row("jax.nn.softmax", ("f32[4,3]",), case="custom_jvp", wrap=own.new_softmax),
+    Row(
+        "jax.nn.softmax",
+        ("f32[4,3]",),
+        case="custom_jvp, where",
+        wrap=lambda f: own.new_softmax(functools.partial(f, where=MASK)),
+    ),
+    Row("jax.numpy.logaddexp", ("f32[4,3]", "f32[3]"), expected=CANCELLATION, note=DIFFERENCE),
+    Row("jax.numpy.logaddexp2", ("f32[4,3]", "f32[4,1]"), expected=CANCELLATION, note=DIFFERENCE),
+    Row(
+        "jax.numpy.i0",
+        ("f32[8]",),
+        expected=frozenset({"second order"} if BEFORE_0_12 else ()),
+        note="the second derivative at 0 is 0, and should be 1/2",
+    ),
+    Row("jax.numpy.frexp", ("f32[8] in positive",), definition=own.mantissa_and_exponent),
+    Row("jax.numpy.linalg.pinv", ("f32[4,3]",)),
+    Row(
+        "jax.numpy.linalg.det",
+        ("f32[2,4,4]",),
+        expected=frozenset({"size"}),
+        note="the determinant of an empty matrix is 1; its derivative raises",
+    ),
+    Row("jax.numpy.linalg.slogdet", ("f32[2,4,4]",)),
+    Row(
+        "jax.numpy.linalg.slogdet",
+        ("f32[3,3]",),
+        case="qr",
+        wrap=fix(method="qr"),
+        definition=jnp.linalg.slogdet,
+    ),
+    Row(SPECIAL + "xlogy", ("f32[4,3]", "f32[4,3] in positive")),
+    Row(SPECIAL + "xlog1py", ("f32[4,3]", "f32[4,3] in positive")),
+    Row(SPECIAL + "entr", ("f32[8] in 0.05..2",)),
+    Row(SPECIAL + "rel_entr", ("f32[8] in positive", "f32[8] in positive")),
+    Row(SPECIAL + "kl_div", ("f32[8] in positive", "f32[8] in positive")),
+    Row(SPECIAL + "logit", ("f32[8] in 0.05..0.95",)),
+    Row(
+        SPECIAL + "log_ndtr",
+        ("f32[8]",),
+        expected=CANCELLATION,
+        note="the logarithms of density and distribution, both of the order of x², are subtracted",
+    ),
+    Row(SPECIAL + "dawsn", ("f32[8]",), expected=CANCELLATION, note=CANCELS),
+    Row(
+        SPECIAL + "erfcx",
+        ("f32[8]",),
+        expected=CANCELLATION if BEFORE_0_12 else frozenset(),
+        note=CANCELS,
+    ),
+    Row(SPECIAL + "wofz", ("c64[8]",)),
+    Row(SPECIAL + "sici", ("f32[8] in 0.5..9",)),
+    Row(SPECIAL + "fresnel", ("f32[8] in -4..4",)),
+    Row(SPECIAL + "owens_t", ("f32[8]", "f32[8]")),
+    Row(SPECIAL + "poch", ("f32[8] in positive", "f32[8] in positive")),
+    Row(SPECIAL + "expi", ("f32[8] in 0.5..4",), definition=own.exponential_integral),
+    Row(
+        SPECIAL + "expn",
+        ("f32[8] in 0.5..4",),
+        case="n = 0",
+        wrap=lambda f: lambda x: f(0, x),
+        definition=lambda x: jnp.exp(-x) / x,
+        expected=frozenset({"nan"} if BEFORE_0_12 else ()),
+        note="the rule asks for expn(−1, x), which is NaN",
+    ),
+    Row(
+        SPECIAL + "zeta",
+        ("f32[8] in 1.5..4", "f32[8] in 0.5..4"),
+        definition=own.hurwitz_zeta,
+    ),
+    Row(
+        SPECIAL + "hyp1f1",
+        ("f32[4] in 0.5..3", "f32[4] in 0.5..3", "f32[4] in 0.5..4"),
+        definition=own.confluent,
+    ),
+    Row(
+        SPECIAL + "hyp1f1",
+        (np.array([0.0, 1.0], np.float32), "f32[2] in 0.5..3", "f32[2] in 0.5..4"),
+        case="a = 0",
+        definition=own.confluent,
+        expected=frozenset({"special value"}),
+        note="a series whose first term is 0 stops there: the derivative by a is lost",
+    ),
+    Row(
+        "jax.scipy.stats.beta.logpdf",
+        ("f32[8] in 0.1..0.9", "f32[8] in positive", "f32[8] in positive"),
+    ),
+    Row("jax.scipy.stats.bernoulli.logpmf", ("i32[8] in 0..1", "f32[8] in 0.1..0.9")),
+    Row("jax.lax.custom_root", ("f32[8] in positive",), wrap=own.heron, definition=jnp.sqrt),
+    Row(
+        GPU + "rms_norm.rms_norm",
+        NORM,
+        wrap=fix(None, 3, 1e-5, "triton", True),
+        definition=own.rms_norm,
+    ),
+    Row(
+        GPU + "rms_norm.rms_norm",
+        NORM,
+        case="eps, backward by XLA",
+        wrap=fix(None, 3, 0.1, "xla", True),
+        definition=functools.partial(own.rms_norm, eps=0.1),
+        expected=frozenset({"term"}),
+        note="the backward pass forgets eps",
+    ),
+    Row(
+        GPU + "layer_norm.layer_norm",
+        NORM,
+        case="eps, backward by XLA",
+        wrap=fix(None, 3, 0.1, "xla", True),
+        definition=functools.partial(own.layer_norm, eps=0.1),
+        expected=frozenset({"term"}),
+        note="the backward pass forgets eps",
+    ),
+    Row(
+        GPU + "attention.mha",
+        ("f32[1,16,1,16]",) * 3,
+        wrap=fix(None, interpret=True),
+        definition=own.attention,
+    ),
+    Row(
+        TPU + "megablox.ops.gmm",
+        ("f32[8,8]", "f32[2,8,8]", SIZES),
+        wrap=fix(jnp.float32, (8, 8, 8), None, None, False, True),
+        definition=functools.partial(jax.lax.ragged_dot, preferred_element_type=jnp.float32),
+    ),
+    Row(
+        TPU + "flash_attention.mha_reference",
+        ("f32[1,2,5,4]",) * 3 + ("f32[1,2,5,5]",),
+        expected=frozenset({"dtype"}),
+        note="the bias's cotangent is float32, whatever the bias is",
+    ),
+    Row(
+        TPU + "flash_attention.mha_reference",
+        ("f32[1,2,5,4]",) * 3 + ("f32[1,1,5,5]",),
+        case="bias of all heads",
+        expected=frozenset({"structure"}),
+        note="raises: the cotangent of a bias that is broadcast is not summed",
+    ),
+    Row(
+        "optax.projections.projection_simplex",
+        ("f32[8]",),
+        expected=frozenset({"fails"}),
+        note="with 64-bit types on, value and tangent have different dtypes, which JAX rejects",
+    ),
+    Row(
+        "optax.projections.projection_simplex",
+        ("bf16[8]",),
+        case="bfloat16",
+        expected=frozenset({"fails"}),
+        note="value and tangent have different dtypes, which JAX rejects",
+    ),
+    Row("optax.projections.projection_l1_ball", ("f32[8] in 1..3",)),
+    Row("optax.losses.safe_softmax_cross_entropy", ("f32[4,3]", "f32[4,3] in simplex")),
+    Row("optax.losses.sigmoid_focal_loss", ("f32[4,3]", "f32[4,3] in 0..1")),
+    Row("optax.losses.log_cosh", ("f32[8]", "f32[8]")),
+    Row(
+        "optax.losses.ctc_loss",
+        ("f32[1,6,4]",),
+        wrap=fix(np.zeros((1, 6)), np.array([[1, 2, 1]]), np.zeros((1, 3))),
+    ),
+    Row(
+        "optax.scale_gradient",
+        ("f32[8]",),
+        wrap=fix(0.25),
+        expected=frozenset({"factor"}),
+        note="on purpose",
+    ),
+    Row(
+        FP8 + "in_qdq",
+        ("f32[4,3]", SCALE, HISTORY),
+        wrap=own.fp8,
+        expected=frozenset({"affine", "term"}),
+        note="on purpose: straight through, and the new scales in place of cotangents",
+    ),
+    Row(
+        FP8 + "out_qdq",
+        ("f32[4,3]", SCALE, HISTORY),
+        wrap=own.fp8,
+        expected=frozenset({"affine", "not linear", "term"}),
+        note="on purpose: the cotangent is rounded to fp8",
+    ),
+    Row(
+        FP8 + "dot_general_with_precision",
+        ("f32[4,3]", "f32[3,5]"),
+        wrap=fix(MATMUL),
+    ),
+    Row(
+        "flax.linen.custom_vjp",
+        ({"kernel": "f32[4,3]", "bias": "f32[3]"}, "f32[2,4]"),
+        wrap=own.dense_layer,
+    ),
+    Row("flax.nnx.custom_vjp", ("f32[4]", "f32[4]"), wrap=own.scaled_sine_nnx),
+    Row("equinox.filter_custom_vjp", ("f32[4]", "f32[4]"), wrap=own.scaled_sine_vjp),
+    Row("equinox.filter_custom_jvp", ("f32[4]", "f32[4]"), wrap=own.scaled_sine_jvp),
+    Row(
+        "equinox.error_if",
+        ("f32[4]",),
+        wrap=lambda f: lambda x: f(x, jnp.any(x > jnp.inf), "never"),
+    ),
+    Row("equinox.debug.backward_nan", ("f32[4]",), {"terminate": False}),
+    Row("equinox.internal.nextafter", ("f32[4]",), definition=own.step_up),
+    Row(
+        "equinox.internal.while_loop",
+        ("f32[4]",),
+        wrap=own.five_steps,
+        definition=own.five_steps_unrolled,
+    ),
+    Row(
+        "equinox.internal.scan",
+        ("f32[4]", "f32[4]", "f32[5,4]"),
+        wrap=lambda scan: own.recurrence(functools.partial(scan, kind="checkpointed")),
+        definition=own.recurrence(jax.lax.scan),
+    ),
+    Row("tokamax.layer_norm", ("f32[4,8]", "f32[8]", "f32[8]"), wrap=fix(implementation="xla")),
+    Row(
+        "tokamax.gated_linear_unit",
+        ("f32[4,8]", "f32[8,2,6]"),
+        wrap=fix(activation=jax.nn.silu, implementation="xla"),
+    ),
+    Row(
+        "tokamax.dot_product_attention",
+        HEADS,
+        case="xla, causal",
+        wrap=fix(is_causal=True, implementation="xla"),
+    ),
+    Row(
+        "tokamax.dot_product_attention",
+        HEADS,
+        case="xla_chunked",
+        wrap=fix(implementation="xla_chunked"),
+    ),
+    Row(
+        "tokamax.ragged_dot",
+        ("f32[8,4]", "f32[2,4,3]", SIZES),
+        wrap=fix(implementation="xla"),
+    ),
+    Row(
+        "tokamax.triangle_multiplication",
+        (
+            "f32[4,4,6]",
+            "bool[4,4]",
+            *("f32[6,2,3]",) * 2,
+            "f32[3,5]",
+            "f32[6,5]",
+            *("f32[6]",) * 2,
+            *("f32[3]",) * 2,
+        ),
+        wrap=fix("incoming"),
+    ),
+    Row(
+        "tokamax.linear_softmax_cross_entropy_loss",
+        ("f32[4,8]", "i32[4] in 0..5", "f32[8,6]"),
+        wrap=fix(implementation="xla"),
+    ),
+    Row(
+        "tokamax.linear_softmax_cross_entropy_loss",
+        ("bf16[4,8]", "i32[4] in 0..5", "bf16[8,6]"),
+        case="bfloat16",
+        wrap=fix(implementation="xla"),
+        expected=frozenset({"dtype"}),
+        note="the cotangents are float32",
+    ),
+    Row(
+        "tokamax.linear_softmax_cross_entropy_loss",
+        ("f32[4,8]", np.array([0, -1, 5, -1], np.int32), "f32[8,6]"),
+        case="labels to ignore",
+        wrap=fix(implementation="xla"),
+        expected=frozenset({"special value"}),
+        note="a label of −1 adds nothing to the loss, and its logits get a cotangent all the same",
+    ),
+    Row(
+        OPS + "gated_linear_unit.base.GatedLinearUnitVjp",
+        ("f32[4,8]", "f32[8,2,6]"),
+        wrap=own.tokamax_rule("gated_linear_unit", "GatedLinearUnit", activation=jax.nn.silu),
+    ),
+    Row(
+        OPS + "normalization.base.NormalizationVjp",
+        ("f32[4,8]", "f32[8]", "f32[8]"),
+        wrap=own.tokamax_rule("normalization", "Normalization"),
+    ),
+    Row(
+        OPS + "normalization.base.NormalizationVjp",
+        ("f32[4,4]", "f32[4]", "f32[4]"),
+        case="axis 0",
+        wrap=own.tokamax_rule("normalization", "Normalization", axis=0),
+        expected=frozenset({"term"}),
+        note="the scale multiplies the last axis, whatever the axis is",
+    ),
+]
+
+if BEFORE_0_12:  # sinc has had no rule since
+    ROWS.append(Row("jax.numpy.sinc", ("f32[8]",)))

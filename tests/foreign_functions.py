@@ -1,0 +1,196 @@
+"""Definitions to judge foreign rules by, and small rules written with foreign decorators."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def exponential_integral(x):
+    """Ei(x) = γ + ln x + Σ xᵏ/(k·k!), for x > 0."""
+    k = jnp.arange(1, 60, dtype=x.dtype)
+    terms = jnp.cumprod(x[..., None] / k.reshape((1,) * x.ndim + (-1,)), axis=-1)
+    total = jnp.sum(terms / k.reshape((1,) * x.ndim + (-1,)), axis=-1)
+    return np.euler_gamma + jnp.log(x) + total
+
+
+def hurwitz_zeta(s, q):
+    """ζ(s, q): 32 terms of the sum, and the Euler-Maclaurin formula for the rest."""
+    head = sum((q + n) ** -s for n in range(32))
+    a = q + 32
+    slope = s * a ** (-s - 1)  # −d/da a⁻ˢ, and its second and fourth derivatives below
+    third = slope * (s + 1) * (s + 2) / a**2
+    fifth = third * (s + 3) * (s + 4) / a**2
+    tail = a ** (1 - s) / (s - 1) + a**-s / 2
+    return head + tail + slope / 12 - third / 720 + fifth / 30240
+
+
+def confluent(a, b, x):
+    """₁F₁(a; b; x) = Σ (a)ₖ xᵏ / ((b)ₖ k!)."""
+    term = total = jnp.ones_like(x)
+    for k in range(60):
+        term = term * (a + k) / (b + k) * x / (k + 1)
+        total = total + term
+    return total
+
+
+def mantissa_and_exponent(x):
+    """The mantissa is x over a power of two that is constant between powers of two."""
+    _, exponent = jnp.frexp(jax.lax.stop_gradient(x))
+    return x * jnp.exp2(-exponent.astype(x.dtype)), exponent
+
+
+def step_up(x):
+    """The next larger number, which follows x one to one."""
+    below = jax.lax.stop_gradient(x)
+    above = jnp.where(below == 0, jnp.finfo(x.dtype).tiny, jnp.nextafter(below, jnp.inf))
+    return x + (above - below)
+
+
+def rms_norm(x, weight, bias, eps=1e-5):
+    """Divide by the root of the mean square, then scale and shift; all over the last axis."""
+    y = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
+    return y * weight[None, None] + bias[None, None]
+
+
+def layer_norm(x, weight, bias, eps=1e-5):
+    """Subtract the mean, then `rms_norm`."""
+    return rms_norm(x - jnp.mean(x, axis=-1, keepdims=True), weight, bias, eps)
+
+
+def attention(q, k, v):
+    """softmax(q kᵀ) v, over [batch, position, head, feature]."""
+    logits = jnp.einsum("bqhc,bkhc->bhqk", q, k)
+    return jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(logits), v)
+
+
+def heron(custom_root):
+    """√a as the root of x² − a, found by Heron's iteration and differentiated implicitly."""
+
+    def f(a):
+        return custom_root(
+            lambda x: x * x - a,
+            jnp.ones_like(a),
+            lambda _, x: jax.lax.fori_loop(0, 60, lambda _, x: (x + a / x) / 2, x),
+            lambda linear, y: y / linear(jnp.ones_like(y)),
+        )
+
+    return f
+
+
+# Rules of one's own, through the libraries' decorators: f(x, w) = w sin x.
+
+
+def dense_layer(custom_vjp):
+    """A dense layer whose backward rule is `flax.linen.vjp` of the layer itself."""
+    from flax import linen
+
+    class Layer(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            rule = custom_vjp(
+                lambda layer, x: layer(x),
+                forward_fn=lambda layer, x: linen.vjp(lambda m, x: m(x), layer, x),
+                backward_fn=lambda pullback, dy: pullback(dy),
+            )
+            return rule(linen.Dense(3), x)
+
+    return lambda params, x: Layer().apply({"params": {"Dense_0": params}}, x)
+
+
+def scaled_sine_nnx(custom_vjp):
+    """`flax.nnx.custom_vjp`, without states to update."""
+    f = custom_vjp(lambda x, w: w * jnp.sin(x), graph_updates=False)
+    f.defvjp(
+        lambda x, w: (w * jnp.sin(x), (x, w)),
+        lambda saved, dy: (dy * saved[1] * jnp.cos(saved[0]), dy * jnp.sin(saved[0])),
+    )
+    return f
+
+
+def scaled_sine_vjp(filter_custom_vjp):
+    """`equinox.filter_custom_vjp`, which differentiates its first argument alone."""
+    f = filter_custom_vjp(lambda pair: pair[1] * jnp.sin(pair[0]))
+    f.def_fwd(lambda perturbed, pair: (pair[1] * jnp.sin(pair[0]), None))
+    f.def_bwd(
+        lambda saved, dy, perturbed, pair: (
+            dy * pair[1] * jnp.cos(pair[0]),
+            dy * jnp.sin(pair[0]),
+        )
+    )
+    return lambda x, w: f((x, w))
+
+
+def scaled_sine_jvp(filter_custom_jvp):
+    """`equinox.filter_custom_jvp`, where None is the tangent of what is not differentiated."""
+    f = filter_custom_jvp(lambda x, w: w * jnp.sin(x))
+
+    @f.def_jvp
+    def _(primals, tangents):
+        (x, w), (dx, dw) = primals, tangents
+        dy = jnp.zeros_like(x)
+        if dx is not None:
+            dy = dy + w * jnp.cos(x) * dx
+        if dw is not None:
+            dy = dy + jnp.sin(x) * dw
+        return w * jnp.sin(x), dy
+
+    return f
+
+
+def five_steps(while_loop):
+    """Five times 3/2 sin, in equinox's loop that can be differentiated in reverse."""
+
+    def step(carry):
+        return carry[0] + 1, 1.5 * jnp.sin(carry[1])
+
+    def unfinished(carry):
+        return carry[0] < 5
+
+    def f(x):
+        return while_loop(unfinished, step, (0, x), max_steps=5, kind="checkpointed")[1]
+
+    return f
+
+
+def five_steps_unrolled(x):
+    """The same, written out."""
+    for _ in range(5):
+        x = 1.5 * jnp.sin(x)
+    return x
+
+
+def recurrence(scan):
+    """h ← tanh(w h + x), all states returned."""
+    return lambda h, w, xs: scan(lambda h, x: (jnp.tanh(w * h + x), h), h, xs)
+
+
+def new_softmax(softmax):
+    """The rule of softmax is switched on by a flag."""
+
+    def f(x):
+        from jax._src.config import softmax_custom_jvp
+
+        with softmax_custom_jvp(True):
+            return softmax(x)
+
+    return f
+
+
+def fp8(f):
+    """Flax's quantizers take two dtypes before their arrays."""
+    return lambda *arrays: f(jnp.float32, jnp.float8_e4m3fn, *arrays)
+
+
+def tokamax_rule(module: str, op: str, **options: Any) -> Callable[[Any], Callable[..., Any]]:
+    """An op of tokamax with the backward rule that its kernels fall back on."""
+
+    def wrap(rule):
+        base = importlib.import_module(f"tokamax._src.ops.{module}.base")
+        rule = rule() if isinstance(rule, type) else rule
+        return lambda *arrays: getattr(base, op)(vjp=rule)(*arrays, **options)
+
+    return wrap

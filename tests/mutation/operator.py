@@ -1,0 +1,261 @@
+"""What a fault operator is, and what is known of a rule before a fault is put into it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from fnn.verify.arguments import Domain, read
+from fnn.verify.defects import DEFECTS
+
+from .rule import Rule
+
+Mutants = Iterator[tuple[str, Rule]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """One kind of fault.
+
+    `make(rule)` yields every way to put it into a rule, as pairs of a label and the faulty rule,
+    and nothing where it does not apply. `defects` are the classes that would name it rightly;
+    `bug` is the public report that it is rebuilt from.
+    """
+
+    name: str
+    defects: frozenset[str]
+    bug: str
+    make: Callable[[Rule], Mutants]
+    doc: str
+
+
+def operator(*defects: str, bug: str = "") -> Callable[[Callable[[Rule], Mutants]], Operator]:
+    """Make an operator of a function from a rule to its mutants."""
+    assert set(defects) <= set(DEFECTS), set(defects) - set(DEFECTS)
+
+    def register(make):
+        doc = make.__doc__.strip().splitlines()[0]
+        return Operator(make.__name__, frozenset(defects), bug, make, doc)
+
+    return register
+
+
+# What is known of a rule without running it
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """An array that a rule differentiates, or its counterpart among the cotangents.
+
+    It is number `position` of the leaves of differentiable argument number `argument`, whose
+    structure is `tree`. `domain` is where its numbers may lie, None for anywhere.
+    """
+
+    label: str
+    argument: int
+    position: int
+    tree: Any
+    shape: tuple[int, ...]
+    dtype: Any
+    domain: Domain | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(np.prod(self.shape))
+
+    @property
+    def inexact(self) -> bool:
+        """Whether it has a cotangent of its own."""
+        return jnp.issubdtype(self.dtype, jnp.inexact)
+
+
+def is_none(a: Any) -> bool:
+    """Tell whether a leaf is None, which counts as a leaf here."""
+    return a is None
+
+
+def struct(a: Any) -> Any:
+    """Return the shape struct of a spec; what is no spec returns as it is."""
+    if not isinstance(a, str) or "[" not in a:
+        return a
+    spec = read(a)
+    key = jax.eval_shape(jax.random.key, 0).dtype
+    return jax.ShapeDtypeStruct(spec.shape, key if spec.dtype == "key" else spec.dtype)
+
+
+def differentiable(rule: Rule, args: tuple[Any, ...]) -> list[Any]:
+    """Return the arguments that are not among the rule's `nondiff_argnums`."""
+    return [a for number, a in enumerate(args) if number not in rule.nondiff_argnums]
+
+
+def leaves(rule: Rule) -> list[Leaf]:
+    """Return every array leaf of the differentiable arguments, integers and keys included."""
+    found = []
+    for argument, a in enumerate(differentiable(rule, rule.args)):
+        paths, tree = jax.tree_util.tree_flatten_with_path(a, is_leaf=is_none)
+        for position, (path, spec) in enumerate(paths):
+            array = struct(spec)
+            if not hasattr(array, "shape"):
+                continue
+            label = f"{argument}{jax.tree_util.keystr(path)}"
+            domain = read(spec).domain if isinstance(spec, str) else None
+            found.append(Leaf(label, argument, position, tree, array.shape, array.dtype, domain))
+    return found
+
+
+def abstract(function: Callable[..., Any], rule: Rule) -> Any:
+    """Return what `function` gives for the rule's arguments, with shape structs for arrays."""
+    args = [jax.tree.map(struct, a, is_leaf=is_none) for a in rule.args]
+    numbers = [n for n in range(len(args)) if n not in rule.nondiff_argnums]
+    kept = []
+
+    def call(dynamic):
+        merged = list(args)
+        for number, a in zip(numbers, dynamic):
+            merged[number] = a
+        flat, tree = jax.tree.flatten(function(*merged))
+        kept[:] = [(flat, tree)]
+        return [a for a in flat if hasattr(a, "dtype")]
+
+    arrays = iter(jax.eval_shape(call, [args[n] for n in numbers]))
+    flat, tree = kept[0]
+    return jax.tree.unflatten(tree, [next(arrays) if hasattr(a, "dtype") else a for a in flat])
+
+
+def output(rule: Rule) -> Any:
+    """Return the shapes of a rule's value."""
+    return abstract(rule.primal, rule)
+
+
+def tangent_of(a: Any) -> Any:
+    """Return the shape struct, or the float0 zeros, of the tangent of an array."""
+    if jnp.issubdtype(a.dtype, jnp.inexact):
+        return jax.ShapeDtypeStruct(a.shape, a.dtype)
+    return np.zeros(a.shape, jax.dtypes.float0)
+
+
+# Putting a fault in
+
+
+def is_inexact(a: Any) -> bool:
+    """Tell whether a is an array of real or complex numbers."""
+    dtype = getattr(a, "dtype", None)
+    if dtype is None or isinstance(a, SymbolicZero):
+        return False
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+def map_inexact(change: Callable[[Any], Any], tree: Any) -> Any:
+    """Apply `change` to the real and complex arrays of a tree, and leave the others."""
+    return jax.tree.map(
+        lambda a: change(a) if is_inexact(a) else a,
+        tree,
+        is_leaf=lambda a: a is None or isinstance(a, SymbolicZero),
+    )
+
+
+def total(tree: Any) -> Any:
+    """Return the sum of all real parts in a tree, in the widest type among them."""
+    parts = [jnp.sum(jnp.real(a)) for a in jax.tree.leaves(tree) if is_inexact(a)]
+    widest = max((p.dtype for p in parts), key=lambda dtype: dtype.itemsize, default=jnp.float32)
+    return sum((p.astype(widest) for p in parts), jnp.zeros((), widest))
+
+
+def with_bwd(rule: Rule, around: Callable[[Callable[..., Any], Any, Any], Any]) -> Rule:
+    """Return the rule with `around(bwd, residuals, dy)` for its backward rule."""
+    static = len(rule.nondiff_argnums)
+
+    def bwd(*call):
+        return around(functools.partial(rule.bwd, *call[:static]), *call[static:])
+
+    return rule.replace(bwd=bwd)
+
+
+def with_dy(rule: Rule, change: Callable[[Any], Any]) -> Rule:
+    """Return the rule with a change to each array of the cotangent that it is given."""
+    return with_bwd(rule, lambda bwd, residuals, dy: bwd(residuals, map_inexact(change, dy)))
+
+
+def with_residuals(rule: Rule, change: Callable[[Any], Any]) -> Rule:
+    """Return the rule with a change to each real or complex residual."""
+    return with_bwd(rule, lambda bwd, residuals, dy: bwd(map_inexact(change, residuals), dy))
+
+
+def exchange(cotangents: Any, leaf: Leaf, change: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """Return the cotangents with a change to the one of `leaf`, where it has one."""
+    cotangents = list(cotangents)
+    if cotangents[leaf.argument] is not None:
+        flat = leaf.tree.flatten_up_to(cotangents[leaf.argument])
+        if is_inexact(flat[leaf.position]):
+            flat[leaf.position] = change(flat[leaf.position])
+        cotangents[leaf.argument] = jax.tree.unflatten(leaf.tree, flat)
+    return tuple(cotangents)
+
+
+def pick(args: Any, leaf: Leaf) -> Any:
+    """Return the value of a leaf among the differentiable arguments of a forward rule."""
+    a = leaf.tree.flatten_up_to(args[leaf.argument])[leaf.position]
+    return getattr(a, "value", a)
+
+
+def on_cotangents(
+    rule: Rule,
+    change: Callable[..., Any],
+    when: Callable[[Leaf], bool] = lambda leaf: True,
+    inputs: bool = False,
+) -> Mutants:
+    """Yield the rule with `change(cotangent, x, upstream)` for one of its cotangents at a time.
+
+    x is the argument itself where `inputs` asks for it, and upstream the cotangent of the value.
+    Of a `custom_jvp` rule, the tangent of an output is changed in the place of a cotangent, with
+    the argument of the output's own shape for x.
+    """
+    if rule.jvp is not None:
+        yield from _on_tangents(rule, change, when, inputs)
+        return
+    for leaf in leaves(rule):
+        if leaf.inexact and when(leaf):
+            yield leaf.label, _with_cotangent(rule, change, leaf, inputs)
+
+
+def _with_cotangent(rule, change, leaf, inputs):
+    static = len(rule.nondiff_argnums)
+
+    def fwd(*args):
+        y, residuals = rule.fwd(*args)
+        return y, (residuals, pick(differentiable(rule, args), leaf) if inputs else None)
+
+    def bwd(*call):
+        (residuals, x), dy = call[static:]
+        cotangents = rule.bwd(*call[:static], residuals, dy)
+        return exchange(cotangents, leaf, lambda ct: change(ct, x, dy))
+
+    return rule.replace(fwd=fwd, bwd=bwd)
+
+
+def _on_tangents(rule, change, when, inputs):
+    static = len(rule.nondiff_argnums)
+    outputs, tree = jax.tree.flatten(output(rule))
+    for position, y in enumerate(outputs):
+        like = [leaf for leaf in leaves(rule) if leaf.inexact and leaf.shape == y.shape]
+        if not jnp.issubdtype(y.dtype, jnp.inexact) or (inputs and not like):
+            continue
+        source = like[0] if like else Leaf("", 0, 0, None, y.shape, y.dtype)
+        if not when(source):
+            continue
+
+        def jvp(*call, position=position, source=source):
+            primals, tangents = call[static:]
+            y, dy = rule.jvp(*call)
+            flat = tree.flatten_up_to(dy)
+            x = pick(primals, source) if inputs else None
+            flat[position] = change(flat[position], x, tangents)
+            return y, jax.tree.unflatten(tree, flat)
+
+        yield f"y{position}", rule.replace(jvp=jvp)

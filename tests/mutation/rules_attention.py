@@ -1,0 +1,194 @@
+"""Correct rules of attention, over (heads, positions, features)."""
+
+import jax
+import jax.numpy as jnp
+
+from .rule import Rule
+from .rules_shared import wide
+
+
+def _scores(q, k):
+    # Scaled after the product, the scores would be rounded once for the maximum and not at all
+    # where the maximum is subtracted: compilers fuse a product and a difference.
+    return jnp.einsum("htd,hsd->hts", q * q.shape[-1] ** -0.5, k)
+
+
+def _attend(q, k, v, mask):
+    """Return the weighted values and the weights; a row that is masked entirely has none."""
+    scores = jnp.where(mask[None], _scores(q, k), jnp.finfo(q.dtype).min)
+    p = jnp.where(mask[None], jax.nn.softmax(scores, axis=-1), 0)
+    return jnp.einsum("hts,hsd->htd", p, v), p
+
+
+def _attend_bwd(q, k, v, p, g):
+    dp = jnp.einsum("htd,hsd->hts", g, v)
+    ds = p * (dp - jnp.sum(dp * p, axis=-1, keepdims=True)) * q.shape[-1] ** -0.5
+    dq = jnp.einsum("hts,hsd->htd", ds, k)
+    dk = jnp.einsum("hts,htd->hsd", ds, q)
+    dv = jnp.einsum("hts,htd->hsd", p, g)
+    return dq, dk, dv
+
+
+def attention(q, k, v, mask):
+    return _attend(q, k, v, mask)[0]
+
+
+def attention_fwd(q, k, v, mask):
+    return attention(q, k, v, mask), (q, k, v, mask)
+
+
+def attention_bwd(residuals, g):
+    *qkv, mask = residuals
+    q, k, v = map(wide, qkv)
+    _, p = _attend(q, k, v, mask)
+    return *(d.astype(g.dtype) for d in _attend_bwd(q, k, v, p, wide(g))), None
+
+
+def _causal(q, k):
+    shape = (q.shape[1], k.shape[1])
+    rows = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
+    return jax.lax.broadcasted_iota(jnp.int32, shape, 1) <= rows
+
+
+def causal_attention(q, k, v):
+    return _attend(q, k, v, _causal(q, k))[0]
+
+
+def causal_attention_fwd(q, k, v):
+    y, p = _attend(q, k, v, _causal(q, k))
+    return y, (q, k, v, p)
+
+
+def causal_attention_bwd(residuals, g):
+    q, k, v, p = map(wide, residuals)
+    return tuple(d.astype(g.dtype) for d in _attend_bwd(q, k, v, p, wide(g)))
+
+
+def plain_attention(q, k, v):
+    return jnp.einsum("hts,hsd->htd", jax.nn.softmax(_scores(q, k), axis=-1), v)
+
+
+BLOCK = 4
+
+
+def flash_attention(q, k, v):
+    return flash_attention_fwd(q, k, v)[0]
+
+
+def flash_attention_fwd(q, k, v):
+    """Go through the keys in blocks with a running maximum; save the logsumexp of each row."""
+    q_, k_, v_ = map(wide, (q, k, v))
+    top = jnp.full(q.shape[:2], -jnp.inf, q_.dtype)
+    total = jnp.zeros_like(top)
+    out = jnp.zeros((*q.shape[:2], v.shape[-1]), q_.dtype)
+    for start in range(0, k.shape[1], BLOCK):
+        scores = _scores(q_, k_[:, start : start + BLOCK])
+        new_top = jax.lax.stop_gradient(jnp.maximum(top, jnp.max(scores, axis=-1)))
+        decay = jnp.exp(top - new_top)
+        e = jnp.exp(scores - new_top[..., None])
+        total = decay * total + jnp.sum(e, axis=-1)
+        value = jnp.einsum("hts,hsd->htd", e, v_[:, start : start + BLOCK])
+        out = decay[..., None] * out + value
+        top = new_top
+    out = out / total[..., None]
+    return out.astype(q.dtype), (q, k, v, out, top + jnp.log(total))
+
+
+def flash_attention_bwd(residuals, g):
+    q, k, v, out, lse = map(wide, residuals)
+    g_, scale = wide(g), q.shape[-1] ** -0.5
+    delta = jnp.sum(g_ * out, axis=-1)[..., None]
+    dq, dk, dv = jnp.zeros_like(q), [], []
+    for start in range(0, k.shape[1], BLOCK):
+        block = slice(start, start + BLOCK)
+        p = jnp.exp(_scores(q, k[:, block]) - lse[..., None])
+        ds = p * (jnp.einsum("htd,hsd->hts", g_, v[:, block]) - delta) * scale
+        dq = dq + jnp.einsum("hts,hsd->htd", ds, k[:, block])
+        dk.append(jnp.einsum("hts,htd->hsd", ds, q))
+        dv.append(jnp.einsum("hts,htd->hsd", p, g_))
+    dk, dv = jnp.concatenate(dk, axis=1), jnp.concatenate(dv, axis=1)
+    return dq.astype(g.dtype), dk.astype(g.dtype), dv.astype(g.dtype)
+
+
+def _rotate(x, positions, base, sign):
+    a, b = jnp.split(wide(x), 2, axis=-1)
+    half = a.shape[-1]
+    exponent = jnp.arange(half, dtype=a.dtype) / half
+    angle = positions[:, None].astype(exponent.dtype) * (base**-exponent)[None]
+    cos, sin = jnp.cos(angle)[None], sign * jnp.sin(angle)[None]
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
+
+
+def rotary(x, positions, base):
+    """Turn pairs of features of x (h, t, d) by angles that grow with the position."""
+    return _rotate(x, positions, base, 1)
+
+
+def rotary_fwd(x, positions, base):
+    return rotary(x, positions, base), positions
+
+
+def rotary_bwd(base, positions, g):
+    return _rotate(g, positions, base, -1), None
+
+
+def linear_attention(q, k, v):
+    """Causal attention without a softmax: y_t = q_t Σ_{s ≤ t} k_s v_sᵀ."""
+    memory = jnp.cumsum(k[..., :, None] * v[..., None, :], axis=-3)
+    return jnp.einsum("htd,htde->hte", q, memory)
+
+
+def linear_attention_fwd(q, k, v):
+    return linear_attention(q, k, v), (q, k, v)
+
+
+def linear_attention_bwd(residuals, g):
+    q, k, v = map(wide, residuals)
+    g_ = wide(g)
+    memory = jnp.cumsum(k[..., :, None] * v[..., None, :], axis=-3)
+    dmemory = jax.lax.cumsum(q[..., :, None] * g_[..., None, :], axis=1, reverse=True)
+    dq = jnp.einsum("hte,htde->htd", g_, memory)
+    dk = jnp.einsum("htde,hte->htd", dmemory, v)
+    dv = jnp.einsum("htde,htd->hte", dmemory, k)
+    return dq.astype(g.dtype), dk.astype(g.dtype), dv.astype(g.dtype)
+
+
+RULES = [
+    Rule(
+        "attention",
+        attention,
+        ("f32[2,5,3]", "f32[2,4,3]", "f32[2,4,6]", "bool[5,4]"),
+        attention_fwd,
+        attention_bwd,
+    ),
+    Rule(
+        "causal_attention",
+        causal_attention,
+        ("f32[2,5,3]", "f32[2,5,3]", "f32[2,5,4]"),
+        causal_attention_fwd,
+        causal_attention_bwd,
+    ),
+    Rule(
+        "flash_attention",
+        flash_attention,
+        ("f32[2,5,3]", "f32[2,6,3]", "f32[2,6,4]"),
+        flash_attention_fwd,
+        flash_attention_bwd,
+        definition=plain_attention,
+    ),
+    Rule(
+        "rotary",
+        rotary,
+        ("f32[2,5,6]", "i32[5] in 0..9", 100.0),
+        rotary_fwd,
+        rotary_bwd,
+        nondiff_argnums=(2,),
+    ),
+    Rule(
+        "linear_attention",
+        linear_attention,
+        ("f32[2,5,3]", "f32[2,5,3]", "f32[2,5,4]"),
+        linear_attention_fwd,
+        linear_attention_bwd,
+    ),
+]

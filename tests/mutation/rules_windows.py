@@ -1,0 +1,270 @@
+"""Correct rules of convolution and pooling, over positions (n, l, c) or images (n, h, w, c)."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from .rule import Rule
+from .rules_shared import wide
+
+NLC = ("NWC", "WIO", "NWC")
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def conv1d(x, w, stride, padding):
+    return jax.lax.conv_general_dilated(x, w, (stride,), padding, dimension_numbers=NLC)
+
+
+def conv1d_fwd(x, w, stride, padding):
+    return conv1d(x, w, stride, padding), (x, w)
+
+
+def conv1d_bwd(stride, padding, residuals, g):
+    """Go through the taps of the kernel: each is a product of a strided slice."""
+    x, w = residuals
+    taps = w.shape[0]
+    [(low, high)] = jax.lax.padtype_to_pads(x.shape[1:2], (taps,), (stride,), padding)
+    padded = jnp.pad(wide(x), ((0, 0), (low, high), (0, 0)))
+    dpadded, dw, g_ = jnp.zeros_like(padded), [], wide(g)
+    for tap in range(taps):
+        window = slice(tap, tap + stride * g.shape[1], stride)
+        dw.append(jnp.einsum("nli,nlo->io", padded[:, window][:, : g.shape[1]], g_))
+        dpadded = dpadded.at[:, window].add(jnp.einsum("nlo,io->nli", g_, wide(w[tap])))
+    dx = dpadded[:, low : low + x.shape[1]]
+    return dx.astype(x.dtype), jnp.stack(dw).astype(w.dtype)
+
+
+def conv2d(x, w, strides, padding):
+    return jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC)
+
+
+def conv2d_fwd(x, w, strides, padding):
+    return conv2d(x, w, strides, padding), (x, w)
+
+
+def conv2d_bwd(strides, padding, residuals, g):
+    """Convolve g, spread by the strides, with the kernel turned round; correlate x with g."""
+    if g.size == 0:
+        return tuple(map(jnp.zeros_like, residuals))
+    x, w = map(wide, residuals)
+    g_ = wide(g)
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], w.shape[:2], strides, padding)
+    to_x, to_w = [], []
+    for size, out, taps, stride, (low, _) in zip(
+        x.shape[1:3], g.shape[1:3], w.shape[:2], strides, pads
+    ):
+        spread = stride * (out - 1) + 1
+        to_x.append((taps - 1 - low, size - spread + low))
+        to_w.append((low, spread + taps - 1 - size - low))
+    dx = jax.lax.conv_general_dilated(
+        g_,
+        jnp.flip(w, (0, 1)),
+        (1, 1),
+        to_x,
+        lhs_dilation=strides,
+        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+    )
+    dw = jax.lax.conv_general_dilated(
+        x,
+        g_,
+        (1, 1),
+        to_w,
+        rhs_dilation=strides,
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+    )
+    return dx.astype(g.dtype), dw.astype(g.dtype)
+
+
+def depthwise_conv(x, w):
+    """Convolve each channel of x (n, l, c) with its own causal kernel w (k, c)."""
+    return jax.lax.conv_general_dilated(
+        x,
+        w[:, None],
+        (1,),
+        [(w.shape[0] - 1, 0)],
+        dimension_numbers=NLC,
+        feature_group_count=x.shape[-1],
+    )
+
+
+def depthwise_conv_fwd(x, w):
+    return depthwise_conv(x, w), (x, w)
+
+
+def depthwise_conv_bwd(residuals, g):
+    x, w = map(wide, residuals)
+    g_ = wide(g)
+    length, taps = x.shape[1], w.shape[0]
+    past = jnp.pad(x, ((0, 0), (taps - 1, 0), (0, 0)))
+    future = jnp.pad(g_, ((0, 0), (0, taps - 1), (0, 0)))
+    dx = jnp.zeros_like(x)
+    dw = []
+    for tap in range(taps):
+        lag = taps - 1 - tap
+        dx = dx + w[tap][None, None] * future[:, lag : lag + length]
+        dw.append(jnp.sum(past[:, tap : tap + length] * g_, axis=(0, 1)))
+    return dx.astype(g.dtype), jnp.stack(dw).astype(g.dtype)
+
+
+def conv_transpose(x, w, stride):
+    """Spread x (n, l, i) by the stride, and give each element the kernel w (k, i, o)."""
+    taps = w.shape[0]
+    return jax.lax.conv_general_dilated(
+        x,
+        jnp.flip(w, 0),
+        (1,),
+        [(taps - 1, taps - 1)],
+        lhs_dilation=(stride,),
+        dimension_numbers=NLC,
+    )
+
+
+def conv_transpose_fwd(x, w, stride):
+    return conv_transpose(x, w, stride), (x, w)
+
+
+def conv_transpose_bwd(stride, residuals, g):
+    x, w = map(wide, residuals)
+    reach = stride * x.shape[1]
+    dx, dw = jnp.zeros_like(x), []
+    for tap in range(w.shape[0]):
+        met = wide(g)[:, tap : tap + reach : stride]
+        dx = dx + jnp.einsum("nlo,io->nli", met, w[tap])
+        dw.append(jnp.einsum("nli,nlo->io", x, met))
+    return dx.astype(g.dtype), jnp.stack(dw).astype(g.dtype)
+
+
+def max_pool(x, size):
+    """Return the largest element of each size × size block; a remainder is left out."""
+    window = (1, size, size, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+
+
+def _blocks(x, size):
+    """Return (n, h, w, size², c): the elements of each block side by side."""
+    n, h, w, c = x.shape
+    h, w = h // size, w // size
+    x = x[:, : h * size, : w * size].reshape(n, h, size, w, size, c)
+    return jnp.swapaxes(x, 2, 3).reshape(n, h, w, size * size, c)
+
+
+def max_pool_fwd(x, size):
+    blocks = _blocks(x, size)
+    winner = jnp.argmax(blocks, axis=3, keepdims=True).astype(jnp.uint8)
+    y = jnp.take_along_axis(blocks, winner.astype(jnp.int32), axis=3)[:, :, :, 0]
+    return y, (x.shape, winner)
+
+
+def max_pool_bwd(size, residuals, g):
+    (n, height, width, c), winner = residuals
+    _, h, w, _ = g.shape
+    place = jax.lax.broadcasted_iota(jnp.uint8, (n, h, w, size * size, c), 3)
+    dblocks = jnp.where(place == winner, g[:, :, :, None], 0)
+    dx = jnp.swapaxes(dblocks.reshape(n, h, w, size, size, c), 2, 3)
+    dx = dx.reshape(n, h * size, w * size, c)
+    return (jnp.pad(dx, ((0, 0), (0, height - h * size), (0, width - w * size), (0, 0))),)
+
+
+def _window_sums(x, size, stride):
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
+    padding = ((0, 0), *pads, (0, 0))
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, strides, padding), pads
+
+
+def avg_pool(x, size, stride):
+    """Return the mean of each window, of the elements that are not padding."""
+    total, _ = _window_sums(x, size, stride)
+    count, _ = _window_sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype), size, stride)
+    return total / count
+
+
+def avg_pool_fwd(x, size, stride):
+    return avg_pool(x, size, stride), x.shape
+
+
+def avg_pool_bwd(size, stride, shape, g):
+    n, height, width, c = shape
+    g_ = wide(g)
+    count, pads = _window_sums(jnp.ones((1, height, width, 1), g_.dtype), size, stride)
+    share = g_ / count
+    (top, bottom), (left, right) = pads
+    dx = jnp.zeros((n, top + height + bottom, left + width + right, c), g_.dtype)
+    for i, j in itertools.product(range(size), repeat=2):
+        rows = slice(i, i + stride * g.shape[1], stride)
+        columns = slice(j, j + stride * g.shape[2], stride)
+        dx = dx.at[:, rows, columns].add(share)
+    return (dx[:, top : top + height, left : left + width].astype(g.dtype),)
+
+
+def global_avg_pool(x):
+    return jnp.mean(x, axis=(1, 2))
+
+
+def global_avg_pool_fwd(x):
+    return global_avg_pool(x), x.shape
+
+
+def global_avg_pool_bwd(shape, g):
+    share = wide(g) / (shape[1] * shape[2])
+    return (jnp.broadcast_to(share[:, None, None], shape).astype(g.dtype),)
+
+
+RULES = [
+    Rule(
+        "conv1d",
+        conv1d,
+        ("f32[2,7,3]", "f32[3,3,5]", 2, "SAME"),
+        conv1d_fwd,
+        conv1d_bwd,
+        nondiff_argnums=(2, 3),
+    ),
+    Rule(
+        "conv2d",
+        conv2d,
+        ("f32[2,7,6,3]", "f32[3,2,3,4]", (2, 1), "VALID"),
+        conv2d_fwd,
+        conv2d_bwd,
+        nondiff_argnums=(2, 3),
+    ),
+    Rule(
+        "conv2d_same",
+        conv2d,
+        ("f32[2,5,6,3]", "f32[3,2,3,4]", (1, 2), "SAME"),
+        conv2d_fwd,
+        conv2d_bwd,
+        nondiff_argnums=(2, 3),
+    ),
+    Rule(
+        "depthwise_conv",
+        depthwise_conv,
+        ("f32[2,7,3]", "f32[4,3]"),
+        depthwise_conv_fwd,
+        depthwise_conv_bwd,
+    ),
+    Rule(
+        "conv_transpose",
+        conv_transpose,
+        ("f32[2,4,3]", "f32[5,3,6]", 2),
+        conv_transpose_fwd,
+        conv_transpose_bwd,
+        nondiff_argnums=(2,),
+    ),
+    Rule("max_pool", max_pool, ("f32[2,5,4,3]", 2), max_pool_fwd, max_pool_bwd, None, (1,)),
+    Rule(
+        "avg_pool",
+        avg_pool,
+        ("f32[2,7,6,3]", 3, 2),
+        avg_pool_fwd,
+        avg_pool_bwd,
+        nondiff_argnums=(1, 2),
+    ),
+    Rule(
+        "global_avg_pool",
+        global_avg_pool,
+        ("f32[2,5,4,3]",),
+        global_avg_pool_fwd,
+        global_avg_pool_bwd,
+    ),
+]

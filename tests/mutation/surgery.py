@@ -1,0 +1,203 @@
+"""Surgery on a derivative rule: run it equation by equation, with a fault in one of them."""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from .operator import Mutants, abstract, differentiable, is_none, output, struct, tangent_of
+from .rule import Rule
+
+CALLS = ("jit", "pjit", "closed_call")
+
+
+def bind(equation: Any, inputs: list[Any]) -> list[Any]:
+    """Run one equation as it is."""
+    params = equation.primitive.get_bind_params(equation.params)
+    out = equation.primitive.bind(*inputs, **params)
+    return list(out) if equation.primitive.multiple_results else [out]
+
+
+def interpret(closed: Any, args: list[Any], run: Callable[..., list[Any]]) -> list[Any]:
+    """Evaluate a jaxpr with `run(equation, inputs, smooth)`; calls of other jaxprs are entered."""
+    environment = dict(zip(closed.jaxpr.constvars, closed.consts))
+    environment |= dict(zip(closed.jaxpr.invars, args))
+
+    def read(var):
+        return var.val if isinstance(var, core.Literal) else environment[var]
+
+    for equation, smooth in live(closed.jaxpr):
+        inputs = [read(var) for var in equation.invars]
+        if equation.primitive.name in CALLS:
+            outs = interpret(inner(equation), inputs, run)
+        else:
+            outs = run(equation, inputs, smooth)
+        environment.update(zip(equation.outvars, outs))
+    return [read(var) for var in closed.jaxpr.outvars]
+
+
+def inner(equation: Any) -> Any:
+    """Return the jaxpr that an equation calls."""
+    return equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+
+
+def live(jaxpr: Any) -> list[tuple[Any, bool]]:
+    """Return the equations that an output depends on, in order, and whether it does so smoothly.
+
+    What reaches the outputs through comparisons and integers only is not smooth: a small fault
+    there changes nothing.
+    """
+    needed = set(filter(_is_var, jaxpr.outvars))
+    smooth = set(needed)
+    kept = []
+    for equation in reversed(jaxpr.eqns):
+        if any(var in needed for var in equation.outvars):
+            passes = any(var in smooth and inexact(var) for var in equation.outvars)
+            kept.append((equation, passes))
+            inputs = set(filter(_is_var, equation.invars))
+            needed |= inputs
+            smooth |= inputs if passes else set()
+    return kept[::-1]
+
+
+def _is_var(var):
+    return not isinstance(var, core.Literal)
+
+
+def equations(closed: Any) -> list[tuple[Any, bool]]:
+    """Return all live equations, those of called jaxprs in the place of the calls."""
+    found = []
+    for equation, smooth in live(closed.jaxpr):
+        if equation.primitive.name in CALLS:
+            found += equations(inner(equation))
+        else:
+            found.append((equation, smooth))
+    return found
+
+
+def _traceable(a):
+    if not hasattr(a, "dtype") or a.dtype == jax.dtypes.float0:
+        return False
+    # A size among the residuals must stay a number: shapes are made of it.
+    if isinstance(a, int):
+        return False
+    size = a.ndim == 0 and jnp.issubdtype(a.dtype, jnp.integer)
+    return isinstance(a, jax.core.Tracer | jax.ShapeDtypeStruct) or not size
+
+
+def trace(function: Callable[..., Any], args: Any) -> tuple[Any, list[Any], Callable[..., Any]]:
+    """Return the jaxpr of `function(*args)`, its inputs, and the way back to the result's tree.
+
+    float0 zeros are no jaxpr's business: they are constants on the way in and on the way out.
+    """
+    flat, tree = jax.tree.flatten(args)
+    at = [number for number, a in enumerate(flat) if _traceable(a)]
+    result = []
+
+    def flattened(*inputs):
+        filled = list(flat)
+        for number, a in zip(at, inputs):
+            filled[number] = a
+        out, out_tree = jax.tree.flatten(function(*jax.tree.unflatten(tree, filled)))
+        result.append((out_tree, out))
+        return [a for a in out if _traceable(a)]
+
+    inputs = [flat[number] for number in at]
+    closed = jax.make_jaxpr(flattened)(*inputs)
+    out_tree, out = result[-1]
+
+    def restore(values):
+        values = iter(values)
+        return jax.tree.unflatten(out_tree, [next(values) if _traceable(a) else a for a in out])
+
+    return closed, inputs, restore
+
+
+def derivative_jaxpr(rule: Rule) -> Any:
+    """Return the jaxpr of a rule's backward rule, or of the tangents of its jvp rule."""
+    args = [jax.tree.map(struct, a, is_leaf=is_none) for a in rule.args]
+    static = [args[number] for number in rule.nondiff_argnums]
+    if rule.jvp is not None:
+        primals = tuple(differentiable(rule, tuple(args)))
+        tangents = jax.tree.map(tangent_of, primals)
+        tangent = lambda p, t: rule.jvp(*static, p, t)[1]  # noqa: E731
+        return trace(tangent, (primals, tangents))[0]
+    _, residuals = abstract(rule.fwd, rule)
+    dy = jax.tree.map(tangent_of, output(rule))
+    return trace(functools.partial(rule.bwd, *static), (residuals, dy))[0]
+
+
+def operated(rule: Rule, eligible: Callable, which: int, change: Callable) -> Rule:
+    """Return the rule with `change(equation, inputs)` for its eligible equation number `which`.
+
+    `eligible(equation, smooth)` is told whether the outputs depend on the equation smoothly.
+    """
+    static = len(rule.nondiff_argnums)
+
+    def faulty(function, args):
+        closed, inputs, restore = trace(function, args)
+        seen = itertools.count()
+
+        def run(equation, values, smooth):
+            if eligible(equation, smooth) and next(seen) == which:
+                return change(equation, values)
+            return bind(equation, values)
+
+        return restore(interpret(closed, inputs, run))
+
+    def bwd(*call):
+        return faulty(functools.partial(rule.bwd, *call[:static]), call[static:])
+
+    def jvp(*call):
+        y, _ = rule.jvp(*call)
+        tangent = lambda p, t: rule.jvp(*call[:static], p, t)[1]  # noqa: E731
+        return y, faulty(tangent, call[static:])
+
+    return rule.replace(bwd=bwd) if rule.jvp is None else rule.replace(jvp=jvp)
+
+
+def surgery(rule: Rule, eligible: Callable, change: Callable, most: int = 6) -> Mutants:
+    """Yield the rule with a change to one eligible equation at a time, `most` of them.
+
+    Rules with symbolic zeros are left out: their backward rules are no functions of arrays only.
+    """
+    if rule.symbolic_zeros:
+        return
+    numbered = [e for e, smooth in equations(derivative_jaxpr(rule)) if eligible(e, smooth)]
+    most = min(most, len(numbered))
+    chosen = np.unique(np.linspace(0, len(numbered) - 1, most).astype(int))
+    for which in map(int, chosen):
+        label = f"{which}:{numbered[which].primitive.name}"
+        yield label, operated(rule, eligible, which, change)
+
+
+def named(*names: str) -> Callable[[Any, bool], bool]:
+    """Return a test for equations of these primitives on which an output depends smoothly."""
+    return lambda e, smooth: smooth and e.primitive.name in names and inexact(e.outvars[0])
+
+
+def named_real(*names: str) -> Callable[[Any, bool], bool]:
+    """Return a test for such equations with real results."""
+    return lambda e, smooth: named(*names)(e, smooth) and jnp.isrealobj(e.outvars[0].aval)
+
+
+def two_cases(equation: Any, smooth: bool) -> bool:
+    """Tell whether an equation selects between two arrays."""
+    return named("select_n")(equation, smooth) and len(equation.invars) == 3
+
+
+def reduces(equation: Any, smooth: bool) -> bool:
+    """Tell whether an equation is a sum of more than one number."""
+    if not named("reduce_sum")(equation, smooth):
+        return False
+    return equation.invars[0].aval.size > equation.outvars[0].aval.size
+
+
+def inexact(var: Any) -> bool:
+    """Tell whether a variable of a jaxpr holds real or complex numbers."""
+    return jnp.issubdtype(var.aval.dtype, jnp.inexact)

@@ -1,0 +1,29 @@
+"""Foreign rules: `fnn.verify` runs on them as they are, and says what is known of them."""
+
+import warnings
+from collections import Counter
+
+import jax
+import pytest
+
+import fnn
+
+from .foreign import ROWS, Row
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_verdict(row: Row):
+    with (
+        warnings.catch_warnings(action="ignore"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        pytest.importorskip(row.library)
+        report = fnn.verify(row.f, *row.args, definition=row.definition, **row.statics)
+    assert {finding.defect for finding in report.findings} == row.expected, report
+
+
+def test_rows_are_many_and_named_apart():
+    assert len(ROWS) >= 20
+    assert {row.library for row in ROWS} == {"jax", "optax", "flax", "equinox", "tokamax"}
+    assert [name for name, count in Counter(map(str, ROWS)).items() if count > 1] == []
