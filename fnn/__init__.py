@@ -4,7 +4,8 @@
     fnn.op         the decorator that makes one; `fnn.rules` switches to automatic differentiation
     fnn.layers     hyperparameters with init and apply; `Serial` puts them one after the other
     fnn.backprop   the explicit backward pass, every intermediate derivative kept
-    fnn.verify     is a backward rule right?
+    fnn.verify     is a backward rule right? a function, `fnn.verify(f, "f32[8,16]")`, and a module
+    fnn.testing    the same question as an assertion, for pytest
     fnn.config     experiments as YAML files; fnn.train and fnn.report run and show them
 
 Names are imported when they are first used, so that `fnn --help` need not wait for JAX.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from . import loss as loss
     from . import ops as ops
     from . import report as report
+    from . import testing as testing
     from . import train as train
     from . import verify as verify
     from .op import OPS as OPS
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 _MODULES = (
     *("backprop", "config", "data", "example", "init", "layers"),
-    *("loss", "ops", "report", "train", "verify"),
+    *("loss", "ops", "report", "testing", "train", "verify"),
 )
 _OP = ("OPS", "op", "rules")
 

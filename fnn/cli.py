@@ -5,13 +5,15 @@ user's is one message on standard error and exit status 2, never a traceback.
 """
 
 import json
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from .errors import FnnError, did_you_mean
 
@@ -198,49 +200,99 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
         )
 
 
-@app.command(epilog="Example: fnn verify softmax dense")
+class _SeveralValues(typer.core.TyperCommand):
+    """A command whose `--args` and `--static` take every word up to the next option."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_spread(args)))
+
+
+def _spread(words: Iterable[str]) -> Iterator[str]:
+    """Rewrite `--args A B` as `--args=A --args=B`; a word such as -3 is a value."""
+    option, values = "", 0
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word.startswith("-") and not word[1:2].isdigit():
+            _check_values(option, values)
+            option, values = (name, len(equals)) if name in ("--args", "--static") else ("", 0)
+            if word != option:
+                yield word
+        elif option:
+            values += 1
+            yield f"{option}={word}"
+        else:
+            yield word
+    _check_values(option, values)
+
+
+def _check_values(option: str, values: int) -> None:
+    if option and not values:
+        raise FnnError(f"{option} needs a value; see fnn verify --help")
+
+
+@app.command(
+    cls=_SeveralValues,
+    epilog='Example: fnn verify my_package.my_module:my_op --args "f32[8,16]" "f32[16]" '
+    "--static eps=1e-5",
+)
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Ops; all by default.", metavar="[OP]...")
+        list[str] | None,
+        typer.Argument(help="Ops, or module:function; all ops by default.", metavar="F"),
+    ] = None,
+    args: Annotated[
+        list[str] | None,
+        typer.Option(help="What to call F with: arrays (f32[8,16]), literals.", metavar="A..."),
+    ] = None,
+    static: Annotated[
+        list[str] | None, typer.Option(help="Keyword arguments of F.", metavar="NAME=VALUE...")
+    ] = None,
+    definition: Annotated[
+        str | None,
+        typer.Option(help="The same function in plain JAX.", metavar="MODULE:FUNCTION"),
+    ] = None,
+    no_vary: Annotated[
+        bool, typer.Option("--no-vary", help="Draw no other values and shapes.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the reports as a page.", metavar="FILE")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check backward rules against automatic differentiation.
+    """Check backward rules: fnn's, or those of any custom_vjp or custom_jvp.
 
     Exit with status 1 if one fails.
     """
-    from rich.console import Console
-    from rich.progress import track
+    _ask_for_devices()
+    from .verify import command
+    from .verify.page import write_page
 
-    from .verify import check
-
-    ops = [_op(name) for name in names] if names else list(_table().values())
-    console = Console(stderr=True)
-    reports = [
-        check(op)
-        for op in track(ops, "verifying", console=console, disable=not console.is_terminal)
-    ]
+    if html and not html.parent.is_dir():
+        raise FnnError(f"{html}: there is no folder {html.parent}")
+    # Where there are dots and slashes, a module was meant.
+    functions = {n: command.load(n) if set(n) & set(":./") else _op(n) for n in names or ()}
+    reports = command.verify_each(
+        functions or _table(), args or (), static or (), definition, not no_vary
+    )
+    page = {"page": str(write_page(reports, html))} if html else {}
     ok = all(report.ok for report in reports)
     if as_json:
-        _print_json({"ok": ok, "ops": [report.as_json() for report in reports]})
+        _print_json({"ok": ok, "reports": [report.as_json() for report in reports], **page})
     else:
-        dtypes = ("float64", "float32", "bfloat16")
-        _print_table(
-            "largest error over the array's largest element, against the float64 oracle",
-            ("op", "examples", *dtypes, "seconds", ""),
-            [
-                (
-                    *(r.op, str(r.examples), *(f"{r.errors[d]:.1e}" for d in dtypes)),
-                    *(f"{r.seconds:.1f}", "ok" if r.ok else "FAILED"),
-                )
-                for r in reports
-            ],
-        )
-        for finding in (finding for report in reports for finding in report.findings):
-            print(finding)
-        failed = sum(not report.ok for report in reports)
-        print(f"{len(reports) - failed} ops verified, {failed} failed")
+        command.show(reports)
+        if html:
+            print(f"page: {html}")
     sys.exit(0 if ok else 1)
+
+
+def _ask_for_devices() -> None:
+    """Have JAX show the CPU as two devices, so that splitting over devices is tried.
+
+    It has to be said before JAX starts. Who has set a number of devices keeps it.
+    """
+    flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
+    if flag not in flags and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}=2".strip()
 
 
 @app.command(epilog="Example: fnn ops softmax_cross_entropy")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import fnn
 from fnn.op import OPS
 from fnn.ops import activations
-from fnn.verify import check
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,8 +39,17 @@ def test_the_readme_writes_an_op(capsys, table):
     assert "squash" in table
 
 
+def test_the_readme_shows_the_report_of_a_wrong_rule(capsys):
+    exec(blocks("README.md")[2], {"__name__": "readme"})
+    printed = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    told = capsys.readouterr().out
+    findings = printed.partition("\n")[2].partition("\n\n")[0]  # without the time, and the bytes
+    assert "numerics" in findings
+    assert findings in told
+
+
 def test_contributing_adds_an_op(table):
     elu, line = blocks("CONTRIBUTING.md")[:2]
     exec(elu, vars(activations) | {"__name__": "contributing"})
-    assert check(table["elu"]).ok
+    assert fnn.verify(table["elu"]).ok
     assert line.strip() == "from .activations import elu as elu"

@@ -15,7 +15,7 @@ ORDER = [
     {"ops", "init"},
     {"layers", "loss", "data"},
     {"backprop", "verify"},
-    {"config"},
+    {"config", "testing"},
     {"train", "report"},
     {"progress"},
     {"cli"},

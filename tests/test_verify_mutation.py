@@ -211,6 +211,35 @@ def test_an_operator_that_fails_is_a_survivor_by_name():
     assert only.error == "not made: KeyError: 'missing'"
 
 
+DEADLY = """
+import os
+from types import SimpleNamespace
+from tests.mutation.rules import RULES as ALL
+
+RULES = {"tanh": ALL["tanh"]}
+EQUIVALENT = {}
+
+def make(rule):
+    for label, last in (("first", id), ("deadly", os._exit), ("last", id)):
+        yield label, rule.replace(bwd=lambda *call, last=last: last(3) and (-rule.bwd(*call)[0],))
+
+OPERATORS = {"negate": SimpleNamespace(name="negate", defects=frozenset({"sign"}), make=make)}
+"""
+
+
+def test_a_mutant_that_ends_its_process_is_a_survivor_by_name(monkeypatch, tmp_path):
+    folder = tmp_path / "deadly"
+    folder.mkdir()
+    for part in ("__init__", "rules", "operators", "equivalent"):
+        (folder / f"{part}.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = jobs.Plan("deadly", ("tanh",), ("negate",))
+    done = [t for some in jobs.carry_out(plan, jobs=2) for t in some if isinstance(t, Trial)]
+    assert [t.label for t in done] == ["first", "deadly", "last"]
+    assert [t.found for t in done] == [("sign",), (), ("sign",)]
+    assert "exit code 3" in done[1].error
+
+
 def test_the_default_corpus_is_this_one():
     assert load("tests.mutation").rules is RULES
     with pytest.raises(FnnError, match=r"no\.such"):

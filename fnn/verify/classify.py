@@ -132,7 +132,7 @@ def _edge(trial: Trial, which: int, bad: Misfit) -> str:
     arguments = trial.case.arguments
     for place in places(arguments):
         x = np.abs(trial.values[place]) if np.shape(trial.values[place]) == bad.bad.shape else None
-        if x is None or bad.bad.all() or bad.bad.sum() < 2:
+        if x is None or bad.bad.all() or bad.bad.sum() < 2 or x.size < 8:
             continue
         path = arguments.leaves[place].path
         if x[bad.bad].min() > x[~bad.bad].max():

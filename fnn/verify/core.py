@@ -56,7 +56,13 @@ def run(
         given = _domains(subject, given, seed)
         cases = _cases(subject, given, vary)
         dtypes = dtypes or _dtypes(given)
-    _Verification(subject, cases, seed, vary, dtypes, report).go()
+    try:
+        _Verification(subject, cases, seed, vary, dtypes, report).go()
+    except Exception as error:
+        if "Tracer" not in f"{type(error).__name__} {error}":
+            raise
+        call = cases[0].arguments.show(subject.name)
+        report.findings.append(types.failure(error, call=call))
     report.seconds = time.perf_counter() - start
     return report
 
@@ -219,22 +225,23 @@ class _Verification:
                 f"resolution {verdict.eps:.0e}: the rule or its definition computes in a narrower "
                 "dtype than float64"
             )
-        self._values(probing, verdict)
-        self._add(mathematics.reference(probing, verdict))
         base = next(t for t in verdict.trials if t.probe is GIVEN and _telling(t))
         wrong = any(m.what == "ct" and m.trial is base for m in verdict.mismatches)
-        for question in (
-            cotangents.check(probing, base, verdict.eps),
-            cotangents.subsets(probing, base, verdict.eps),
-            numerics.deterministic(probing, base),
-        ):
-            self._add(question)
+        self._add(numerics.deterministic(probing, base))
+        if report.findings:
+            return
+        self._add(cotangents.check(probing, base, verdict.eps))
+        if not any(f.defect in ("affine", "not linear") for f in report.findings):
+            self._values(probing, verdict)  # of a rule that is not linear, values say nothing
+        self._add(mathematics.reference(probing, verdict))
+        self._add(cotangents.subsets(probing, base, verdict.eps))
         if not report.findings:
             for dtype in self.dtypes:
                 if dtype != "float64":
                     self._add(numerics.check(probing, dtype, report.errors))
-                else:
-                    self._add(numerics.limits(probing))
+            if base.case.size < LARGE:
+                alike = [t for t in verdict.trials if t.case is base.case]
+                self._add(numerics.finite(probing, alike))
             if self.vary:
                 self._add(numerics.poison(probing, base.case, base))
         self._add(cost.check(probing, base.case, self.dtypes[0], report.cost))
@@ -243,7 +250,9 @@ class _Verification:
             report.notes.append("transforms were not tried: the rule does not run in float64")
         elif not wrong:
             self._add(transforms.check(probing, base, verdict.eps, report.capabilities))
-            self._add(transforms.second_order(probing, base, verdict.eps, report.capabilities))
+            special = [t for t in verdict.trials if t.case is base.case]
+            special = [base, *(t for t in special if t.probe.kind == "special")]
+            self._add(transforms.second_order(probing, special, verdict.eps, report.capabilities))
             known, found = transforms.capabilities(probing, base)
             report.capabilities |= known
             self._add(iter(("devices", m) for _, m in found))
@@ -298,8 +307,7 @@ class _Verification:
             except Exception as error:
                 call = case.arguments.show(self.subject.name, "float64")
                 why = f"raises {first_line(error)}"
-                if case.kind in ("size", "geometry", "broadcast") and not case.batch:
-                    # Loud, and not what was asked for: the definition may accept a shape by chance.
+                if case.kind == "broadcast":  # loud, and not what was asked for
                     self.report.notes.append(f"not every shape of the definition: {call} {why}")
                 else:
                     defect = case.kind if case.kind in ("size", "geometry") else "fails"

@@ -51,7 +51,8 @@ def judge(
             continue
         low, high = min(sides), max(sides)
         if smooth or high - low <= slack:
-            wrong[at] = not (low - slack <= got <= high + slack)
+            near = (low + high) / 2  # autodiff of the definition may be the one that is wrong
+            wrong[at] = abs(want - near) <= abs(got - near) or abs(got - near) > slack
             continue
         stated = min(abs(want - low), abs(want - high)) <= slack
         inside = low - slack <= got <= high + slack
@@ -69,11 +70,11 @@ def judge(
 def _near(probing: Probing, trial: Trial, which: int, seed: int) -> np.ndarray:
     """The oracle's gradient, a small step away in a random direction."""
     rng = np.random.default_rng(seed)
-    values = [_moved(v, rng) for v in trial.values]
+    values = [moved(v, rng) for v in trial.values]
     return widen(probing.run(trial.case).oracle(values, trial.dys)["ct"][which])
 
 
-def _moved(value: Any, rng: np.random.Generator) -> Any:
+def moved(value: Any, rng: np.random.Generator) -> Any:
     if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.inexact):
         return value
     return value + STEP * (1 + np.abs(value)) * rng.normal(size=value.shape)
@@ -86,9 +87,9 @@ def _sides(
     sides = []
     for sign in (-1, 1):
         values = list(trial.values)
-        moved = np.array(values[place], np.float64)
-        moved[at] += sign * step * (1 + abs(moved[at]))
-        values[place] = moved
+        shifted = np.array(values[place], np.float64)
+        shifted[at] += sign * step * (1 + abs(shifted[at]))
+        values[place] = shifted
         sides.append(widen(probing.run(trial.case).oracle(values, trial.dys)["ct"][which])[at])
     return sides
 
@@ -106,7 +107,7 @@ def _counted_twice(probing: Probing, trial: Trial, which: int, misfit: Misfit) -
         got = np.sum(widen(run.rule(trial.values, dys)["ct"][which]))
         sums = []
         for _ in range(3):
-            near = [_moved(v, rng) for v in trial.values]
+            near = [moved(v, rng) for v in trial.values]
             opposite = [
                 2 * v - n if isinstance(v, np.ndarray) and v.dtype.kind in "fc" else v
                 for v, n in zip(trial.values, near, strict=True)

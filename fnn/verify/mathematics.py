@@ -65,7 +65,8 @@ def _examine(probing: Probing, eps: float) -> Verdict:
         wrong = {m.which for m in mismatches if m.trial.case is case and m.what == "ct"}
         if wrong and probe.kind != "ordinary":
             continue  # wrong for ordinary numbers: no other point tells more
-        trial = probing.trial(case, probe, ordinary.get(id(case)), eps)
+        usual = ordinary.get(id(case)) or next(iter(ordinary.values()), None)
+        trial = probing.trial(case, probe, usual, eps)
         ordinary.setdefault(id(case), trial)
         trials.append(trial)
         mismatches.extend(_compare(probing, trial, eps))

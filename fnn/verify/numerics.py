@@ -6,7 +6,7 @@ rule. Numbers go up to the dtype's limits, and down to its subnormal ones.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import values as numbers
-from .arguments import Leaf
 from .judge import (
     Misfit,
-    exact_tolerance,
     misfit,
     noise_of,
     rounding_tolerance,
@@ -25,8 +23,8 @@ from .judge import (
     widen,
 )
 from .mathematics import Mismatch
-from .probes import PROBES, Probe, Probing, Trial, shaken
-from .programs import by_rule, places
+from .probes import PROBES, Probe, Probing, Trial, only, shaken
+from .programs import by_autodiff, by_rule, places
 from .report import Finding
 from .shapes import LARGE, Case
 from .values import to_dtype
@@ -76,13 +74,9 @@ def _case(
             yield from _Rounded(probing, case, probe, dtype, 0).judge(typical, scales, errors)
 
 
-def _scaled(exponent: int, path: str) -> "Probe":
+def _scaled(exponent: int, path: str) -> Probe:
     """Scale one argument alone: products of several large ones overflow in any order or none."""
-    scaled = numbers.scaled(exponent)
-
-    def style(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-        return scaled(leaf, rng, x) if leaf.path == path else x
-
+    style = only(path, numbers.scaled(exponent))
     # A derivative by another argument is as large as the scaled one, before terms cancel.
     return Probe(f"{path} times 2^{exponent}", "magnitude", style, size=2.0 ** max(exponent, 0))
 
@@ -128,9 +122,8 @@ class _Rounded:
         # judged in float64; here its own mathematics is the oracle.
         for key in ("y", "ct"):
             for i, (want, rule) in enumerate(zip(self.want[key], mathematics[key], strict=True)):
-                usual = exact_tolerance(want, np.zeros(np.shape(want)), size_of(want))
                 with np.errstate(invalid="ignore"):
-                    other = np.abs(rule - want) > usual + 1e-6 * np.abs(want)
+                    other = np.abs(rule - want) > size_of(want) / 16
                 self.want[key][i] = np.where(other, rule, want)
                 self.noise[key][i] = np.where(other, np.inf, self.noise[key][i])
 
@@ -248,23 +241,29 @@ def _some(array: np.ndarray) -> np.ndarray:
     return chosen
 
 
-def limits(probing: Probing) -> Iterator[tuple[str, Mismatch]]:
-    """Go to the limits of float64, where no wider dtype judges: what is finite must stay so."""
-    for case in probing.cases:
-        if case.kind not in ("given", "example") or case.fixed or case.size >= LARGE:
-            continue
-        run = probing.run(case)
-        for path in [case.arguments.leaves[i].path for i in places(case.arguments)]:
-            for probe in (_scaled(k, path) for k in GRID["float64"]):
-                if not probing.changes(case, probe):
-                    continue
+def finite(probing: Probing, trials: Sequence[Trial]) -> Iterator[tuple[str, Mismatch]]:
+    """Run step by step, on every trial's numbers and up to the limits: finite is to stay finite.
+
+    Nothing is asked where autodiff, run step by step as well, is not finite itself.
+    """
+    case = trials[0].case
+    run = probing.run(case)
+    numbers = [(t.probe, t.values, t.dys, t.want) for t in trials]
+    for path in [case.arguments.leaves[i].path for i in places(case.arguments)]:
+        for probe in (_scaled(k, path) for k in GRID[probing.exact[0]]):
+            if probing.vary and probing.changes(case, probe):
                 values, dys = probing.draw(case, probe)
-                want, got = run.oracle(values, dys), run.rule(values, dys)
-                trial = Trial(case, probe, values, dys, want, got)
-                for i, (a, b) in enumerate(zip(got["ct"], want["ct"], strict=True)):
-                    large = np.full(np.shape(b), np.finfo(np.float64).max)
-                    if wrong := misfit(a, b, large):
-                        yield _defect(probe, wrong), Mismatch(trial, "ct", i, wrong)
+                numbers.append((probe, values, dys, run.oracle(values, dys)))
+    for probe, values, dys, want in numbers:
+        got = run.step_by_step(by_rule, values, dys)
+        trial = Trial(case, probe, values, dys, want, got)
+        for i, (a, b) in enumerate(zip(got["ct"], want["ct"], strict=True)):
+            anything = np.full(np.shape(b), np.finfo(np.float64).max)
+            if misfit(a, b, anything):
+                natural = run.step_by_step(by_autodiff, values, dys)["ct"][i]
+                asked = np.where(np.isfinite(natural), b, np.nan)
+                if wrong := misfit(a, asked, anything):
+                    yield _defect(probe, wrong), Mismatch(trial, "ct", i, wrong)
 
 
 def deterministic(probing: Probing, trial: Trial) -> Iterator[tuple[str, Any]]:

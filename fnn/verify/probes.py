@@ -11,7 +11,7 @@ from . import values as numbers
 from .arguments import Arguments, Leaf, struct
 from .jaxprs import equations
 from .judge import EPS64, exact_tolerance, noise_of, size_of, widen
-from .programs import Outcome, Run, call, output_dtype, output_types
+from .programs import Outcome, Run, call, output_dtype, output_types, places
 from .shapes import LARGE, Case
 from .subject import Subject
 
@@ -34,22 +34,45 @@ class Probe:
 
 
 GIVEN = Probe("ordinary numbers", "ordinary", fresh=False)
+TIES = Probe("halves and whole numbers, with ties", "special", numbers.integers)
 PROBES = (
     GIVEN,
     Probe("other ordinary numbers", "ordinary"),
     Probe("numbers of many magnitudes", "magnitude", numbers.wide),
-    Probe("numbers times 2^4", "magnitude", numbers.scaled(4)),
     Probe("numbers times 2^10", "magnitude", numbers.scaled(10)),
     Probe("numbers times 2^-10", "magnitude", numbers.scaled(-10)),
     Probe("numbers times 2^16", "magnitude", numbers.scaled(16)),
     Probe("numbers times 2^-30", "magnitude", numbers.scaled(-30)),
     Probe("zeros among the numbers", "special", numbers.zeros),
-    Probe("whole numbers, with ties", "special", numbers.integers),
+    TIES,
     Probe("the same number everywhere", "special", numbers.level),
     Probe("masks false, indices lowest", "mask", numbers.none),
     Probe("masks true, indices highest", "mask", numbers.every),
     Probe("rows masked entirely", "mask", numbers.empty_rows),
 )
+
+
+def _alone(leaf: Leaf) -> Iterator[Probe]:
+    """Yield probes that change one argument, and leave the others ordinary."""
+    for label, style in (
+        ("of many magnitudes", numbers.wide),
+        ("times 2^2", numbers.scaled(2)),
+        ("times 2^3", numbers.scaled(3)),
+        ("times 2^4", numbers.scaled(4)),
+        ("times 2^5", numbers.scaled(5)),
+        ("times 2^10", numbers.scaled(10)),
+        ("times 2^-10", numbers.scaled(-10)),
+    ):
+        yield Probe(f"{leaf.path} {label}", "magnitude", only(leaf.path, style))
+
+
+def only(path: str, style: numbers.Style) -> numbers.Style:
+    """Return a style that changes one argument alone."""
+
+    def chosen(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+        return style(leaf, rng, x) if leaf.path == path else x
+
+    return chosen
 
 
 @dataclass
@@ -144,15 +167,16 @@ class Probing:
             yield case, GIVEN
         if not self.vary:
             return
-        for probe in PROBES[1:]:
-            for case in self.cases:
-                if case.fixed or case.size >= LARGE:
-                    continue
-                if case.kind not in ("given", "example") and probe not in PROBES[9:10]:
-                    continue
-                if probe.kind != "ordinary" and not self.changes(case, probe):
-                    continue
-                yield case, probe
+        for case in self.cases:
+            if case.fixed or case.size >= LARGE:
+                continue
+            if case.kind not in ("given", "example"):
+                yield case, TIES
+                continue
+            alone = [p for i in places(case.arguments) for p in _alone(case.arguments.leaves[i])]
+            for probe in [*PROBES[1:], *alone]:
+                if probe.kind == "ordinary" or self.changes(case, probe):
+                    yield case, probe
 
     def changes(self, case: Case, probe: Probe) -> bool:
         """Whether a probe's style does anything to a case's arguments."""
@@ -187,8 +211,10 @@ class Probing:
                 else np.zeros(np.shape(want))
                 for i, (want, got) in enumerate(zip(trial.want[key], trial.got[key], strict=True))
             ]
-            base = ordinary.want[key] if ordinary else trial.want[key]
-            trial.scale[key] = [size_of(a) for a in base]
+            own = [size_of(a) for a in trial.want[key]]
+            usual = ordinary.scale[key] if ordinary and len(ordinary.scale[key]) == len(own) else own
+            same = ordinary is not None and ordinary.case is case
+            trial.scale[key] = usual if same else list(map(max, own, usual))
         return trial
 
 

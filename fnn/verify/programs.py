@@ -173,6 +173,16 @@ class Run:
         """Run the definition by automatic differentiation, on these numbers in the dtype."""
         return self._outcome(by_autodiff, values, dys)
 
+    def step_by_step(self, make: Make, values: Sequence[Any], dys: Sequence[Any]) -> Outcome:
+        """Run the rule or the oracle uncompiled: XLA's algebra can hide a NaN."""
+        function, dtype = self._parts[make]
+        leaves = zip(values, self.arguments.leaves, strict=True)
+        with jax.enable_x64(dtype == "float64"):
+            arrays = [jnp.asarray(to_dtype(v, leaf.cast(dtype))) for v, leaf in leaves]
+            dys = [jnp.asarray(to_dtype(dy, output_dtype(dy, dtype))) for dy in dys]
+            extra = (jnp.float32(0), jnp.int32(0)) if make is by_rule else ()
+            return jax.device_get(make(function, self.arguments)(arrays, dys, *extra))
+
     def _outcome(self, make: Make, values: Sequence[Any], dys: Sequence[Any], *extra: Any) -> Any:
         program, (_, dtype) = self.program(make), self._parts[make]
         for width in dict.fromkeys((self.dtype, dtype)):

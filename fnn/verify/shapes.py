@@ -27,8 +27,6 @@ class Case:
     """Whether only the given values are to be tried."""
     reference: bool = True
     """Whether the op's reference is defined here."""
-    batch: bool = False
-    """Whether only the first axis of the arguments is changed."""
 
     @property
     def size(self) -> int:
@@ -40,7 +38,7 @@ Accepts = Callable[[Arguments], Any]
 """Returns the output's type for a call, or None where the definition refuses it."""
 
 
-def variants(given: Arguments, accepts: Accepts, most: int = 6) -> list[Case]:
+def variants(given: Arguments, accepts: Accepts, most: int = 7) -> list[Case]:
     """Return other shapes that the definition accepts, the most telling first."""
     cases: list[Case] = []
     seen = {_shapes(given)}
@@ -49,13 +47,13 @@ def variants(given: Arguments, accepts: Accepts, most: int = 6) -> list[Case]:
         alike = sum((case.kind == "broadcast") == (kind == "broadcast") for case in cases)
         if alike == most or _shapes(arguments) in seen:
             continue
-        seen.add(_shapes(arguments))
         result = accepts(arguments)
         if result is None or (kind == "broadcast" and result != output):
             continue
-        cases.append(
-            Case(label, kind, arguments, batch=kind != "broadcast" and _batch(given, arguments))
-        )
+        if kind != "broadcast" and not _regular(given, arguments, output, result):
+            continue
+        seen.add(_shapes(arguments))
+        cases.append(Case(label, kind, arguments))
     return cases
 
 
@@ -82,6 +80,7 @@ def _resizings(given: Arguments) -> Iterator[tuple[str, str, Arguments]]:
     primes = [p for p in PRIMES if p not in sizes]
     changed = dict(zip(reversed(sizes), primes, strict=False))
     yield "prime sizes", "geometry", _resized(given, changed)
+    yield "sizes larger by 1", "geometry", _resized(given, {n: n + 1 for n in sizes})
     for n in sizes:
         yield f"size {n} made {n + 1}", "geometry", _resized(given, {n: n + 1})
     for n in first[1:2]:
@@ -89,9 +88,21 @@ def _resizings(given: Arguments) -> Iterator[tuple[str, str, Arguments]]:
     yield "sizes doubled", "geometry", _resized(given, {n: 2 * n for n in sizes})
 
 
-def _batch(given: Arguments, arguments: Arguments) -> bool:
-    pairs = zip(given.leaves, arguments.leaves, strict=True)
-    return all(a.shape[1:] == b.shape[1:] for a, b in pairs)
+def _regular(given: Arguments, arguments: Arguments, before: Any, after: Any) -> bool:
+    """Whether the outputs' sizes change as the arguments' do.
+
+    If not, the definition accepts the shape by chance: half of an axis of length 1, say.
+    """
+    sizes = {
+        n: m
+        for a, b in zip(given.leaves, arguments.leaves, strict=True)
+        for n, m in zip(a.shape, b.shape, strict=True)
+        if n > 1
+    }
+    return all(
+        len(a) == len(b) and all(sizes.get(n, m) == m for n, m in zip(a, b, strict=True))
+        for (a, _), (b, _) in zip(before, after, strict=True)
+    )
 
 
 def _broadcasts(given: Arguments) -> Iterator[tuple[str, str, Arguments]]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from . import kinks
 from .arguments import Arguments, struct
 from .judge import exact_tolerance, misfit, noise_of, size_of
 from .mathematics import Mismatch
@@ -195,45 +196,63 @@ def _against_loop(
                 return
 
 
-def second_order(probing: Probing, trial: Trial, eps: float, capabilities: Any) -> Found:
-    """Differentiate the backward pass, by the arguments and by the cotangents."""
-    arguments = trial.case.arguments
-    rng = np.random.default_rng([probing.seed, 11])
-    us = [_like(ct, rng) for ct in trial.want["ct"]]
-    numbers = [_number(v) for v in trial.values], trial.dys, us
-    outcomes = []
+def second_order(
+    probing: Probing, trials: Sequence[Trial], eps: float, capabilities: dict[str, bool | None]
+) -> Found:
+    """Differentiate the backward pass, by the arguments and by the cotangents.
+
+    At special points, only what is the same a small step away is asked.
+    """
+    arguments = trials[0].case.arguments
+    functions = probing.subject.function, probing.subject.definition
     with jax.enable_x64(True):
-        for function in (probing.subject.function, probing.subject.definition):
-            try:
-                program = _second(function, arguments)
-                outcomes.append(jax.device_get(program.result()(*numbers)))
-            except Exception as error:
-                capabilities["hessian"] = False if not outcomes else None
-                if outcomes:
-                    return
-                capabilities["hessian"] = False
-                del error
-                return
-        shaken_numbers = [
-            [shaken(v, rng, eps) for v in numbers[0]],
-            [shaken(v, rng, eps) for v in numbers[1]],
-            us,
-        ]
-        near = [
-            jax.device_get(_second(f, arguments).result()(*shaken_numbers))
-            for f in (probing.subject.function, probing.subject.definition)
-        ]
+        try:
+            rule = _second(functions[0], arguments).result()
+        except Exception:
+            capabilities["hessian"] = False
+            return
+        try:
+            oracle = _second(functions[1], arguments).result()
+        except Exception:
+            capabilities["hessian"] = None
+            return
     capabilities["hessian"] = True
-    got, want = outcomes
-    probe = Probe("the backward pass differentiated, with independent cotangents", "transform")
-    shown = Trial(trial.case, probe, trial.values, trial.dys, {"ct": want}, {"ct": got})
-    for i in range(len(places(arguments))):
-        noise = np.maximum(noise_of(got[i], [near[0][i]]), noise_of(want[i], [near[1][i]]))
-        scale = max(size_of(want[i]), size_of(trial.want["ct"][i]))
-        # Two derivatives in a row: each rounding counts twice over.
-        tolerance = 16 * exact_tolerance(want[i], noise, scale, eps)
-        if wrong := misfit(got[i], want[i], tolerance):
-            yield "second order", Mismatch(shown, "ct", i, wrong)
+    rng = np.random.default_rng([probing.seed, 11])
+    us = [_like(ct, rng) for ct in trials[0].want["ct"]]
+
+    def run(program: Any, values: Sequence[Any], dys: Sequence[Any]) -> list[np.ndarray]:
+        with jax.enable_x64(True):
+            return jax.device_get(program([_number(v) for v in values], dys, us))
+
+    for trial in trials:
+        values, dys = trial.values, trial.dys
+        got, want = run(rule, values, dys), run(oracle, values, dys)
+        near = [shaken(v, rng, eps) for v in values], [shaken(v, rng, eps) for v in dys]
+        again, wanted = run(rule, *near), run(oracle, *near)
+        scale = max(map(size_of, [*want, *trial.want["ct"]]))
+        label = f"{trial.probe.label}, the backward pass differentiated"
+        shown = Trial(
+            trial.case, Probe(label, "transform"), values, dys, {"ct": want}, {"ct": got}
+        )
+        if trial.probe.kind == "special":
+            step = [kinks.moved(v, rng) for v in values]
+            want = [_where_smooth(a, b, scale) for a, b in zip(want, run(oracle, step, dys), strict=True)]
+            want = want[: len(places(arguments))]  # by a cotangent: the first order, judged before
+        for i in range(len(want)):
+            noise = np.maximum(noise_of(got[i], [again[i]]), noise_of(want[i], [wanted[i]]))
+            # Two derivatives in a row: each rounding counts twice over.
+            tolerance = 16 * exact_tolerance(want[i], noise, scale, eps)
+            if wrong := misfit(got[i], want[i], tolerance):
+                count = len(places(arguments))
+                what = ("ct", i) if i < count else ("dy", i - count)
+                yield "second order", Mismatch(shown, *what, wrong)
+                return
+
+
+def _where_smooth(here: np.ndarray, near: np.ndarray, scale: float) -> np.ndarray:
+    """Return the numbers that hardly change over a small step, and NaN in the place of others."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(near - here) <= kinks.CLOSE * scale, here, np.nan)
 
 
 def _like(array: Any, rng: np.random.Generator) -> np.ndarray:
@@ -255,7 +274,10 @@ def _second(function: Any, arguments: Arguments) -> Any:
             return list(pull([dy.astype(t.dtype) for dy, t in zip(dys, y, strict=True)]))
 
         outs, pull = jax.vjp(backward, [arrays[i] for i in which], dys)
-        return pull([u.astype(t.dtype) for u, t in zip(us, outs, strict=True)])[0]
+        by_arguments, by_cotangents = pull(
+            [u.astype(t.dtype) for u, t in zip(us, outs, strict=True)]
+        )
+        return [*by_arguments, *by_cotangents]
 
     arrays = [struct(leaf, "float64") for leaf in arguments.leaves]
     dys = output_types(function, arguments, "float64")

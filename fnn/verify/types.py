@@ -27,27 +27,30 @@ def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iter
     with jax.enable_x64(x64):
         want_y, want = traced(subject.definition, arguments, dtype)
         try:
-            plain = _structure(subject.function, arguments, dtype, differentiated=False)
-            got_tree = _structure(subject.function, arguments, dtype, differentiated=True)
+            plain = _value(subject.function, arguments, dtype, differentiated=False)
+            got = _value(subject.function, arguments, dtype, differentiated=True)
         except Exception as error:
             yield failure(error, **common)
             return
-        want_tree = _structure(subject.definition, arguments, dtype, differentiated=False)
-        for what, tree in (("called", plain), ("differentiated", got_tree)):
-            if tree != want_tree:
-                why = f"{what}, the function returns {tree}; the definition returns {want_tree}"
+        value = _value(subject.definition, arguments, dtype, differentiated=False)
+        for what, other in (("called", plain), ("differentiated", got)):
+            trees = jax.tree.structure(other), jax.tree.structure(value)
+            if trees[0] != trees[1]:
+                why = f"{what}, the function returns {trees[0]}; the definition returns {trees[1]}"
                 yield Finding("forward type", why=why, **common)
                 return
+            for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(value), strict=True):
+                if (a.shape, a.dtype) != (b.shape, b.dtype):
+                    why = f"{what}, the value is {_type(a)} where the definition gives {_type(b)}"
+                    wide = x64 and a.shape == b.shape and dtype != "float64"
+                    yield Finding("x64" if wide else "forward type", why=why, **common)
+                    return
         try:
             got_y, got = traced(subject.function, arguments, dtype)
         except Exception as error:
             yield failure(error, **common)
             return
     for j, (a, b) in enumerate(zip(got_y, want_y, strict=True)):
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            why = f"the value is {_type(a)} where the definition gives {_type(b)}"
-            yield Finding("x64" if x64 else "forward type", output=str(j), why=why, **common)
-            return
         if a.weak_type and not b.weak_type:
             why = f"the value is a weak {_type(a)}"
             yield Finding("weak type", output=str(j), why=why, **common)
@@ -83,7 +86,7 @@ def traced(function: Callable[..., Any], arguments: Arguments, dtype: str) -> An
     return jax.eval_shape(both, *(struct(leaf, dtype) for leaf in arguments.leaves))
 
 
-def _structure(
+def _value(
     function: Callable[..., Any], arguments: Arguments, dtype: str, differentiated: bool
 ) -> Any:
     which = places(arguments)
@@ -99,8 +102,7 @@ def _structure(
         chosen = [arrays[i] for i in which]
         return jax.vjp(of_chosen, *chosen)[0] if differentiated else of_chosen(*chosen)
 
-    out = jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
-    return jax.tree.structure(out)
+    return jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
 
 
 def slots(subject: Subject, arguments: Arguments, dtype: str) -> Iterator[Finding]:

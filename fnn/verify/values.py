@@ -84,12 +84,12 @@ def zeros(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
 
 
 def integers(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-    """Whole numbers, with many ties."""
+    """Multiples of ½, with many ties."""
     if isinstance(leaf.domain, tuple) and leaf.kind == "float":
         return np.clip(np.round(x), *leaf.domain)
     if leaf.domain == "positive":
-        return np.maximum(np.round(2 * x), 1.0)
-    return np.round(1.5 * x) if free(leaf) else x
+        return np.maximum(np.round(2 * x), 1.0) / 2
+    return np.round(2 * x) / 2 if free(leaf) else x
 
 
 def level(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:

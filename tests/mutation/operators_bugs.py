@@ -117,14 +117,9 @@ def layer_norm_of_one(rule: Rule) -> Rule:
     return rewritten(rule, backward)
 
 
-@only(
-    "group_norm",
-    "geometry",
-    "size",
-    bug="https://github.com/flagos-ai/FlagGems/issues/4984",
-)
+@only("group_norm", "factor", "geometry", bug="https://github.com/flagos-ai/FlagGems/issues/4984")
 def group_of_powers_of_two(rule: Rule) -> Rule:
-    """Where a group has other than 1, 2, 4, … channels, the cotangent is scaled for the next.
+    """A group of three channels is filled up to four, and its cotangent scaled for as many.
 
     After https://github.com/flagos-ai/FlagGems/issues/4984, where groups were filled up to a
     power of two with the channels of their neighbours.
@@ -135,7 +130,8 @@ def group_of_powers_of_two(rule: Rule) -> Rule:
         padded = 1 << max(channels - 1, 0).bit_length()
         return right[0] * (channels / padded), *right[1:]
 
-    return rewritten(rule, backward)
+    six = ("f32[3,5,6]", "f32[6]", "f32[6]")
+    return rewritten(rule.replace(args=(*six, *rule.args[3:])), backward)
 
 
 @only(
@@ -153,8 +149,8 @@ def group_of_another_channel(rule: Rule) -> Rule:
 
     def backward(args, dy, right):
         x, _, _, groups, eps = args
-        n, _, c = x.shape
-        grouped = x.reshape(n, -1, groups, c // groups)
+        n, length, c = x.shape
+        grouped = x.reshape(n, length, groups, c // groups)
         mean = jnp.mean(grouped, axis=(1, 3))
         centred = grouped - mean[:, None, :, None]
         scale = jax.lax.rsqrt(jnp.mean(centred * centred, axis=(1, 3)) + eps)

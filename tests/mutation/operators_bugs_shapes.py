@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from .operator import with_bwd
 from .operators_bugs import derivative_of, only, pullback, rewritten
 from .rule import Rule
 
@@ -10,7 +11,7 @@ from .rule import Rule
 
 
 @only(
-    "conv1d conv2d conv2d_same",
+    "conv2d",
     "geometry",
     "size",
     "order",
@@ -27,7 +28,6 @@ def convolution_remainder(rule: Rule) -> Rule:
 
     def backward(args, dy, right):
         x, w, strides, padding = args
-        strides = strides if isinstance(strides, tuple) else (strides,)
         dx = right[0]
         spatial = x.shape[1:-1]
         pads = jax.lax.padtype_to_pads(spatial, w.shape[:-2], strides, padding)
@@ -127,11 +127,12 @@ def softmax_of_nothing(rule: Rule) -> Rule:
 def scale_forgotten(rule: Rule) -> Rule:
     """The cotangents of queries and keys are not divided by the root of the width."""
 
-    def backward(args, dy, right):
-        root = args[0].shape[-1] ** 0.5
-        return right[0] * root, right[1] * root, *right[2:]
+    def around(bwd, residuals, dy):
+        dq, dk, *others = bwd(residuals, dy)
+        root = dq.shape[-1] ** 0.5
+        return (root * dq, root * dk, *others)
 
-    return rewritten(rule, backward)
+    return with_bwd(rule, around)
 
 
 @only("rotary", "term", "order", "sign", "element")

@@ -6,6 +6,7 @@ A mutant may bring its process down or keep it for ever, and then is a survivor 
 process takes the task up where it was left.
 """
 
+import functools
 import itertools
 import multiprocessing
 import signal
@@ -100,9 +101,9 @@ class Worker:
             return
         for mutant in made:
             if self.plan.takes(*names, mutant.label):
-                untried = blank(mutant, self.corpus.reason(*names, mutant.label))
-                compare = self.plan.compare
-                yield untried, lambda m=mutant, t=untried: try_mutant(m, t.equivalent, compare)
+                reason = self.corpus.reason(*names, mutant.label)
+                run = functools.partial(try_mutant, mutant, reason, self.plan.compare)
+                yield blank(mutant, reason), run
 
 
 def carry_out(plan: Plan, jobs: int) -> Iterator[list[Some]]:

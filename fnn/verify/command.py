@@ -1,0 +1,194 @@
+"""`fnn verify`: from the words of a command line to functions, arguments and reports."""
+
+import ast
+import importlib
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from ..errors import FnnError, did_you_mean
+from ..op import Op
+from . import words
+from .core import run
+from .report import Report
+
+_MOST_NAMES = 8  # of the modules that could have been meant
+_TRUTH = {"true": True, "false": False}
+
+
+def verify_each(
+    functions: Mapping[str, Any],
+    args: Sequence[str] = (),
+    statics: Sequence[str] = (),
+    definition: str | None = None,
+    vary: bool = True,
+) -> list[Report]:
+    """Verify some functions, with a progress bar on standard error if that is a terminal.
+
+    What is not the name of a function is as typed: `args` are descriptions of arrays or Python
+    literals, `statics` read KEY=VALUE, `definition` is `module:function`.
+
+    Raises FnnError for a call that cannot be verified.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    call = [literal(text) for text in args], dict(static(text) for text in statics)
+    judge = load(definition) if definition else None
+    if len(functions) != 1 and (args or statics or definition):
+        raise FnnError(
+            "--args, --static and --definition say how one function is called; "
+            f"name that function alone, not {len(functions)}"
+        )
+    reports = []
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as shown:
+        task = shown.add_task("verifying", total=len(functions))
+        for name, function in functions.items():
+            shown.update(task, description=f"verifying {name}")
+            reports.append(_verify(name, function, *call, judge, vary))
+            shown.advance(task)
+    return reports
+
+
+def _verify(
+    name: str,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    statics: Mapping[str, Any],
+    definition: Callable[..., Any] | None,
+    vary: bool,
+) -> Report:
+    if not args and not isinstance(function, Op):
+        raise FnnError(
+            f'{name}: say what to call it with, such as --args "f32[8,16]" "i32[8] in 0..9"'
+            + _signature(function)
+        )
+    try:
+        return run(function, args, statics, definition, vary)
+    except (TypeError, ValueError) as error:
+        raise FnnError(f"{name}: {str(error).removeprefix('verify: ')}") from error
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    try:
+        return f"; its signature is {getattr(function, '__name__', '')}{signature(function)}"
+    except (TypeError, ValueError):
+        return ""
+
+
+def show(reports: Sequence[Report]) -> None:
+    """Print one report in full, or several as a table with those that failed in full."""
+    from rich.console import Console
+
+    if len(reports) == 1:
+        print(reports[0])
+        return
+    Console(width=None if sys.stdout.isatty() else 120).print(words.table(reports))
+    failed = [report for report in reports if not report.ok]
+    for report in failed:
+        print(f"{report}\n")
+    took = words.seconds(sum(report.seconds for report in reports))
+    print(f"{len(reports) - len(failed)} verified, {len(failed)} failed, in {took}")
+
+
+def literal(text: str) -> Any:
+    """Return the Python value that a word stands for, or the word itself.
+
+    >>> [literal(word) for word in ("3", "true", "(1, 2)", "f32[8]", "same")]
+    [3, True, (1, 2), 'f32[8]', 'same']
+    """
+    if text in _TRUTH:
+        return _TRUTH[text]
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, TypeError, ValueError):
+        return text
+
+
+def static(text: str) -> tuple[str, Any]:
+    """Return the name and the value that `eps=1e-5` stands for.
+
+    Raises FnnError where there is no name or no value.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise FnnError(f"--static: expected NAME=VALUE such as eps=1e-5, got {text!r}")
+    return name, literal(value)
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Import the function that `my_package.my_module:my_op` names.
+
+    Modules of the current folder can be named as well.
+
+    Raises FnnError where there is no such module, no such name in it, or nothing to call.
+    """
+    module, _, path = target.partition(":")
+    if module.endswith(".py"):
+        dotted = ".".join(Path(module).with_suffix("").parts)
+        raise FnnError(
+            f"{module} is a file; name the module, as import does: {dotted}:{path or 'function'}"
+        )
+    if not path or not all(part.isidentifier() for part in module.split(".")):
+        raise FnnError(
+            f"cannot read {target!r}; write module:function, such as my_package.my_module:my_op"
+        )
+    found = _import(module)
+    for name in path.split("."):
+        if not hasattr(found, name):
+            known = [n for n in dir(found) if not n.startswith("_")]
+            raise FnnError(f"{module} has no {path}{did_you_mean(name, known)}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise FnnError(f"{target} is no function; its type is {type(found).__name__}")
+    return found
+
+
+def _import(module: str) -> Any:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # a module may do anything when it is imported
+        absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(
+            f"{error.name}."
+        )
+        said = _absent(error.name) if absent else _broken(module, error)
+        raise FnnError(said) from error
+
+
+def _absent(module: str) -> str:
+    """Say that there is no such module, and what there is in its place."""
+    parent, _, name = module.rpartition(".")
+    inside = list(getattr(sys.modules.get(parent), "__path__", []))
+    near = _modules(inside if parent else [os.getcwd()])
+    listed = ", ".join(near[:_MOST_NAMES]) + (", …" if len(near) > _MOST_NAMES else "")
+    there = f"; {parent or 'the current folder'} holds {listed or 'no modules'}"
+    return f"there is no module {module}" + (
+        did_you_mean(name, near if parent else _modules(None)) or there
+    )
+
+
+def _modules(folders: Sequence[str] | None) -> list[str]:
+    return sorted({m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")})
+
+
+def _broken(module: str, error: BaseException) -> str:
+    """Say that a module raised as it was imported, what, and at which of the user's lines."""
+    if isinstance(error, SyntaxError):
+        said, file, line = error.msg, error.filename, error.lineno
+    else:
+        said = next(iter(str(error).splitlines()), "")
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if Path(f.filename).is_relative_to(os.getcwd())]
+        file, line = (own or frames)[-1].filename, (own or frames)[-1].lineno
+    return f"{module} cannot be imported: {type(error).__name__}: {said} ({file}, line {line})"
