@@ -203,7 +203,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
 class _SeveralValues(typer.core.TyperCommand):
     """A command whose `--args` and `--static` take every word up to the next option."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_spread(args)))
 
 
@@ -212,7 +212,7 @@ def _spread(words: Iterable[str]) -> Iterator[str]:
     option, values = "", 0
     for word in words:
         name, equals, _ = word.partition("=")
-        if word.startswith("-") and not word[1:2].isdigit():
+        if word.startswith("-") and not word.lstrip("-.")[:1].isdigit():
             _check_values(option, values)
             option, values = (name, len(equals)) if name in ("--args", "--static") else ("", 0)
             if word != option:

@@ -13,7 +13,7 @@ from jax.extend import core
 import fnn
 from fnn import ops
 from fnn.op import OPS, Op
-from fnn.verify.core import examples
+from fnn.verify.cases import examples
 from fnn.verify.judge import misfit
 from fnn.verify.probes import GIVEN, Probing
 from fnn.verify.programs import pullback

@@ -181,7 +181,9 @@ def softplus(x):
 
 @softplus.fwd
 def softplus_fwd(x):
-    y = jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+    # max(x, 0) and |x| written with where: as they have it, JAX's derivative of y at 0 would be 0.
+    positive = x > 0
+    y = jnp.where(positive, x, 0) + jnp.log1p(jnp.exp(jnp.where(positive, -x, x)))
     return y, y
 
 

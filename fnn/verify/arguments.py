@@ -56,7 +56,7 @@ class Leaf:
         for kind, parent in (("float", jnp.floating), ("complex", jnp.complexfloating)):
             if jnp.issubdtype(dtype, parent):
                 return kind
-        return "bool" if dtype == bool else "int"
+        return "bool" if dtype.kind == "b" else "int"
 
     @property
     def differentiable(self) -> bool:

@@ -158,12 +158,11 @@ def _import(module: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(module)
+    except ModuleNotFoundError as error:  # this one, or one that it imports
+        absent = f"{module}.".startswith(f"{error.name}.")
+        raise FnnError(_absent(error.name or "") if absent else _broken(module, error)) from error
     except (Exception, SystemExit) as error:  # a module may do anything when it is imported
-        absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(
-            f"{error.name}."
-        )
-        said = _absent(error.name) if absent else _broken(module, error)
-        raise FnnError(said) from error
+        raise FnnError(_broken(module, error)) from error
 
 
 def _absent(module: str) -> str:

@@ -10,9 +10,9 @@ from .jaxprs import equations, first_nonlinear
 from .judge import EPS64, misfit
 from .mathematics import Mismatch
 from .probes import Probing, Trial
-from .programs import by_rule, places, pullback
+from .programs import backward, by_rule, call, places, pullback
 from .report import Finding
-from .types import failure
+from .subject import first_line
 
 EXPONENTS = (1, 12, -12, 40, -40, 400, -400)
 """Cotangents are scaled by these powers of two. Training in 16 bits scales losses by 2^16; the
@@ -71,8 +71,8 @@ def _structural(probing: Probing, trial: Trial) -> Iterator[tuple[str, Finding]]
         marks = [len(arrays) <= i < len(arrays) + len(dys) for i in range(len(jaxpr.invars))]
         if name := first_nonlinear(jaxpr, marks):
             why = f"the backward rule applies `{name}` to the cotangent"
-            call = arguments.show(subject.name, "float64")
-            yield "not linear", Finding("not linear", why=why, call=call, dtype="float64")
+            show = arguments.show(subject.name, "float64")
+            yield "not linear", Finding("not linear", why=why, call=show, dtype="float64")
 
 
 def subsets(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str, Any]]:
@@ -90,7 +90,7 @@ def subsets(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str, A
             jaxpr = jax.make_jaxpr(lambda *a: pullback(subject.function, arguments, a)[0])(*arrays)
         except Exception:
             return
-        plain = jax.make_jaxpr(lambda *a: _leaves(subject.function, arguments, a))(*arrays)
+        plain = jax.make_jaxpr(lambda *a: call(subject.function, arguments, a))(*arrays)
         if not any(
             e.params.get("symbolic_zeros") for j in (jaxpr, plain) for e in equations(j.jaxpr)
         ):
@@ -104,22 +104,19 @@ def subsets(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str, A
             by_output = []
             for j, dy in enumerate(dys):
 
-                def one(*chosen: Any, j: int = j) -> Any:
-                    full = list(arrays)
-                    for i, a in zip(which, chosen, strict=True):
-                        full[i] = a
-                    return _leaves(subject.function, arguments, full)[j]
+                def one(arrays: Any, j: int = j) -> Any:
+                    return call(subject.function, arguments, arrays)[j]
 
-                by_output.append(jax.vjp(one, *(arrays[i] for i in which))[1](dy))
+                by_output.append(backward(one, arrays, which)[1](dy))
             return by_argument, by_output
 
         values = [v if hasattr(v, "dtype") else np.asarray(v) for v in trial.values]
         try:
             by_argument, by_output = jax.device_get(alone(values, trial.dys))
         except Exception as error:
-            call = arguments.show(subject.name, "float64")
-            found = failure(error, call=call, dtype="float64")
-            yield "unperturbed", Finding("unperturbed", why=found.why, call=call, dtype="float64")
+            show = arguments.show(subject.name, "float64")
+            why = first_line(error)
+            yield "unperturbed", Finding("unperturbed", why=why, call=show, dtype="float64")
             return
     run = probing.run(trial.case)
     for i, came in enumerate(by_argument):
@@ -131,8 +128,3 @@ def subsets(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str, A
         for i, came in enumerate(cotangents):
             if wrong := misfit(came, want[i], trial.tolerance("ct", i, eps)):
                 yield "unperturbed", Mismatch(trial, "ct", i, wrong)
-
-
-def _leaves(function: Any, arguments: Any, arrays: Any) -> list[Any]:
-    args, kwargs = arguments.build(arrays)
-    return jax.tree.leaves(function(*args, **kwargs))

@@ -35,7 +35,7 @@ DEFECTS: dict[str, Defect] = {
     "term": Defect(
         "value",
         "the cotangent is wrong",
-        "derive the transposed Jacobian again, term by term; compare with jax.vjp of the definition",
+        "derive the transposed Jacobian again, term by term; jax.vjp of the definition has it",
     ),
     "element": Defect(
         "value",

@@ -210,7 +210,8 @@ def _loop(body: Any, ins: list[bool], params: dict[str, Any], found: list[str]) 
     """Follow a scan's carried values until no more of them are marked."""
     carry = slice(params["num_consts"], params["num_consts"] + params["num_carry"])
     while True:
-        marks = _depends(body, ins, scratch := [])
+        scratch: list[str] = []
+        marks = _depends(body, ins, scratch)
         carried = [a or b for a, b in zip(ins[carry], marks, strict=False)]
         if carried == ins[carry]:
             found.extend(scratch)

@@ -52,7 +52,7 @@ def judge(
         low, high = min(sides), max(sides)
         if smooth or high - low <= slack:
             near = (low + high) / 2  # autodiff of the definition may be the one that is wrong
-            wrong[at] = abs(want - near) <= abs(got - near) or abs(got - near) > slack
+            wrong[at] = not abs(got - near) <= slack or abs(want - near) <= abs(got - near)
             continue
         stated = min(abs(want - low), abs(want - high)) <= slack
         inside = low - slack <= got <= high + slack
@@ -75,6 +75,7 @@ def _near(probing: Probing, trial: Trial, which: int, seed: int) -> np.ndarray:
 
 
 def moved(value: Any, rng: np.random.Generator) -> Any:
+    """Return floating-point numbers a small random step away."""
     if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.inexact):
         return value
     return value + STEP * (1 + np.abs(value)) * rng.normal(size=value.shape)

@@ -144,7 +144,7 @@ def cast(probing: Probing, own_casts: bool) -> float:
 
 
 def narrowest(function: Any, arguments: Arguments, arrays: Sequence[Any]) -> float:
-    """Return the largest machine epsilon among the dtypes a call and its derivative pass through."""
+    """Return the largest machine epsilon among the dtypes of a call and its derivative."""
 
     def both(*arrays: Any) -> Any:
         y, pull = pullback(function, arguments, arrays)

@@ -87,12 +87,10 @@ class _Rounded:
     def __init__(self, probing: Probing, case: Case, probe: Probe, dtype: str, seed: int):
         self.case, self.probe, self.dtype = case, probe, dtype
         values, dys = probing.draw(case, probe, seed)
-        leaves = case.arguments.leaves
         self.values = [
-            to_dtype(v, leaf.cast(dtype)) if leaf.differentiable else v
-            for v, leaf in zip(values, leaves, strict=True)
+            widen(to_dtype(v, leaf.cast(dtype))) if leaf.differentiable else v
+            for v, leaf in zip(values, case.arguments.leaves, strict=True)
         ]
-        self.values = [widen(v) if x.differentiable else v for v, x in zip(self.values, leaves)]
         self.dys = [widen(to_dtype(dy, dtype)) if not np.iscomplexobj(dy) else dy for dy in dys]
         narrow, exact = probing.run(case, dtype), probing.run(case)
         self.got = narrow.rule(self.values, self.dys)

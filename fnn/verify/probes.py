@@ -212,9 +212,11 @@ class Probing:
                 for i, (want, got) in enumerate(zip(trial.want[key], trial.got[key], strict=True))
             ]
             own = [size_of(a) for a in trial.want[key]]
-            usual = ordinary.scale[key] if ordinary and len(ordinary.scale[key]) == len(own) else own
-            same = ordinary is not None and ordinary.case is case
-            trial.scale[key] = usual if same else list(map(max, own, usual))
+            usual = ordinary.scale[key] if ordinary else own
+            if ordinary is None or ordinary.case is not case:
+                # In another shape, a derivative may vanish that is a difference of larger terms.
+                usual = list(map(max, own, usual)) if len(usual) == len(own) else own
+            trial.scale[key] = usual
         return trial
 
 

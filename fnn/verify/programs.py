@@ -18,7 +18,8 @@ from .arguments import Arguments, struct
 from .values import to_dtype
 
 Outcome = dict[str, list[Any]]
-"""`y`: leaves of the output; `ct`: a cotangent for each argument that has one; `plain`: y undifferentiated."""
+"""`y`: the output's leaves; `plain`: the same, not differentiated; `ct`: a cotangent for each
+argument that has one."""
 FLOAT0 = jax.dtypes.float0
 
 
@@ -41,14 +42,26 @@ def pullback(
 ) -> tuple[list[Any], Any]:
     """Return the output's leaves, and the backward pass to the arrays in `which` (all of them)."""
     which = places(arguments) if which is None else which
+    return backward(functools.partial(call, function, arguments), arrays, which)
+
+
+def backward(
+    run: Callable[[Sequence[Any]], list[Any]], arrays: Sequence[Any], which: Sequence[int]
+) -> tuple[list[Any], Any]:
+    """Return what `run(arrays)` gives, and its backward pass to the arrays in `which`."""
 
     def of_chosen(*chosen: Any) -> list[Any]:
-        full = list(arrays)
-        for i, a in zip(which, chosen, strict=True):
-            full[i] = a
-        return call(function, arguments, full)
+        return run(exchanged(arrays, which, chosen))
 
     return jax.vjp(of_chosen, *(arrays[i] for i in which))
+
+
+def exchanged(arrays: Sequence[Any], which: Sequence[int], by: Sequence[Any]) -> list[Any]:
+    """Return the arrays with those in `which` exchanged."""
+    full = list(arrays)
+    for i, a in zip(which, by, strict=True):
+        full[i] = a
+    return full
 
 
 def by_rule(function: Callable[..., Any], arguments: Arguments) -> Callable[..., Outcome]:
@@ -61,7 +74,7 @@ def by_rule(function: Callable[..., Any], arguments: Arguments) -> Callable[...,
         y, pull = pullback(function, arguments, arrays)
         leaves, tree = jax.tree.flatten(pull)
         shaken = [_shake(leaf, jitter, salt + i) for i, leaf in enumerate(leaves)]
-        cotangents = jax.tree.unflatten(tree, shaken)(_typed(dys, y))
+        cotangents = jax.tree.unflatten(tree, shaken)(typed(dys, y))
         return {"plain": call(function, arguments, arrays), "y": y, "ct": list(cotangents)}
 
     return run
@@ -72,7 +85,7 @@ def by_autodiff(definition: Callable[..., Any], arguments: Arguments) -> Callabl
 
     def run(arrays: Sequence[Any], dys: Sequence[Any]) -> Outcome:
         y, pull = pullback(definition, arguments, arrays)
-        return {"y": y, "ct": list(pull(_typed(dys, y)))}
+        return {"y": y, "ct": list(pull(typed(dys, y)))}
 
     return run
 
@@ -89,7 +102,8 @@ def _shake(leaf: Any, jitter: Any, salt: Any) -> Any:
     return leaf * (1 + change).astype(leaf.dtype)
 
 
-def _typed(dys: Sequence[Any], y: Sequence[Any]) -> list[Any]:
+def typed(dys: Sequence[Any], y: Sequence[Any]) -> list[Any]:
+    """Return cotangents in the dtypes of their outputs; of integers, there are none."""
     return [
         jnp.asarray(dy).astype(out.dtype)
         if jnp.issubdtype(out.dtype, jnp.inexact)
@@ -100,7 +114,7 @@ def _typed(dys: Sequence[Any], y: Sequence[Any]) -> list[Any]:
 
 def ones_like(y: Sequence[Any]) -> list[Any]:
     """Return cotangents of 1 for outputs."""
-    return _typed([np.ones(out.shape) for out in y], y)
+    return typed([np.ones(out.shape) for out in y], y)
 
 
 Make = Callable[[Callable[..., Any], Arguments], Callable[..., Outcome]]
@@ -111,15 +125,23 @@ def compiled(make: Make, function: Callable[..., Any], arguments: Arguments, dty
 
     Returns a future: XLA compiles on other threads while the next program is traced.
     """
+    key = rules_of(function)
     try:
-        hash((function, arguments))
+        hash((function, key, arguments))
     except TypeError:  # a static value that cannot be part of a key
-        return _compiled.__wrapped__(make, function, arguments, dtype)
-    return _compiled(make, function, arguments, dtype)
+        return _compiled.__wrapped__(make, function, key, arguments, dtype)
+    return _compiled(make, function, key, arguments, dtype)
+
+
+def rules_of(function: Any) -> tuple[Any, ...]:
+    """Return the rules that a function has now: it may be given others later."""
+    return tuple(getattr(function, name, None) for name in ("fwd", "bwd", "jvp", "_fwd", "_bwd"))
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(make: Make, function: Callable[..., Any], arguments: Arguments, dtype: str) -> Any:
+def _compiled(
+    make: Make, function: Callable[..., Any], key: Any, arguments: Arguments, dtype: str
+) -> Any:
     arrays = [struct(leaf, dtype) for leaf in arguments.leaves]
     y = jax.eval_shape(lambda *a: call(function, arguments, a), *arrays)
     dys = [jax.ShapeDtypeStruct(t.shape, output_dtype(t, dtype)) for t in y]
@@ -133,7 +155,9 @@ def start(function: Callable[..., Any], *types: Any) -> "Future[Any]":
     Without LLVM's optimisations, which take half the time of compiling, and save none here.
     """
     lowered = jax.jit(function).lower(*types)
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    options: Any = None
+    if jax.default_backend() == "cpu":
+        options = {"xla_backend_optimization_level": 0}
     return _COMPILERS.submit(lowered.compile, options)
 
 
@@ -150,7 +174,10 @@ class Run:
         self, function: Any, definition: Any, arguments: Arguments, dtype: str, oracle: str = ""
     ):
         self.arguments, self.dtype = arguments, dtype
-        self._parts = {by_rule: (function, dtype), by_autodiff: (definition, oracle or dtype)}
+        self._parts: dict[Any, tuple[Any, str]] = {
+            by_rule: (function, dtype),
+            by_autodiff: (definition, oracle or dtype),
+        }
 
     def program(self, make: Make) -> Any:
         """Return the compiled program of the rule (`by_rule`) or of the oracle (`by_autodiff`)."""

@@ -15,7 +15,18 @@ from .arguments import Arguments, struct
 from .judge import exact_tolerance, misfit, noise_of, size_of
 from .mathematics import Mismatch
 from .probes import PROBES, Probe, Probing, Trial, shaken
-from .programs import by_rule, call, output_dtype, output_types, places, pullback, start
+from .programs import (
+    backward,
+    by_rule,
+    call,
+    exchanged,
+    output_dtype,
+    output_types,
+    places,
+    pullback,
+    start,
+    typed,
+)
 from .report import Finding
 from .subject import first_line
 
@@ -103,17 +114,9 @@ def _eager(probing: Probing, trial: Trial, numbers: Any, eps: float) -> Found:
 
 def _remat(function: Any, arguments: Arguments) -> Callable[..., Any]:
     def run(arrays: Any, dys: Any, *_: Any) -> Any:
-        which = places(arguments)
-
-        @jax.checkpoint
-        def of_chosen(*chosen: Any) -> Any:
-            full = list(arrays)
-            for i, a in zip(which, chosen, strict=True):
-                full[i] = a
-            return call(function, arguments, full)
-
-        y, pull = jax.vjp(of_chosen, *(arrays[i] for i in which))
-        return list(pull([dy.astype(t.dtype) for dy, t in zip(dys, y, strict=True)]))
+        again = jax.checkpoint(functools.partial(call, function, arguments))
+        y, pull = backward(again, arrays, places(arguments))
+        return list(pull(typed(dys, y)))
 
     return run
 
@@ -121,25 +124,19 @@ def _remat(function: Any, arguments: Arguments) -> Callable[..., Any]:
 def _scan(function: Any, arguments: Arguments) -> Callable[..., Any]:
     """Apply the function twice inside a scan, to the same arguments: the cotangents double."""
 
+    def twice(arrays: Any) -> list[Any]:
+        def body(total: Any, _: Any) -> Any:
+            y = call(function, arguments, arrays)
+            return [a + b for a, b in zip(total, y, strict=True)], None
+
+        zero = [
+            jnp.zeros_like(t) for t in jax.eval_shape(lambda: call(function, arguments, arrays))
+        ]
+        return jax.lax.scan(body, zero, None, length=2)[0]
+
     def run(arrays: Any, dys: Any, *_: Any) -> Any:
-        which = places(arguments)
-
-        def of_chosen(*chosen: Any) -> Any:
-            full = list(arrays)
-            for i, a in zip(which, chosen, strict=True):
-                full[i] = a
-
-            def body(total: Any, _: Any) -> Any:
-                y = call(function, arguments, full)
-                return [a + b for a, b in zip(total, y, strict=True)], None
-
-            zero = [
-                jnp.zeros_like(t) for t in jax.eval_shape(lambda: call(function, arguments, full))
-            ]
-            return jax.lax.scan(body, zero, None, length=2)[0]
-
-        y, pull = jax.vjp(of_chosen, *(arrays[i] for i in which))
-        return list(pull([dy.astype(t.dtype) for dy, t in zip(dys, y, strict=True)]))
+        y, pull = backward(twice, arrays, places(arguments))
+        return list(pull(typed(dys, y)))
 
     return run
 
@@ -163,7 +160,7 @@ def _vmap(function: Any, arguments: Arguments, mapped: tuple[bool, ...]) -> Call
 
         def one(arrays: Any, dys: Any) -> Any:
             y, pull = pullback(function, arguments, arrays)
-            return list(pull([dy.astype(t.dtype) for dy, t in zip(dys, y, strict=True)]))
+            return list(pull(typed(dys, y)))
 
         return jax.vmap(one, in_axes=([0 if m else None for m in mapped], 0))(stacked, both)
 
@@ -231,12 +228,13 @@ def second_order(
         again, wanted = run(rule, *near), run(oracle, *near)
         scale = max(map(size_of, [*want, *trial.want["ct"]]))
         label = f"{trial.probe.label}, the backward pass differentiated"
-        shown = Trial(
-            trial.case, Probe(label, "transform"), values, dys, {"ct": want}, {"ct": got}
-        )
+        shown = Trial(trial.case, Probe(label, "transform"), values, dys, {"ct": want}, {"ct": got})
         if trial.probe.kind == "special":
             step = [kinks.moved(v, rng) for v in values]
-            want = [_where_smooth(a, b, scale) for a, b in zip(want, run(oracle, step, dys), strict=True)]
+            want = [
+                _where_smooth(a, b, scale)
+                for a, b in zip(want, run(oracle, step, dys), strict=True)
+            ]
             want = want[: len(places(arguments))]  # by a cotangent: the first order, judged before
         for i in range(len(want)):
             noise = np.maximum(noise_of(got[i], [again[i]]), noise_of(want[i], [wanted[i]]))
@@ -266,17 +264,12 @@ def _second(function: Any, arguments: Arguments) -> Any:
     which = places(arguments)
 
     def run(arrays: Any, dys: Any, us: Any) -> Any:
-        def backward(chosen: Any, dys: Any) -> Any:
-            full = list(arrays)
-            for i, a in zip(which, chosen, strict=True):
-                full[i] = a
-            y, pull = pullback(function, arguments, full)
-            return list(pull([dy.astype(t.dtype) for dy, t in zip(dys, y, strict=True)]))
+        def first(chosen: Any, dys: Any) -> Any:
+            y, pull = pullback(function, arguments, exchanged(arrays, which, chosen))
+            return list(pull(typed(dys, y)))
 
-        outs, pull = jax.vjp(backward, [arrays[i] for i in which], dys)
-        by_arguments, by_cotangents = pull(
-            [u.astype(t.dtype) for u, t in zip(us, outs, strict=True)]
-        )
+        outs, pull = jax.vjp(first, [arrays[i] for i in which], dys)
+        by_arguments, by_cotangents = pull(typed(us, outs))
         return [*by_arguments, *by_cotangents]
 
     arrays = [struct(leaf, "float64") for leaf in arguments.leaves]
@@ -296,10 +289,7 @@ def capabilities(probing: Probing, trial: Trial) -> tuple[dict[str, bool | None]
 
     def forward(arrays: Any) -> Any:
         def of_chosen(*chosen: Any) -> Any:
-            full = list(arrays)
-            for i, a in zip(which, chosen, strict=True):
-                full[i] = a
-            return call(function, arguments, full)
+            return call(function, arguments, exchanged(arrays, which, chosen))
 
         chosen = [arrays[i] for i in which]
         return jax.jvp(of_chosen, chosen, [jnp.ones_like(a) for a in chosen])[0]
@@ -365,22 +355,14 @@ def _meshes(
                 known[name] = False
     mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
 
-    def local(arrays: Any, dys: Any) -> Any:
-        def one(*args: Any) -> Any:
-            return call(function, arguments, args)
+    def local(arrays: Any) -> Any:
+        def one(*arrays: Any) -> Any:
+            return call(function, arguments, arrays)
 
         return jax.shard_map(one, mesh=mesh, in_specs=tuple(specs), out_specs=out_specs)(*arrays)
 
     def through(arrays: Any, dys: Any) -> Any:
-        which = places(arguments)
-
-        def of_chosen(*chosen: Any) -> Any:
-            full = list(arrays)
-            for i, a in zip(which, chosen, strict=True):
-                full[i] = a
-            return local(full, dys)
-
-        return list(jax.vjp(of_chosen, *(arrays[i] for i in which))[1](dys))
+        return list(backward(local, arrays, places(arguments))[1](dys))
 
     known["shard_map"] = _can(lambda: jax.eval_shape(through, arrays, dys))
     return found

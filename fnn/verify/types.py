@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .arguments import Arguments, Leaf, struct
-from .programs import FLOAT0, ones_like, places, pullback
+from .programs import FLOAT0, backward, ones_like, places, pullback
 from .report import Finding
 from .subject import Subject, first_line
 
@@ -23,7 +23,7 @@ def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iter
     """
     call = arguments.show(subject.name, dtype)
     settings = f"{dtype}, 64-bit types {'on' if x64 else 'off'}"
-    common = {"dtype": dtype, "call": call, "probe": settings}
+    common: dict[str, Any] = {"dtype": dtype, "call": call, "probe": settings}
     with jax.enable_x64(x64):
         want_y, want = traced(subject.definition, arguments, dtype)
         try:
@@ -34,7 +34,7 @@ def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iter
             return
         value = _value(subject.definition, arguments, dtype, differentiated=False)
         for what, other in (("called", plain), ("differentiated", got)):
-            trees = jax.tree.structure(other), jax.tree.structure(value)
+            trees: list[Any] = [jax.tree.structure(other), jax.tree.structure(value)]
             if trees[0] != trees[1]:
                 why = f"{what}, the function returns {trees[0]}; the definition returns {trees[1]}"
                 yield Finding("forward type", why=why, **common)
@@ -89,34 +89,29 @@ def traced(function: Callable[..., Any], arguments: Arguments, dtype: str) -> An
 def _value(
     function: Callable[..., Any], arguments: Arguments, dtype: str, differentiated: bool
 ) -> Any:
-    which = places(arguments)
-
     def run(*arrays: Any) -> Any:
-        def of_chosen(*chosen: Any) -> Any:
-            full = list(arrays)
-            for i, a in zip(which, chosen, strict=True):
-                full[i] = a
-            args, kwargs = arguments.build(full)
+        def whole(arrays: Any) -> Any:
+            args, kwargs = arguments.build(arrays)
             return function(*args, **kwargs)
 
-        chosen = [arrays[i] for i in which]
-        return jax.vjp(of_chosen, *chosen)[0] if differentiated else of_chosen(*chosen)
+        return backward(whole, arrays, places(arguments))[0] if differentiated else whole(arrays)
 
     return jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
 
 
 def slots(subject: Subject, arguments: Arguments, dtype: str) -> Iterator[Finding]:
     """Look at what a `jax.custom_vjp`'s own backward rule returns in the places of integers."""
-    if subject.bwd is None or subject.fwd is None:
+    fwd, bwd = subject.fwd, subject.bwd
+    if fwd is None or bwd is None:
         return
     raw: list[Any] = []
 
     def run(*arrays: Any) -> None:
         args, kwargs = arguments.build(arrays)
         still = [args[i] for i in subject.nondiff]
-        y, residuals = subject.fwd(*args, **kwargs)
+        y, residuals = fwd(*args, **kwargs)
         dys = jax.tree.unflatten(jax.tree.structure(y), ones_like(jax.tree.leaves(y)))
-        raw.append((args, subject.bwd(*still, residuals, dys)))
+        raw.append((args, bwd(*still, residuals, dys)))
 
     try:
         jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))

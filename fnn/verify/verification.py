@@ -1,0 +1,227 @@
+"""All the questions about one subject, in order, and what is reported of the answers."""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import jax
+
+from . import cost, cotangents, mathematics, numerics, transforms, types, votes
+from .classify import classify
+from .judge import EPS64
+from .mathematics import Mismatch
+from .probes import GIVEN, Probing
+from .programs import Run, by_autodiff, by_rule, places
+from .report import Finding, Picture, Report
+from .shapes import LARGE, Case
+from .subject import Subject, first_line
+
+Found = Iterator[tuple[str, Mismatch | Finding]]
+UNBOUNDED = 1e300
+TRANSFORMS = ("jit", "vmap", "remat", "scan", "devices", "second order")
+"""Where programs differ, so may the rounding of a part that is cast to a narrower dtype."""
+
+
+class Verification:
+    """All questions about one subject, the plainest first."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        cases: list[Case],
+        seed: int,
+        vary: bool,
+        dtypes: Sequence[str],
+        report: Report,
+    ):
+        self.subject, self.cases, self.seed, self.vary = subject, cases, seed, vary
+        self.dtypes, self.report = dtypes, report
+        self.own_casts = "float64" not in dtypes
+
+    def go(self) -> None:
+        """Ask everything; where a rule cannot even be traced, stop there."""
+        report = self.report
+        report.findings.extend(self._types())
+        if any(
+            f.defect not in ("weak type", "integer slot", "dtype", "x64") for f in report.findings
+        ):
+            return
+        self.exact = self._exact()
+        self.cases = [case for case in list(self._traceable()) if self._compiles(case)]
+        if not self.cases:
+            return
+        for dtype in self.dtypes:
+            Run(
+                self.subject.function, self.subject.definition, self.cases[0].arguments, dtype
+            ).start()
+        probing = Probing(self.subject, self.cases, self.seed, self.vary, self.exact)
+        verdict = mathematics.examine(probing, self.own_casts)
+        report.resolution, report.errors["float64"] = verdict.resolution, verdict.error
+        if verdict.eps > EPS64:
+            report.notes.append(
+                f"resolution {verdict.eps:.0e}: the rule or its definition computes in a narrower "
+                "dtype than float64"
+            )
+        base = next(t for t in verdict.trials if t.probe is GIVEN)
+        wrong = any(m.what == "ct" and m.trial is base for m in verdict.mismatches)
+        self._add(numerics.deterministic(probing, base))
+        if report.findings:
+            return
+        self._add(cotangents.check(probing, base, verdict.eps))
+        if not any(f.defect in ("affine", "not linear") for f in report.findings):
+            self._values(probing, verdict)  # of a rule that is not linear, values say nothing
+        self._add(mathematics.reference(probing, verdict))
+        self._add(cotangents.subsets(probing, base, verdict.eps))
+        if not report.findings:
+            for dtype in self.dtypes:
+                if dtype != "float64":
+                    self._add(numerics.check(probing, dtype, report.errors))
+            if base.case.size < LARGE:
+                alike = [t for t in verdict.trials if t.case is base.case]
+                self._add(numerics.finite(probing, alike))
+            if self.vary:
+                self._add(numerics.poison(probing, base.case, base))
+        self._add(cost.check(probing, base.case, self.dtypes[0], report.cost))
+        self.cast = functools.cache(lambda: mathematics.cast(probing, True))
+        if self.exact[0] != "float64":
+            report.notes.append("transforms were not tried: the rule does not run in float64")
+        elif not wrong:
+            self._add(transforms.check(probing, base, verdict.eps, report.capabilities))
+            special = [t for t in verdict.trials if t.case is base.case]
+            special = [base, *(t for t in special if t.probe.kind == "special")]
+            self._add(transforms.second_order(probing, special, verdict.eps, report.capabilities))
+            known, found = transforms.capabilities(probing, base)
+            report.capabilities |= known
+            self._add(iter(("devices", m) for _, m in found))
+        report.notes.extend(votes.check(probing, base))
+        report.probes = probing.count
+
+    def _types(self) -> Iterator[Finding]:
+        case = self.cases[0]
+        dtypes = list(dict.fromkeys([*self.dtypes, "float32"]))
+        yield from types.slots(self.subject, case.arguments, "float32")
+        for dtype in dtypes:
+            found = list(types.check(self.subject, case.arguments, dtype, dtype == "float64"))
+            yield from found
+            if found:
+                return
+        yield from types.check(self.subject, case.arguments, "float32", True)
+        try:
+            low = list(types.check(self.subject, case.arguments, "bfloat16", False))
+        except Exception:
+            self.report.capabilities["bfloat16"] = False
+            return
+        self.report.capabilities["bfloat16"] = all(f.defect != "fails" for f in low)
+        yield from (f for f in low if f.defect != "fails")
+
+    def _exact(self) -> tuple[str, str]:
+        """Return the widest dtypes in which the rule and its definition can be traced."""
+        arguments, widest = self.cases[0].arguments, []
+        for function in (self.subject.function, self.subject.definition):
+            with jax.enable_x64(True):
+                try:
+                    types.traced(function, arguments, "float64")
+                    widest.append("float64")
+                except Exception:
+                    widest.append(next(d for d in (*self.dtypes, "float32") if d != "float64"))
+        rule, oracle = widest
+        return (rule, oracle) if oracle == "float64" else (oracle, oracle)
+
+    def _run(self, case: Case) -> Run:
+        subject = self.subject
+        return Run(subject.function, subject.definition, case.arguments, *self.exact)
+
+    def _traceable(self) -> Iterator[Case]:
+        """Yield the cases for which the rule can be traced; report those where it raises."""
+        narrow: list[str] = []
+        for case in self.cases:
+            run = self._run(case)
+            try:
+                run.program(by_autodiff)
+            except Exception:
+                continue
+            try:
+                run.program(by_rule)
+            except Exception as error:
+                call = case.arguments.show(self.subject.name, "float64")
+                if case.kind == "broadcast":  # loud, and not what was asked for
+                    narrow.append(call)
+                    continue
+                defect = case.kind if case.kind in ("size", "geometry") else "fails"
+                why = f"raises {first_line(error)}"
+                self.report.findings.append(Finding(defect, why=why, call=call, dtype="float64"))
+                continue
+            yield case
+        if narrow:
+            self.report.notes.append(f"raises where its definition broadcasts: {', '.join(narrow)}")
+
+    def _compiles(self, case: Case) -> bool:
+        """Whether XLA takes a case; it refuses windows of size 0, say, for which tracing works."""
+        run = self._run(case)
+        try:
+            run.program(by_autodiff).result()
+            run.program(by_rule).result()
+        except Exception as error:
+            if case.kind in ("given", "example"):
+                raise
+            call = case.arguments.show(self.subject.name, "float64")
+            self.report.notes.append(f"{call} cannot be compiled: {first_line(error)}")
+            return False
+        return True
+
+    def _values(self, probing: Probing, verdict: mathematics.Verdict) -> None:
+        """Report each output, and each argument's cotangent, that is wrong."""
+        for what in ("y", "plain"):
+            found = [m for m in verdict.mismatches if m.what == what]
+            if found:
+                why = "differentiated, the value is another than the definition's"
+                if what == "plain":
+                    why = "the value is another than the definition's"
+                self._report("forward value", found[0], why, verdict)
+                break
+        places_ = sorted({m.which for m in verdict.mismatches if m.what == "ct"})
+        for which in places_:
+            found = [m for m in verdict.mismatches if m.what == "ct" and m.which == which]
+            defect, why = classify(probing, found)
+            self._report(defect, found[0], why, verdict)
+
+    def _add(self, found: Found) -> None:
+        """Report the first of each defect."""
+        for defect, what in found:
+            if any(f.defect == defect for f in self.report.findings):
+                continue
+            if isinstance(what, Finding):
+                self.report.findings.append(what)
+            elif defect not in TRANSFORMS or what.misfit.relative > 64 * self.cast():
+                self._report(defect, what, "", None)
+
+    def _report(
+        self, defect: str, m: Mismatch, why: str, verdict: mathematics.Verdict | None
+    ) -> None:
+        trial, wrong = m.trial, m.misfit
+        arguments = trial.case.arguments
+        smallest = trial.case
+        if verdict:
+            same = [
+                o.trial.case for o in verdict.mismatches if (o.what, o.which) == (m.what, m.which)
+            ]
+            smallest = min((c for c in same if c.size), key=lambda c: c.size, default=smallest)
+        ct = m.what == "ct"
+        tolerance = float(wrong.tolerance[wrong.index])
+        bounded = tolerance < UNBOUNDED  # else any finite number would have done
+        label = trial.probe.label + (f", {trial.case.label}" if trial.case.label else "")
+        self.report.findings.append(
+            Finding(
+                defect,
+                argument=arguments.leaves[places(arguments)[m.which]].path if ct else "",
+                output="" if ct else str(m.which),
+                index=wrong.index,
+                got=wrong.got[wrong.index].item(),
+                expected=wrong.want[wrong.index].item(),
+                tolerance=tolerance if bounded else None,
+                dtype=trial.dtype,
+                probe=label,
+                call=smallest.arguments.show(self.subject.name, trial.dtype),
+                why=why,
+                picture=Picture(wrong.got, wrong.want, wrong.tolerance) if bounded else None,
+            )
+        )
