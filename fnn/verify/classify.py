@@ -20,10 +20,10 @@ def classify(probing: Probing, found: Sequence[Mismatch]) -> tuple[str, str]:
     """
     first = found[0]
     trial, bad = first.trial, first.misfit
-    if first.defect:
-        return first.defect, _WHY[first.defect]
     if bad.nonfinite:
         return _nonfinite(bad)
+    if first.defect:
+        return first.defect, _WHY[first.defect]
     if trial.probe.kind == "mask":
         return "size", f"only with {trial.probe.label}"
     if trial.probe.kind == "magnitude":

@@ -9,8 +9,8 @@ from jax.extend import core
 
 from ..op import rules
 
-CUSTOM = ("custom_jvp_call", "custom_vjp_call")
-INLINED = ("jit", "closed_call", "core_call", "remat", "checkpoint", "custom_vmap_call")
+CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vmap_call")
+INLINED = ("jit", "closed_call", "core_call", "remat", "checkpoint")
 
 
 def without_rules(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -114,7 +114,8 @@ def _counted_twice(probing: Probing, trial: Trial, which: int, misfit: Misfit) -
                 for v, n in zip(trial.values, near, strict=True)
             ]
             sums += [np.sum(widen(run.oracle(v, dys)["ct"][which])) for v in (near, opposite)]
-        slack = CLOSE * (1 + max(map(abs, sums)))
-        if not min(sums) - slack <= got <= max(sums) + slack:
+        sums = [s for s in sums if np.isfinite(s)]
+        slack = CLOSE * (1 + max(map(abs, sums), default=0.0))
+        if sums and not min(sums) - slack <= got <= max(sums) + slack:
             return True
     return False

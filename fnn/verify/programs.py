@@ -120,33 +120,43 @@ def ones_like(y: Sequence[Any]) -> list[Any]:
 Make = Callable[[Callable[..., Any], Arguments], Callable[..., Outcome]]
 
 
-def compiled(make: Make, function: Callable[..., Any], arguments: Arguments, dtype: str) -> Any:
+def kept(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what `make(function, ...)` returns, until the function is given other rules."""
+
+    @functools.lru_cache(maxsize=512)
+    def cached(function: Any, rules: Any, *more: Any) -> Any:
+        return make(function, *more)
+
+    @functools.wraps(make)
+    def get(function: Any, *more: Any) -> Any:
+        names = ("fwd", "bwd", "jvp", "_fwd", "_bwd")
+        rules = tuple(getattr(function, name, None) for name in names)
+        try:
+            hash((function, rules, more))
+        except TypeError:  # a static value that cannot be part of a key
+            return make(function, *more)
+        return cached(function, rules, *more)
+
+    return get
+
+
+@kept
+def compiled(function: Callable[..., Any], arguments: Arguments, make: Make, dtype: str) -> Any:
     """Compile `make(function, arguments)` where floating-point numbers are `dtype`, once.
 
     Returns a future: XLA compiles on other threads while the next program is traced.
     """
-    key = rules_of(function)
-    try:
-        hash((function, key, arguments))
-    except TypeError:  # a static value that cannot be part of a key
-        return _compiled.__wrapped__(make, function, key, arguments, dtype)
-    return _compiled(make, function, key, arguments, dtype)
-
-
-def rules_of(function: Any) -> tuple[Any, ...]:
-    """Return the rules that a function has now: it may be given others later."""
-    return tuple(getattr(function, name, None) for name in ("fwd", "bwd", "jvp", "_fwd", "_bwd"))
-
-
-@functools.lru_cache(maxsize=1024)
-def _compiled(
-    make: Make, function: Callable[..., Any], key: Any, arguments: Arguments, dtype: str
-) -> Any:
-    arrays = [struct(leaf, dtype) for leaf in arguments.leaves]
-    y = jax.eval_shape(lambda *a: call(function, arguments, a), *arrays)
-    dys = [jax.ShapeDtypeStruct(t.shape, output_dtype(t, dtype)) for t in y]
     extra = (np.float32(0), np.int32(0)) if make is by_rule else ()
-    return start(make(function, arguments), arrays, dys, *extra)
+    return start(make(function, arguments), *types(function, arguments, dtype), *extra)
+
+
+def types(function: Any, arguments: Arguments, dtype: str) -> tuple[list[Any], list[Any]]:
+    """Return the types of a call's arrays and of its outputs' cotangents."""
+    dys = [
+        jax.ShapeDtypeStruct(t.shape, output_dtype(t, dtype))
+        for t in output_types(function, arguments, dtype)
+    ]
+    return [struct(leaf, dtype) for leaf in arguments.leaves], dys
 
 
 def start(function: Callable[..., Any], *types: Any) -> "Future[Any]":
@@ -183,7 +193,7 @@ class Run:
         """Return the compiled program of the rule (`by_rule`) or of the oracle (`by_autodiff`)."""
         function, dtype = self._parts[make]
         with jax.enable_x64(dtype == "float64"):
-            return compiled(make, function, self.arguments, dtype)
+            return compiled(function, self.arguments, make, dtype)
 
     def start(self) -> None:
         """Begin to compile both programs."""

@@ -63,7 +63,7 @@ def small(given: Arguments, accepts: Accepts) -> Arguments:
     for cap in (8, 16, 32):
         order = [n for n in sizes if n > cap]
         for shrunk in ({n: 3 + i for i, n in enumerate(order)}, dict.fromkeys(order, cap)):
-            arguments = _resized(given, shrunk)
+            arguments = resized(given, shrunk)
             if accepts(arguments) is not None:
                 return arguments
     return given
@@ -74,18 +74,18 @@ def _resizings(given: Arguments) -> Iterator[tuple[str, str, Arguments]]:
     batch = next((leaf.shape[0] for leaf in given.leaves if leaf.shape), None)
     first = [n for n in sizes if n == batch] + [n for n in sizes if n != batch]
     for n in first[:3]:
-        yield f"size {n} made 1", "size", _resized(given, {n: 1})
+        yield f"size {n} made 1", "size", resized(given, {n: 1})
     for n in first[:1]:
-        yield f"size {n} made 0", "size", _resized(given, {n: 0})
+        yield f"size {n} made 0", "size", resized(given, {n: 0})
     primes = [p for p in PRIMES if p not in sizes]
     changed = dict(zip(reversed(sizes), primes, strict=False))
-    yield "prime sizes", "geometry", _resized(given, changed)
-    yield "sizes larger by 1", "geometry", _resized(given, {n: n + 1 for n in sizes})
+    yield "prime sizes", "geometry", resized(given, changed)
+    yield "sizes larger by 1", "geometry", resized(given, {n: n + 1 for n in sizes})
     for n in sizes:
-        yield f"size {n} made {n + 1}", "geometry", _resized(given, {n: n + 1})
+        yield f"size {n} made {n + 1}", "geometry", resized(given, {n: n + 1})
     for n in first[1:2]:
-        yield f"size {n} made 0", "size", _resized(given, {n: 0})
-    yield "sizes doubled", "geometry", _resized(given, {n: 2 * n for n in sizes})
+        yield f"size {n} made 0", "size", resized(given, {n: 0})
+    yield "sizes doubled", "geometry", resized(given, {n: 2 * n for n in sizes})
 
 
 def _regular(given: Arguments, arguments: Arguments, before: Any, after: Any) -> bool:
@@ -134,7 +134,8 @@ def _with(given: Arguments, which: int, shape: tuple[int, ...]) -> Arguments:
     return given.replace(leaves)
 
 
-def _resized(given: Arguments, sizes: dict[int, int]) -> Arguments:
+def resized(given: Arguments, sizes: dict[int, int]) -> Arguments:
+    """Return the call with axes of these sizes given others."""
     return given.replace(
         [
             dataclasses.replace(leaf, shape=tuple(sizes.get(n, n) for n in leaf.shape), value=None)

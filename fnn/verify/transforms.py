@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from . import kinks
-from .arguments import Arguments, struct
+from .arguments import Arguments
 from .judge import exact_tolerance, misfit, noise_of, size_of
 from .mathematics import Mismatch
 from .probes import PROBES, Probe, Probing, Trial, shaken
@@ -20,12 +20,12 @@ from .programs import (
     by_rule,
     call,
     exchanged,
-    output_dtype,
-    output_types,
+    kept,
     places,
     pullback,
     start,
     typed,
+    types,
 )
 from .report import Finding
 from .subject import first_line
@@ -37,36 +37,44 @@ def check(
     probing: Probing, trial: Trial, eps: float, capabilities: dict[str, bool | None]
 ) -> Found:
     """Yield what a transform breaks; enter in `capabilities` what works."""
-    numbers = [_number(v) for v in trial.values], trial.dys
     arguments, function = trial.case.arguments, probing.subject.function
+    axes = tuple(_axes(arguments)) if probing.vary else ()
+    numbers = [_number(v) for v in trial.values], trial.dys
+    second = _draw(probing, trial, 1)
     with jax.enable_x64(True):
         yield from _eager(probing, trial, numbers, eps)
-        wanted: dict[str, Callable[..., Any]] = {
-            "remat": _remat(function, arguments),
-            "scan": _scan(function, arguments),
-        }
-        axes = list(_axes(arguments)) if probing.vary else []
-        wanted |= {f"vmap{a}": _vmap(function, arguments, a) for a in axes}
-        second = _draw(probing, trial, 1)
-        inputs = dict.fromkeys(wanted, (*numbers, *second))
-        works, failures = _working(wanted, inputs)
-        chosen = {name: inputs[name] for name in works}
-        program = start(lambda i: {name: works[name](*i[name]) for name in works}, chosen)
-        outcomes = jax.device_get(program.result()(chosen))
-        capabilities["vmap"] = not any(name.startswith("vmap") for name in failures)
-        capabilities["remat"] = "remat" not in failures
+        program, failures = _transformed(function, arguments, axes)
+        outcomes = jax.device_get(program.result()(*numbers, *second))
+    capabilities["vmap"] = not any(name.startswith("vmap") for name in failures)
+    capabilities["remat"] = "remat" not in failures
     for name, error in failures.items():
-        defect = name.partition("(")[0]
         if not name.startswith("vmap") or name == f"vmap{axes[0]}":
-            show = arguments.show(probing.subject.name, "float64")
+            defect, show = name.partition("(")[0], arguments.show(probing.subject.name, "float64")
             yield defect, Finding(defect, why=f"under {name}: {error}", call=show, dtype="float64")
     for name, got in outcomes.items():
         if name.startswith("vmap"):
             yield from _against_loop(probing, trial, second, name, got, eps)
         else:
-            yield from _same(
-                trial, name, got, trial.got["ct"], eps, factor=2 if name == "scan" else 1
-            )
+            factor = 2 if name == "scan" else 1
+            yield from _same(trial, name, got, trial.got["ct"], eps, factor)
+
+
+@kept
+def _transformed(
+    function: Any, arguments: Arguments, axes: tuple[tuple[bool, ...], ...]
+) -> tuple[Any, dict[str, str]]:
+    """Compile the backward pass under each transform; say which cannot be traced, and why."""
+    wanted = {"remat": _remat(function, arguments), "scan": _scan(function, arguments)}
+    wanted |= {f"vmap{a}": _vmap(function, arguments, a) for a in axes}
+    inputs = types(function, arguments, "float64") * 2
+    works, failures = {}, {}
+    for name, run in wanted.items():
+        try:
+            jax.eval_shape(run, *inputs)
+            works[name] = run
+        except Exception as error:
+            failures[name] = first_line(error)
+    return start(lambda *a: {name: run(*a) for name, run in works.items()}, *inputs), failures
 
 
 def _number(value: Any) -> Any:
@@ -76,20 +84,6 @@ def _number(value: Any) -> Any:
 def _draw(probing: Probing, trial: Trial, seed: int) -> tuple[list[Any], list[Any]]:
     values, dys = probing.draw(trial.case, PROBES[1], seed)
     return [_number(v) for v in values], dys
-
-
-def _working(
-    wanted: dict[str, Callable[..., Any]], inputs: dict[str, Any]
-) -> tuple[dict[str, Callable[..., Any]], dict[str, str]]:
-    """Part the transforms that can be traced from those that raise."""
-    works, failures = {}, {}
-    for name, function in wanted.items():
-        try:
-            jax.eval_shape(function, *inputs[name])
-            works[name] = function
-        except Exception as error:
-            failures[name] = first_line(error)
-    return works, failures
 
 
 def _same(
@@ -258,7 +252,7 @@ def _like(array: Any, rng: np.random.Generator) -> np.ndarray:
     return u + 1j * rng.normal(size=np.shape(array)) if np.iscomplexobj(array) else np.asarray(u)
 
 
-@functools.lru_cache(maxsize=256)
+@kept
 def _second(function: Any, arguments: Arguments) -> Any:
     """Compile the cotangents, by u, of the backward pass."""
     which = places(arguments)
@@ -272,9 +266,7 @@ def _second(function: Any, arguments: Arguments) -> Any:
         by_arguments, by_cotangents = pull(typed(us, outs))
         return [*by_arguments, *by_cotangents]
 
-    arrays = [struct(leaf, "float64") for leaf in arguments.leaves]
-    dys = output_types(function, arguments, "float64")
-    dys = [jax.ShapeDtypeStruct(dy.shape, output_dtype(dy, "float64")) for dy in dys]
+    arrays, dys = types(function, arguments, "float64")
     return start(run, arrays, dys, [arrays[i] for i in which])
 
 

@@ -10,7 +10,7 @@ from .classify import classify
 from .judge import EPS64
 from .mathematics import Mismatch
 from .probes import GIVEN, Probing
-from .programs import Run, by_autodiff, by_rule, places
+from .programs import Run, by_autodiff, by_rule, output_types, places
 from .report import Finding, Picture, Report
 from .shapes import LARGE, Case
 from .subject import Subject, first_line
@@ -104,7 +104,10 @@ class Verification:
             yield from found
             if found:
                 return
-        yield from types.check(self.subject, case.arguments, "float32", True)
+        try:
+            yield from types.check(self.subject, case.arguments, "float32", True)
+        except Exception:
+            self.report.notes.append("the definition does not run with 64-bit types enabled")
         try:
             low = list(types.check(self.subject, case.arguments, "bfloat16", False))
         except Exception:
@@ -143,7 +146,8 @@ class Verification:
                 run.program(by_rule)
             except Exception as error:
                 call = case.arguments.show(self.subject.name, "float64")
-                if case.kind == "broadcast":  # loud, and not what was asked for
+                refused = case is not self.cases[0] and not self._callable(case)
+                if refused or case.kind == "broadcast":  # loud, and not what was asked for
                     narrow.append(call)
                     continue
                 defect = case.kind if case.kind in ("size", "geometry") else "fails"
@@ -152,7 +156,15 @@ class Verification:
                 continue
             yield case
         if narrow:
-            self.report.notes.append(f"raises where its definition broadcasts: {', '.join(narrow)}")
+            self.report.notes.append(f"refuses what its definition takes: {', '.join(narrow)}")
+
+    def _callable(self, case: Case) -> bool:
+        """Whether the function itself, not differentiated, takes a case."""
+        try:
+            output_types(self.subject.function, case.arguments, self.exact[0])
+        except Exception:
+            return False
+        return True
 
     def _compiles(self, case: Case) -> bool:
         """Whether XLA takes a case; it refuses windows of size 0, say, for which tracing works."""

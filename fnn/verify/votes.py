@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .arguments import Arguments
 from .probes import Probing, Trial
-from .programs import call, places
+from .programs import call, exchanged, kept, places, start, types
 
 STEPS = 2.0 ** -np.arange(4, 20, 2.0)
 
@@ -36,13 +37,23 @@ def _along(probing: Probing, trial: Trial, which: int, place: int) -> tuple[floa
     rng = np.random.default_rng([probing.seed, place])
     x = np.asarray(trial.values[place])
     v = rng.normal(size=x.shape) * np.maximum(np.abs(x), 1e-3)
+    steps = np.concatenate([STEPS, -STEPS])
+    with jax.enable_x64(True):
+        arrays = [a if isinstance(a, jax.Array) else np.asarray(a) for a in trial.values]
+        program = _values(definition, arguments, place, len(steps)).result()
+        both = np.asarray(program(arrays, trial.dys, steps, v))
+    up, down = both[: len(STEPS)], both[len(STEPS) :]
+    want = float(np.sum(np.asarray(trial.want["ct"][which]) * v))
+    return *richardson((up - down) / (2 * STEPS)), want
 
-    @jax.jit
-    def values(steps: Any, arrays: Any, dys: Any) -> Any:
+
+@kept
+def _values(definition: Any, arguments: Arguments, place: int, count: int) -> Any:
+    """Compile the output along a direction of one argument, times the cotangent."""
+
+    def values(arrays: Any, dys: Any, steps: Any, v: Any) -> Any:
         def at(h: Any) -> Any:
-            full = list(arrays)
-            full[place] = full[place] + h * v
-            y = call(definition, arguments, full)
+            y = call(definition, arguments, exchanged(arrays, [place], [arrays[place] + h * v]))
             return sum(
                 jnp.sum((dy * t).real)
                 for dy, t in zip(dys, y, strict=True)
@@ -51,12 +62,9 @@ def _along(probing: Probing, trial: Trial, which: int, place: int) -> tuple[floa
 
         return jax.lax.map(at, steps)
 
-    with jax.enable_x64(True):
-        arrays = [a if isinstance(a, jax.Array) else np.asarray(a) for a in trial.values]
-        both = np.asarray(values(np.concatenate([STEPS, -STEPS]), arrays, trial.dys))
-    up, down = both[: len(STEPS)], both[len(STEPS) :]
-    want = float(np.sum(np.asarray(trial.want["ct"][which]) * v))
-    return *richardson((up - down) / (2 * STEPS)), want
+    arrays, dys = types(definition, arguments, "float64")
+    steps = jax.ShapeDtypeStruct((count,), "float64")
+    return start(values, arrays, dys, steps, arrays[place])
 
 
 def richardson(slopes: np.ndarray) -> tuple[float, float]:
