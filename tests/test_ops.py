@@ -124,7 +124,7 @@ def faults(op):
             changed = found = False
             for trial, cotangents in zip(trials, jax.device_get(run(which, *numbers))):
                 for i, (got, base) in enumerate(zip(cotangents, trial.got["ct"])):
-                    near = np.max(np.abs(base), initial=0) * 1e-13
+                    near = np.max(np.abs(base), initial=0) * 1e-10  # the resolution promised
                     changed |= bool(np.any(np.abs(got - base) > near))
                     found |= misfit(got, trial.want["ct"][i], trial.tolerance("ct", i)) is not None
             yield which, changed, found

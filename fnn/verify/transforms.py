@@ -284,11 +284,11 @@ def capabilities(probing: Probing, trial: Trial) -> tuple[dict[str, bool | None]
             return call(function, arguments, exchanged(arrays, which, chosen))
 
         chosen = [arrays[i] for i in which]
-        return jax.jvp(of_chosen, chosen, [jnp.ones_like(a) for a in chosen])[0]
+        return jax.jvp(of_chosen, chosen, [jnp.ones_like(a) for a in chosen])[1]
 
     with jax.enable_x64(True):
         arrays = [jnp.asarray(_number(v)) for v in trial.values]
-        known["jvp"] = _can(lambda: jax.eval_shape(forward, arrays))
+        known["jvp"] = _can(lambda: jax.jit(forward).lower(arrays))
         found = _meshes(probing, trial, arrays, known)
     return known, found
 
