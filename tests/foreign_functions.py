@@ -74,7 +74,7 @@ def heron(custom_root):
         return custom_root(
             lambda x: x * x - a,
             jnp.ones_like(a),
-            lambda _, x: jax.lax.fori_loop(0, 60, lambda _, x: (x + a / x) / 2, x),
+            lambda _, x: jax.lax.fori_loop(0, 100, lambda _, x: (x + a / x) / 2, x),
             lambda linear, y: y / linear(jnp.ones_like(y)),
         )
 

@@ -101,6 +101,15 @@ class Arguments:
         """Return the same call of other arrays."""
         return dataclasses.replace(self, leaves=tuple(leaves))
 
+    def cast(self, dtype: str) -> "Arguments":
+        """Return the same call where floating-point numbers are `dtype`, without its values."""
+        return self.replace(
+            [
+                dataclasses.replace(a, dtype=a.cast(dtype), domain=None, value=None)
+                for a in self.leaves
+            ]
+        )
+
     def show(self, name: str, dtype: str | None = None) -> str:
         """Write the call down: `name(f64[8,16], axis=-1)`."""
         args, kwargs = self.build(

@@ -193,7 +193,7 @@ class Run:
         """Return the compiled program of the rule (`by_rule`) or of the oracle (`by_autodiff`)."""
         function, dtype = self._parts[make]
         with jax.enable_x64(dtype == "float64"):
-            return compiled(function, self.arguments, make, dtype)
+            return compiled(function, self.arguments.cast(dtype), make, dtype)
 
     def start(self) -> None:
         """Begin to compile both programs."""

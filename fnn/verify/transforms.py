@@ -43,7 +43,7 @@ def check(
     second = _draw(probing, trial, 1)
     with jax.enable_x64(True):
         yield from _eager(probing, trial, numbers, eps)
-        program, failures = _transformed(function, arguments, axes)
+        program, failures = _transformed(function, arguments.cast("float64"), axes)
         outcomes = jax.device_get(program.result()(*numbers, *second))
     capabilities["vmap"] = not any(name.startswith("vmap") for name in failures)
     capabilities["remat"] = "remat" not in failures
@@ -194,7 +194,7 @@ def second_order(
 
     At special points, only what is the same a small step away is asked.
     """
-    arguments = trials[0].case.arguments
+    arguments = trials[0].case.arguments.cast("float64")
     functions = probing.subject.function, probing.subject.definition
     with jax.enable_x64(True):
         try:

@@ -40,7 +40,7 @@ def _along(probing: Probing, trial: Trial, which: int, place: int) -> tuple[floa
     steps = np.concatenate([STEPS, -STEPS])
     with jax.enable_x64(True):
         arrays = [a if isinstance(a, jax.Array) else np.asarray(a) for a in trial.values]
-        program = _values(definition, arguments, place, len(steps)).result()
+        program = _values(definition, arguments.cast("float64"), place, len(steps)).result()
         both = np.asarray(program(arrays, trial.dys, steps, v))
     up, down = both[: len(STEPS)], both[len(STEPS) :]
     want = float(np.sum(np.asarray(trial.want["ct"][which]) * v))

@@ -82,12 +82,16 @@ class Worker:
         if task.rule != self.rule:
             jax.clear_caches()  # programs of the rules before, which nobody will call again
             self.rule = task.rule
+            self.function = self.corpus.rules[task.rule].build()
         if task.operator:
             yield from self._mutants(task)
             return
         rule, run = self.corpus.rules[task.rule], (task.dtype, task.seed)
         timed, compare = run == TIMED, self.plan.compare
-        yield CleanTrial(task.rule, *run), lambda: try_clean(rule, *run, timed, compare)
+        yield (
+            CleanTrial(task.rule, *run),
+            lambda: try_clean(rule, *run, timed, compare, self.function),
+        )
 
     def _mutants(self, task: Task) -> Iterator[tuple[Some, Callable[[], Some]]]:
         names = task.rule, task.operator

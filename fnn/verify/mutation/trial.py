@@ -112,9 +112,17 @@ def try_mutant(
 
 
 def try_clean(
-    rule: Rule, dtype: str, seed: int = 0, timed: bool = False, compare: bool = False
+    rule: Rule,
+    dtype: str,
+    seed: int = 0,
+    timed: bool = False,
+    compare: bool = False,
+    function: Callable[..., Any] | None = None,
 ) -> CleanTrial:
-    """Give a correct rule to the checker; `timed`, from cold and then again."""
+    """Give a correct rule to the checker; `timed`, from cold and then again.
+
+    `function` is the rule put together before: what was compiled for it serves again.
+    """
     from ..core import run
 
     if timed:
@@ -122,7 +130,9 @@ def try_clean(
     findings: list[Finding] = []
     seconds: list[float] = []
     error = ""
-    function, args = rule.build(), rule.cast(dtype)
+    args = rule.cast(dtype)
+    if function is None or timed:
+        function = rule.build()
     with surroundings():
         try:
             for _ in range(1 + timed):
