@@ -11,7 +11,6 @@ import fnn
 
 from .foreign import ROWS, Row
 
-
 SLOW = pytest.mark.skipif(os.environ.get("FNN_SLOW") != "1", reason="slow; FNN_SLOW=1 runs it")
 
 

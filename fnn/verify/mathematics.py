@@ -51,9 +51,7 @@ def examine(probing: Probing, own_casts: bool) -> Verdict:
         return _examine(probing, own)
     verdict = _examine(probing, EPS64)
     if verdict.mismatches and (eps := cast(probing, own_casts)) > EPS64:
-        coarse = _examine(probing, eps)
-        if not coarse.mismatches:
-            return coarse
+        return _examine(probing, eps)
     return verdict
 
 

@@ -28,6 +28,8 @@ class Subject:
     states_conventions: bool = False
     fwd: Callable[..., Any] | None = None
     bwd: Callable[..., Any] | None = None
+    other: bool = False
+    """Whether the definition is a function of its own, and not what stands under the rule."""
     reference: Callable[..., Any] | None = None
     """A second opinion on the values, which broadcasts and promotes as plain JAX does."""
 
@@ -47,7 +49,7 @@ def find(function: Any, definition: Callable[..., Any] | None) -> Subject:
             f"verify: definition= must be a function of the same arguments, got "
             f"{type(definition).__name__}"
         )
-    name = getattr(function, "__name__", None) or _name(function)
+    name, other = getattr(function, "__name__", None) or _name(function), definition is not None
     if isinstance(function, Op):
         for which, rule in (("fwd", function._fwd), ("bwd", function._bwd)):
             if rule is None:
@@ -70,14 +72,15 @@ def find(function: Any, definition: Callable[..., Any] | None) -> Subject:
             function,
             definition or function.fun,
             _places(function),
+            other=other,
             fwd=fwd if plain else None,
             bwd=bwd if plain else None,
         )
     if isinstance(function, jax.custom_jvp):
         if getattr(function, "jvp", None) is None:
             raise TypeError(f"verify: {name} has no rule yet; decorate one with @{name}.defjvp")
-        return Subject(name, function, definition or function.fun, _places(function))
-    return Subject(name, function, definition or _stripped(function))
+        return Subject(name, function, definition or function.fun, _places(function), other=other)
+    return Subject(name, function, definition or _stripped(function), other=other)
 
 
 @functools.lru_cache(maxsize=256)

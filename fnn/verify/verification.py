@@ -135,36 +135,41 @@ class Verification:
 
     def _traceable(self) -> Iterator[Case]:
         """Yield the cases for which the rule can be traced; report those where it raises."""
-        narrow: list[str] = []
+        refused: list[str] = []
         for case in self.cases:
-            run = self._run(case)
+            run, call = self._run(case), case.arguments.show(self.subject.name, "float64")
             try:
                 run.program(by_autodiff)
             except Exception:
                 continue
+            if case is not self.cases[0] and not self._callable(case):
+                refused.append(call)
+                continue
             try:
                 run.program(by_rule)
             except Exception as error:
-                call = case.arguments.show(self.subject.name, "float64")
-                refused = case is not self.cases[0] and not self._callable(case)
-                if refused or case.kind == "broadcast":  # loud, and not what was asked for
-                    narrow.append(call)
+                if case.kind == "broadcast":  # loud, and not what was asked for
+                    refused.append(call)
                     continue
                 defect = case.kind if case.kind in ("size", "geometry") else "fails"
                 why = f"raises {first_line(error)}"
                 self.report.findings.append(Finding(defect, why=why, call=call, dtype="float64"))
                 continue
             yield case
-        if narrow:
-            self.report.notes.append(f"refuses what its definition takes: {', '.join(narrow)}")
+        if refused:
+            self.report.notes.append(f"refuses what its definition takes: {', '.join(refused)}")
 
     def _callable(self, case: Case) -> bool:
-        """Whether the function itself, not differentiated, takes a case."""
+        """Whether the function itself, not differentiated, takes a case as its definition does."""
+        functions = self.subject.function, self.subject.definition
         try:
-            output_types(self.subject.function, case.arguments, self.exact[0])
+            shapes = [
+                [t.shape for t in output_types(f, case.arguments, dtype)]
+                for f, dtype in zip(functions, self.exact, strict=True)
+            ]
         except Exception:
             return False
-        return True
+        return shapes[0] == shapes[1]
 
     def _compiles(self, case: Case) -> bool:
         """Whether XLA takes a case; it refuses windows of size 0, say, for which tracing works."""
