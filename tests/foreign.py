@@ -4,76 +4,16 @@ Each row says what `fnn.verify` is called with, and what it is to find. Most rul
 one is not, or was never meant to be the derivative, the row's note says how it departs.
 """
 
-import dataclasses
 import functools
-import importlib
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import foreign_functions as own
-
-Function = Callable[..., Any]
+from .foreign_row import Row, fix
 
 BEFORE_0_12 = jax.__version_info__ < (0, 12)
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One function: its public name, how it is called, and the defects there are to find.
-
-    `wrap` turns what the name stands for into a function of arrays: it fixes options, or hands a
-    decorator the pieces of a rule. It runs only when the row is built, so that a library that is
-    not installed costs its own rows and no others. `definition` stands in for a body that has no
-    derivative, or none in reverse. A `slow` row takes more than 2.5 s of one core.
-    """
-
-    name: str
-    args: tuple[Any, ...]
-    statics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    case: str = ""
-    wrap: Callable[[Any], Function] | None = None
-    definition: Function | None = None
-    expected: frozenset[str] = frozenset()
-    note: str = ""
-    slow: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.case}" if self.case else self.name
-
-    @property
-    def library(self) -> str:
-        """The package that has to be installed."""
-        return self.name.partition(".")[0]
-
-    @property
-    def f(self) -> Function:
-        """The function to verify."""
-        named = public(self.name)
-        return self.wrap(named) if self.wrap else named
-
-
-def public(name: str) -> Any:
-    """Import the longest prefix of a dotted name that is a module, and look the rest up in it."""
-    parts = name.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        try:
-            module = importlib.import_module(".".join(parts[:end]))
-        except ModuleNotFoundError as error:
-            if not name.startswith(f"{error.name}."):
-                raise
-            continue
-        return functools.reduce(getattr, parts[end:], module)
-    raise ModuleNotFoundError(f"no module holds {name}", name=parts[0])
-
-
-def fix(*args: Any, **options: Any) -> Callable[[Function], Function]:
-    """Fix trailing arguments and options of a function."""
-    return lambda f: lambda *arrays: f(*arrays, *args, **options)
-
 
 MASK = np.array([[True, True, False], [True, False, True], [False, True, True], [True] * 3])
 SIZES = np.array([3, 5], np.int32)
@@ -109,7 +49,7 @@ ROWS = [
     Row(
         "jax.numpy.i0",
         ("f32[8]",),
-        note="unseen: before 0.12 the second derivative at 0 is 0, of the body too; 1/2 is right",
+        note="unseen: before 0.12 the second derivative at 0 is 0, and 1/2 is right",
         slow=True,
     ),
     Row("jax.numpy.frexp", ("f32[8] in positive",), definition=own.mantissa_and_exponent),
@@ -164,12 +104,14 @@ ROWS = [
         definition=lambda x: jnp.exp(-x) / x,
         expected=frozenset({"nan"} if BEFORE_0_12 else ()),
         note="the rule asks for expn(−1, x), which is NaN",
+        pending="memory and a NaN cotangent, beside the NaN",
         slow=True,
     ),
     Row(
         SPECIAL + "zeta",
         ("f32[8] in 1.5..4", "f32[8] in 0.5..4"),
         definition=own.hurwitz_zeta,
+        pending="memory, against another algorithm",
         slow=True,
     ),
     Row(
@@ -205,6 +147,7 @@ ROWS = [
         NORM,
         wrap=fix(None, 3, 1e-5, "triton", True),
         definition=own.rms_norm,
+        pending="crash: the function does not broadcast as its definition does",
         slow=True,
     ),
     Row(
@@ -214,6 +157,7 @@ ROWS = [
         wrap=fix(None, 3, 0.1, "xla", True),
         definition=functools.partial(own.rms_norm, eps=0.1),
         expected=frozenset({"term"}),
+        pending="a cast to float32 is excused only where nothing else is wrong",
         note="the backward pass forgets eps",
         slow=True,
     ),
@@ -224,6 +168,7 @@ ROWS = [
         wrap=fix(None, 3, 0.1, "xla", True),
         definition=functools.partial(own.layer_norm, eps=0.1),
         expected=frozenset({"term"}),
+        pending="a cast to float32 is excused only where nothing else is wrong",
         note="the backward pass forgets eps",
         slow=True,
     ),
@@ -232,11 +177,13 @@ ROWS = [
         ("f32[1,16,1,16]",) * 3,
         wrap=fix(None, interpret=True),
         definition=own.attention,
+        pending="size 0, which the function itself refuses",
         slow=True,
     ),
     Row(
         TPU + "megablox.ops.gmm",
         ("f32[8,8]", "f32[2,8,8]", SIZES),
+        {"vary": False},
         wrap=fix(jnp.float32, (8, 8, 8), None, None, False, True),
         definition=functools.partial(jax.lax.ragged_dot, preferred_element_type=jnp.float32),
         slow=True,
@@ -246,6 +193,7 @@ ROWS = [
         ("f32[1,2,5,4]",) * 3 + ("f32[1,2,5,5]",),
         expected=frozenset({"dtype"}),
         note="the bias's cotangent is float32, whatever the bias is",
+        pending="a cast to float32 is excused only where nothing else is wrong",
         slow=True,
     ),
     Row(
@@ -289,7 +237,7 @@ ROWS = [
         FP8 + "in_qdq",
         ("f32[4,3]", SCALE, HISTORY),
         wrap=own.fp8,
-        expected=frozenset({"affine", "term"}),
+        expected=frozenset({"affine", "dtype", "not linear"}),
         note="on purpose: straight through, and the new scales in place of cotangents",
         slow=True,
     ),
@@ -297,8 +245,9 @@ ROWS = [
         FP8 + "out_qdq",
         ("f32[4,3]", SCALE, HISTORY),
         wrap=own.fp8,
-        expected=frozenset({"affine", "not linear", "term"}),
+        expected=frozenset({"affine", "dtype", "not linear"}),
         note="on purpose: the cotangent is rounded to fp8",
+        pending="size 0, which the function itself refuses",
     ),
     Row(
         FP8 + "dot_general_with_precision",
@@ -385,15 +334,9 @@ ROWS = [
         "tokamax.linear_softmax_cross_entropy_loss",
         ("f32[4,8]", "i32[4] in 0..5", "f32[8,6]"),
         wrap=fix(implementation="xla"),
-        slow=True,
-    ),
-    Row(
-        "tokamax.linear_softmax_cross_entropy_loss",
-        ("bf16[4,8]", "i32[4] in 0..5", "bf16[8,6]"),
-        case="bfloat16",
-        wrap=fix(implementation="xla"),
-        expected=frozenset({"dtype"}),
-        note="the cotangents are float32",
+        expected=frozenset({"broadcast", "dtype"}),
+        note="bfloat16 gets float32; with fewer classes the labels lie outside them: see below",
+        pending="a cast to float32 is excused only where nothing else is wrong",
         slow=True,
     ),
     Row(
@@ -401,8 +344,9 @@ ROWS = [
         ("f32[4,8]", np.array([0, -1, 5, -1], np.int32), "f32[8,6]"),
         case="labels to ignore",
         wrap=fix(implementation="xla"),
-        expected=frozenset({"special value"}),
+        expected=frozenset({"dtype", "term"}),
         note="a label of −1 adds nothing to the loss, and its logits get a cotangent all the same",
+        pending="a cast to float32 is excused only where nothing else is wrong",
         slow=True,
     ),
     Row(

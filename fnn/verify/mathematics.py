@@ -50,8 +50,13 @@ def examine(probing: Probing, own_casts: bool) -> Verdict:
     if own > EPS64:
         return _examine(probing, own)
     verdict = _examine(probing, EPS64)
-    if verdict.mismatches and (eps := cast(probing, own_casts)) > EPS64:
-        return _examine(probing, eps)
+    limit = cast(probing, own_casts, lossy=True)
+    if limit > EPS64:
+        if verdict.mismatches:
+            return _examine(probing, limit)
+        seen = verdict.resolution
+        verdict.eps = limit
+        verdict.resolution = {k: v and max(v, limit) for k, v in seen.items()}
     return verdict
 
 
@@ -131,28 +136,36 @@ def _resolution(trials: Sequence[Trial], eps: float) -> tuple[dict[str, float | 
     return resolutions, error
 
 
-def cast(probing: Probing, own_casts: bool) -> float:
-    """Return the rounding of the narrowest dtype that a float64 call is cast to on its way."""
+def cast(probing: Probing, own_casts: bool, lossy: bool = False) -> float:
+    """Return the rounding of the narrowest dtype that a float64 call passes through.
+
+    `lossy`: only where float64 numbers are cast to it, not where they are born in it.
+    """
     case = probing.cases[0]
     subject, arguments = probing.subject, case.arguments
+    if probing.exact != ("float64", "float64"):
+        return float(jnp.finfo(probing.exact[0]).eps)
     with jax.enable_x64(True):
         arrays = [struct(leaf, "float64") for leaf in arguments.leaves]
         functions = [subject.definition, subject.function] if own_casts else [subject.definition]
-        return max(narrowest(f, arguments, arrays) for f in functions)
+        return max(_narrowest(f, arguments, arrays, lossy) for f in functions)
 
 
-def narrowest(function: Any, arguments: Arguments, arrays: Sequence[Any]) -> float:
-    """Return the largest machine epsilon among the dtypes of a call and its derivative."""
-
+def _narrowest(function: Any, arguments: Arguments, arrays: Sequence[Any], lossy: bool) -> float:
     def both(*arrays: Any) -> Any:
         y, pull = pullback(function, arguments, arrays)
         return pull(ones_like(y))
 
-    jaxpr = jax.make_jaxpr(both)(*arrays).jaxpr
     found = EPS64
-    for equation in equations(jaxpr):
-        for var in equation.outvars:
-            dtype = getattr(var.aval, "dtype", None)
-            if dtype is not None and jnp.issubdtype(dtype, jnp.inexact):
-                found = max(found, float(jnp.finfo(dtype).eps))
+    for equation in equations(jax.make_jaxpr(both)(*arrays).jaxpr):
+        if lossy and not any(_eps(var) == EPS64 and var.aval.shape for var in equation.invars):
+            continue
+        found = max([found, *map(_eps, equation.outvars)])
     return found
+
+
+def _eps(var: Any) -> float:
+    """Return a variable's rounding; that of integers is 0."""
+    dtype = getattr(var.aval, "dtype", None)
+    inexact = dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+    return float(jnp.finfo(dtype).eps) if inexact else 0.0

@@ -31,6 +31,7 @@ class Probe:
     fresh: bool = True
     size: float = 1.0
     """How much larger than for ordinary numbers the terms of a derivative may be."""
+    subnormal: bool = False
 
 
 GIVEN = Probe("ordinary numbers", "ordinary", fresh=False)
