@@ -119,6 +119,15 @@ def misfit(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> Misfit |
     return Misfit(got, want, np.broadcast_to(tolerance, want.shape), bad, index)
 
 
+def nearness(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> float:
+    """Return the largest error over its tolerance; -1 where there is nothing to compare."""
+    got, want = widen(got), widen(want)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = np.abs(got - want) / tolerance
+    shares = shares[np.isfinite(shares)]
+    return float(shares.max(initial=-1.0))
+
+
 def resolution(want: np.ndarray, tolerance: np.ndarray) -> float | None:
     """Return the smallest relative error of any single element that would have been caught.
 

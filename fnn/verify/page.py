@@ -12,9 +12,8 @@ import jinja2
 from ..errors import FnnError
 from . import maps, words
 from .defects import DEFECTS
-from .report import Finding, Picture, Report
+from .report import Finding, Report
 
-Worst = Mapping[str, Mapping[str, Picture]]
 _PACKAGES = ("fnn", "jax", "jaxlib", "numpy")
 
 
@@ -44,23 +43,21 @@ class Op:
     worst: Mapping[str, maps.ErrorMap]
 
 
-def write_page(reports: Sequence[Report], path: Path, worst: Worst | None = None) -> Path:
+def write_page(reports: Sequence[Report], path: Path) -> Path:
     """Write the page of some reports to `path`, and return that.
-
-    `worst` holds pictures of cotangents that passed, by the report's name and the cotangent's.
 
     Raises FnnError where the file cannot be written.
     """
     try:
-        path.write_bytes(page(reports, worst).encode("utf-8", "replace"))
+        path.write_bytes(page(reports).encode("utf-8", "replace"))
     except OSError as error:
         raise FnnError(f"{path}: cannot be written: {error.strerror}") from error
     return path
 
 
-def page(reports: Sequence[Report], worst: Worst | None = None) -> str:
+def page(reports: Sequence[Report]) -> str:
     """Return the page of some reports as HTML; the same reports give the same text."""
-    ops = [_op(i, report, (worst or {}).get(report.name, {})) for i, report in enumerate(reports)]
+    ops = [_op(i, report) for i, report in enumerate(reports)]
     return _template().render(
         ops=ops,
         wrong=[op for op in ops if not op.report.ok],
@@ -78,8 +75,8 @@ def page(reports: Sequence[Report], worst: Worst | None = None) -> str:
     )
 
 
-def _op(number: int, report: Report, worst: Mapping[str, Picture]) -> Op:
-    drawn = {name: maps.error_map(picture) for name, picture in worst.items()}
+def _op(number: int, report: Report) -> Op:
+    drawn = {name: maps.error_map(picture) for name, picture in report.worst.items()}
     return Op(
         anchor=f"op{number}",
         report=report,

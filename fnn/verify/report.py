@@ -72,6 +72,8 @@ class Report:
     """Bytes of residuals and of temporary memory: the rule's, and automatic differentiation's."""
     notes: list[str] = field(default_factory=list)
     """Facts that are no failures."""
+    worst: dict[str, Picture] = field(default_factory=dict, repr=False)
+    """Of each cotangent that passed, the one nearest to its tolerance."""
     probes: int = 0
     seconds: float = 0.0
 

@@ -7,7 +7,7 @@ import jax
 
 from . import cost, cotangents, mathematics, numerics, transforms, types, votes
 from .classify import classify
-from .judge import EPS64
+from .judge import EPS64, nearness
 from .mathematics import Mismatch
 from .probes import GIVEN, Probing
 from .programs import Run, by_autodiff, by_rule, output_types, places
@@ -93,6 +93,7 @@ class Verification:
             report.capabilities |= known
             self._add(iter(("devices", m) for _, m in found))
         report.notes.extend(votes.check(probing, base))
+        report.worst = self._worst(verdict)
         report.probes = probing.count
 
     def _types(self) -> Iterator[Finding]:
@@ -200,6 +201,22 @@ class Verification:
             found = [m for m in verdict.mismatches if m.what == "ct" and m.which == which]
             defect, why = classify(probing, found)
             self._report(defect, found[0], why, verdict)
+
+    def _worst(self, verdict: mathematics.Verdict) -> dict[str, Picture]:
+        """Return, of each cotangent, the trial of ordinary numbers that came nearest to failing."""
+        nearest: dict[str, tuple[float, Picture]] = {}
+        for trial in verdict.trials:
+            if trial.probe.kind != "ordinary" or trial.case.kind not in ("given", "example"):
+                continue
+            arguments = trial.case.arguments
+            for i, place in enumerate(places(arguments)):
+                got, want = trial.got["ct"][i], trial.want["ct"][i]
+                tolerance = trial.tolerance("ct", i, verdict.eps)
+                name = f"d {arguments.leaves[place].path}"
+                share = nearness(got, want, tolerance)
+                if 0 <= share <= 1 and share >= nearest.get(name, (0.0,))[0]:
+                    nearest[name] = share, Picture(got, want, tolerance)
+        return {name: picture for name, (_, picture) in nearest.items()}
 
     def _add(self, found: Found) -> None:
         """Report the first of each defect."""
