@@ -128,13 +128,11 @@ class _Rounded:
                 self.noise[key][i] = np.where(other, np.inf, self.noise[key][i])
 
     def error(self, key: str, which: int) -> float:
-        """Return autodiff's largest error, over the size of the array."""
+        """Return autodiff's largest error."""
         want, auto = widen(self.want[key][which]), widen(self.auto[key][which])
-        scale = size_of(want)
         with np.errstate(invalid="ignore"):
             gap = np.abs(auto - want)[np.isfinite(self.noise[key][which])]
-        gap = gap[np.isfinite(gap)]
-        return float(gap.max(initial=0.0)) / scale if scale else 0.0
+        return float(np.max(gap[np.isfinite(gap)], initial=0.0))
 
     def scale(self, key: str, which: int) -> float:
         """Return the size of the expected array."""
@@ -149,13 +147,15 @@ class _Rounded:
         for key in ("y", "ct"):
             for i, got in enumerate(self.got[key]):
                 want, auto = widen(self.want[key][i]), widen(self.auto[key][i])
-                error = max(self.error(key, i), typical[key][i])
-                scale = scales[key][i] * self.probe.size
+                usual, scale = scales[key][i], scales[key][i] * self.probe.size
+                size = max(scale, size_of(want))
+                error = self.error(key, i) / size if size else 0.0
+                error = max(error, typical[key][i] / usual if usual else 0.0)
                 tolerance = rounding_tolerance(want, error, self.noise[key][i], scale, self.dtype)
                 ordinary = self.probe.kind == "ordinary" and not self.case.fixed
-                if key == "ct" and ordinary and self.scale(key, i):
+                if key == "ct" and ordinary and usual:
                     gap = np.abs(widen(got) - want)
-                    gap = gap[np.isfinite(gap)].max(initial=0.0) / self.scale(key, i)
+                    gap = np.max(gap[np.isfinite(gap)], initial=0.0) / usual
                     errors[self.dtype] = max(errors.get(self.dtype, 0.0), float(gap))
                 askable = np.isfinite(auto) & (np.abs(want) < limit / 4)
                 if self.probe.subnormal:
