@@ -194,7 +194,7 @@ def _depends(jaxpr: Any, linear: Sequence[bool], found: list[str]) -> list[bool]
             found.append(name)
         inner = list(nested(equation))
         if name == "scan" and inner:
-            outs = _loop(inner[0].jaxpr, ins, equation.params, found)
+            outs = _loop(equation, inner[0].jaxpr, ins, found)
         elif len(inner) == 1 and len(inner[0].jaxpr.invars) == len(ins) and name != "while":
             outs = _depends(inner[0].jaxpr, ins, found)
         elif name == "cond" and all(len(j.jaxpr.invars) == len(ins) - 1 for j in inner):
@@ -206,9 +206,9 @@ def _depends(jaxpr: Any, linear: Sequence[bool], found: list[str]) -> list[bool]
     return [is_marked(v) for v in jaxpr.outvars]
 
 
-def _loop(body: Any, ins: list[bool], params: dict[str, Any], found: list[str]) -> list[bool]:
+def _loop(equation: Any, body: Any, ins: list[bool], found: list[str]) -> list[bool]:
     """Follow a scan's carried values until no more of them are marked."""
-    carry = slice(params["num_consts"], params["num_consts"] + params["num_carry"])
+    carry = _carried(equation, body)
     while True:
         scratch: list[str] = []
         marks = _depends(body, ins, scratch)
@@ -217,3 +217,18 @@ def _loop(body: Any, ins: list[bool], params: dict[str, Any], found: list[str]) 
             found.extend(scratch)
             return marks
         ins = [*ins[: carry.start], *carried, *ins[carry.stop :]]
+
+
+def _carried(equation: Any, body: Any) -> slice:
+    """Return which inputs of a scan's body are carried: constants come before, slices after.
+
+    Read from the ranks, for the names of the equation's parameters differ between JAX's versions.
+    """
+    count = sum(_same_rank(*pair) for pair in zip(equation.outvars, body.outvars, strict=True))
+    slices = sum(not _same_rank(*pair) for pair in zip(equation.invars, body.invars, strict=True))
+    stop = len(body.invars) - slices
+    return slice(stop - count, stop)
+
+
+def _same_rank(a: Any, b: Any) -> bool:
+    return len(a.aval.shape) == len(b.aval.shape)

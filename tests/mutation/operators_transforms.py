@@ -178,18 +178,6 @@ def partial_on_each_device(rule: Rule) -> Mutants:
     yield from _first(rule, lambda ct, x, dy: share(ct))
 
 
-@operator("fails")
-def no_half_precision(rule: Rule) -> Mutants:
-    """The backward rule refuses numbers of 16 bits."""
-
-    def change(ct, x, dy):
-        if ct.dtype.itemsize < 4:
-            raise TypeError(f"no kernel for {ct.dtype}")
-        return ct
-
-    yield from on_cotangents(rule, change)
-
-
 @operator("fails", "geometry", "size")
 def even_sizes_only(rule: Rule) -> Mutants:
     """The backward rule refuses last axes of another parity than the one given."""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ...errors import FnnError
-from .corpus import chosen, load
+from .corpus import SAMPLE, chosen, load
 from .jobs import Plan, carry_out, tasks
 from .page import show
 from .progress import Progress
@@ -29,6 +29,12 @@ def arguments() -> argparse.Namespace:
     add("corpus", nargs="?", default="tests.mutation", help="its package (default %(default)s)")
     add("--rules", nargs="+", metavar="NAME", help="these rules alone")
     add("--operators", nargs="*", metavar="NAME", help="these faults alone; no name: none")
+    add(
+        "--all",
+        action="store_true",
+        help=f"every mutant, some 14,000 that take hours; else one a rule, and {SAMPLE} rules an "
+        "operator at most: some 1,000, the same each time",
+    )
     add("--false-alarms", action="store_true", help="try correct rules with every seed and dtype")
     add("--seeds", type=int, default=20, metavar="N", help="how many (default %(default)s)")
     add(
@@ -65,6 +71,7 @@ def plan(given: argparse.Namespace) -> Plan:
         given.seeds if given.false_alarms else 0,
         given.compare,
         *(int(part) - 1, int(parts)),
+        sample=not given.all,
     )
 
 
@@ -73,8 +80,9 @@ def run(given: argparse.Namespace) -> bool:
     what = plan(given)
     trials: list[Trial] = []
     cleans: list[CleanTrial] = []
-    with Progress(len(tasks(what))) as progress:
-        for done in carry_out(what, given.jobs):
+    todo = tasks(what)
+    with Progress(len(todo)) as progress:
+        for done in carry_out(what, todo, given.jobs):
             trials += [t for t in done if isinstance(t, Trial)]
             cleans += [c for c in done if isinstance(c, CleanTrial)]
             progress.step(done)

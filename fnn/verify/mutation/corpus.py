@@ -5,6 +5,7 @@ name) and `equivalent` (`EQUIVALENT`, the reason by rule, operator and label; "*
 """
 
 import importlib
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,11 @@ from ..defects import DEFECTS
 
 VAGUE = frozenset({"sign", "factor", "term", "element", "nan", "fails"})
 """Defects that faults of any group may show themselves as."""
+SAMPLE = 8
+"""The rules that a sample puts one kind of fault into, at most."""
+
+UNMADE = "?"
+"""The label of what an operator fails to make."""
 
 
 class Rule(Protocol):
@@ -74,10 +80,32 @@ class Corpus:
         for label, mutated in fault.make(clean):
             yield Mutant(clean, fault, label, mutated)
 
+    def sample(self, rules: Sequence[str], operator: str) -> list[tuple[str, str]]:
+        """Choose at most eight rules that an operator fits, and the label of one mutant of each.
+
+        The names decide, not chance: the next run tries the same.
+        """
+        found = []
+        for rule in sorted(rules, key=lambda rule: draw(rule, operator)):
+            try:
+                labels = [mutant.label for mutant in self.mutants(rule, operator)]
+            except Exception:  # whoever carries it out meets the error again, and reports it
+                labels = [UNMADE]
+            if labels:
+                found.append((rule, min(labels, key=lambda label: draw(rule, operator, label))))
+            if len(found) == SAMPLE:
+                break
+        return found
+
     def reason(self, rule: str, operator: str, label: str) -> str:
         """Return why this mutant is no fault; empty for one that is."""
         exact, every = (rule, operator, label), (rule, operator, "*")
         return self.equivalent.get(exact) or self.equivalent.get(every, "")
+
+
+def draw(*names: object) -> int:
+    """Draw a number by lot, always the same for the same names."""
+    return zlib.crc32(repr(names).encode())
 
 
 def load(name: str) -> Corpus:

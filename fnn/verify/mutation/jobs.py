@@ -11,16 +11,15 @@ import itertools
 import multiprocessing
 import signal
 import time
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 
 import jax
 
 from ...errors import FnnError
-from .corpus import Corpus, group, load
+from .corpus import UNMADE, Corpus, draw, group, load
 from .trial import CleanTrial, Trial, blank, said, try_clean, try_mutant
 
 TIMED = ("float32", 0)
@@ -33,7 +32,10 @@ Some = Trial | CleanTrial
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: part number `part` of the `parts` that the trials are dealt out to."""
+    """What to run: part number `part` of the `parts` that the trials are dealt out to.
+
+    With `sample`, an operator goes into few of the rules, and into each of them once.
+    """
 
     corpus: str
     rules: tuple[str, ...]
@@ -43,18 +45,20 @@ class Plan:
     compare: bool = False
     part: int = 0
     parts: int = 1
+    sample: bool = False
 
     def takes(self, *names: object) -> bool:
         """Whether a trial is in this part: dealt by its name, it stays there as tables grow."""
-        return zlib.crc32(repr(names).encode()) % self.parts == self.part
+        return draw(*names) % self.parts == self.part
 
 
 @dataclass(frozen=True)
 class Task:
-    """Some trials of one rule: with `operator`, its mutants; else the correct rule."""
+    """Some trials of one rule: with `operator`, its mutants, or the one with the `label`."""
 
     rule: str
     operator: str = ""
+    label: str = ""
     dtype: str = ""
     seed: int = 0
 
@@ -62,11 +66,24 @@ class Task:
 def tasks(plan: Plan) -> list[Task]:
     """List a plan's tasks, those of a rule side by side: they share what is compiled for it."""
     runs = dict.fromkeys([TIMED, *itertools.product(plan.dtypes, range(plan.seeds))])
+    mutants = _sampled(plan) if plan.sample else itertools.product(plan.rules, plan.operators)
+    faulty: dict[str, list[Task]] = {rule: [] for rule in plan.rules}
+    for rule, *names in mutants:
+        faulty[rule].append(Task(rule, *names))
     found = []
     for rule in plan.rules:
-        found += [Task(rule, "", *run) for run in runs if plan.takes(rule, *run)]
-        found += [Task(rule, operator) for operator in plan.operators]
+        found += [Task(rule, "", "", *run) for run in runs if plan.takes(rule, *run)]
+        found += faulty[rule]
     return found
+
+
+def _sampled(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Yield rule, operator and label of what a sample has in this part."""
+    corpus = load(plan.corpus)
+    for operator in plan.operators:
+        for rule, label in corpus.sample(plan.rules, operator):
+            if plan.takes(rule, operator, label):
+                yield rule, operator, label
 
 
 class Worker:
@@ -99,24 +116,25 @@ class Worker:
             made = list(self.corpus.mutants(*names))
         except Exception as error:
             fault, why = self.corpus.operators[task.operator], f"not made: {said(error)}"
-            trial = Trial(*names, "?", group(fault), fault.defects, "", error=why)
-            if self.plan.takes(*names, "?"):
+            trial = Trial(*names, UNMADE, group(fault), fault.defects, "", error=why)
+            if self.plan.takes(*names, UNMADE):
                 yield trial, lambda: trial
             return
         for mutant in made:
-            if self.plan.takes(*names, mutant.label):
+            wanted = task.label in ("", mutant.label)
+            if wanted and self.plan.takes(*names, mutant.label):
                 reason = self.corpus.reason(*names, mutant.label)
                 run = functools.partial(try_mutant, mutant, reason, self.plan.compare)
                 yield blank(mutant, reason), run
 
 
-def carry_out(plan: Plan, jobs: int) -> Iterator[list[Some]]:
+def carry_out(plan: Plan, todo: Sequence[Task], jobs: int) -> Iterator[list[Some]]:
     """Yield the trials of each task as it is done, by `jobs` processes, or with 1 by this one."""
     if jobs > 1:
-        yield from _shared(plan, jobs)
+        yield from _shared(plan, todo, jobs)
         return
     worker = Worker(plan)
-    for task in tasks(plan):
+    for task in todo:
         yield [run() for _, run in worker.trials(task)]
 
 
@@ -187,8 +205,8 @@ class _Job:
         self.connection.close()
 
 
-def _shared(plan: Plan, jobs: int) -> Iterator[list[Some]]:
-    waiting = deque(tasks(plan))
+def _shared(plan: Plan, todo: Sequence[Task], jobs: int) -> Iterator[list[Some]]:
+    waiting = deque(todo)
     crew = [_Job(plan) for _ in range(min(jobs, len(waiting)))]
     try:
         busy = list(crew)
