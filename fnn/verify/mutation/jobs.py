@@ -68,8 +68,8 @@ def tasks(plan: Plan) -> list[Task]:
     runs = dict.fromkeys([TIMED, *itertools.product(plan.dtypes, range(plan.seeds))])
     mutants = _sampled(plan) if plan.sample else itertools.product(plan.rules, plan.operators)
     faulty: dict[str, list[Task]] = {rule: [] for rule in plan.rules}
-    for rule, *names in mutants:
-        faulty[rule].append(Task(rule, *names))
+    for rule, operator, *label in mutants:
+        faulty[rule].append(Task(rule, operator, "".join(label)))
     found = []
     for rule in plan.rules:
         found += [Task(rule, "", "", *run) for run in runs if plan.takes(rule, *run)]
