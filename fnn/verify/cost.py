@@ -12,8 +12,9 @@ from .programs import kept, pullback, start, typed, types
 from .report import Finding
 from .shapes import Case, resized
 
-FACTOR = 4
-"""More than this many times what autodiff keeps, its inputs and its outputs, is a finding."""
+FACTORS = 4, 32
+"""More than so many times what autodiff takes, its inputs and its outputs, is a finding: of
+residuals, and of temporary memory, where a loop over a window's taps may hold a copy for each."""
 SMALL = 1024, 65536
 """Below these many bytes, of residuals and of temporary memory, nothing is said."""
 
@@ -45,8 +46,9 @@ def check(
     cost.update(
         zip(("residuals", "temporary memory"), zip(rule, autodiff, strict=True), strict=True)
     )
-    for (what, (came, natural)), small in zip(cost.items(), SMALL, strict=True):
-        if not subject.other and came > max(small, FACTOR * (natural + ends)):
+    limits = zip(cost.items(), SMALL, FACTORS, strict=True)
+    for (what, (came, natural)), small, factor in limits:
+        if not subject.other and came > max(small, factor * (natural + ends)):
             defect = "residuals" if what == "residuals" else "memory"
             why = f"{came:,} bytes of {what}; autodiff takes {natural:,}, the arguments {ends:,}"
             call = arguments.show(subject.name, dtype)

@@ -7,12 +7,13 @@ count among the mutants, and a checker that rejects one is wrong, or the reason 
 _FLAT_BELOW = "the cotangent is zero already where the argument is negative"
 _FLAT_OUTSIDE = "the cotangent is zero already beyond the bounds, which lie within the threshold"
 _COMPARED = "the residual is only compared, and a comparison has no derivative that could be lost"
+_EITHER = "the definition takes the mean of both sides: it states no choice, and 1 is as good as 0"
 _ONTO_ZEROS = "what is overwritten, or left out of the sum, are the zeros that the sum starts from"
 _SYMMETRIC = "the cotangent is a symmetric matrix"
 _COUNT = "the divisor is a count, whose square is exact and far from overflow"
 _BOUNDED = "the divisor is a sum of exponentials between 1 and their number: so is its square"
 _BETWEEN = "the domain keeps the divisor between 0.3 and 3, and its square within 0.1 and 9"
-_CONSTANT = "the divisor is a constant near 1, whose square is another"
+_CONSTANT = "the divisor is a constant of the order of 1, and so is its square"
 _COLUMN = "a column has one cotangent: what is not a number anywhere in it is so in every row"
 _WHOLE = "an inverse mixes all elements: what is not a number anywhere is so everywhere"
 _CHANCE = "a random number that moves by a millionth crosses the rate once in millions of draws"
@@ -32,12 +33,16 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("relu_maximum", "scaled_second_order", "residuals"): _COMPARED,
     ("minimum_columns", "stopped_residuals", "residuals"): _COMPARED,
     ("minimum_columns", "scaled_second_order", "residuals"): _COMPARED,
-    # Either side of the comparison has the same value.
-    ("elu", "other_side_of_kink", "1:gt"): "both branches of the inner selection are 0 at x = 0",
+    # Either side of the comparison is right.
+    ("relu_jvp", "other_side_of_kink", "0:gt"): _EITHER,
+    ("clamp_jvp", "other_side_of_kink", "0:gt"): _EITHER,
+    ("clamp_jvp", "other_side_of_kink", "1:lt"): _EITHER,
     ("sinc_jvp", "other_side_of_kink", "0:lt"): "series and quotient agree where |x| is one half",
     # Sums that begin with zeros, and indices that never meet.
     ("depthwise_conv", "lose_summand", "0:add[0]"): _ONTO_ZEROS,
     ("conv_transpose", "lose_summand", "0:add[0]"): _ONTO_ZEROS,
+    ("sinc_jvp", "lose_summand", "0:add[0]"): _ONTO_ZEROS,
+    ("sinc_jvp", "lose_summand", "0:add[1]"): "the series' last term is below 1e-17 of its first",
     ("dropout", "lose_summand", "2:add[1]"): "the random numbers begin at 0, which is added",
     ("conv1d", "overwrite_duplicates", "0:scatter-add"): _ONTO_ZEROS,
     ("avg_pool", "overwrite_duplicates", "0:scatter-add"): _ONTO_ZEROS,
@@ -47,8 +52,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("dropout", "perturb_equation", "4:add"): _CHANCE,
     ("quadratic_form", "transpose", "1"): _SYMMETRIC,
     ("cholesky", "transpose", "0"): _SYMMETRIC,
-    ("logdet", "transpose", "0"): _SYMMETRIC,
-    # Quotients whose divisor cannot be large, nor small.
+    # Quotients a/b whose divisor cannot be large, nor small: ab/b² overflows only for cotangents
+    # within a factor of b of the largest number.
     ("minimum_columns", "square_the_divisor", "*"): _COUNT,
     ("masked_mean", "square_the_divisor", "*"): _COUNT,
     ("batch_norm", "square_the_divisor", "*"): _COUNT,
