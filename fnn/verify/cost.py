@@ -7,16 +7,22 @@ import jax
 import numpy as np
 
 from .arguments import Arguments, struct
+from .jaxprs import equations
 from .probes import Probing
 from .programs import kept, pullback, start, typed, types
 from .report import Finding
 from .shapes import Case, resized
+from .subject import Subject
 
 FACTORS = 4, 32
 """More than so many times what autodiff takes, its inputs and its outputs, is a finding: of
 residuals, and of temporary memory, where a loop over a window's taps may hold a copy for each."""
 SMALL = 1024, 65536
 """Below these many bytes, of residuals and of temporary memory, nothing is said."""
+
+LENGTH, LONG = 1024, 32
+"""An axis made long, and how much larger than all arguments an array may be before memory is
+measured at that length."""
 
 
 def check(
@@ -26,33 +32,72 @@ def check(
 
     A definition that is another algorithm may well take less: then nothing is a finding.
 
-    If other shapes may be tried, a finding rests on larger ones, where constants do not count.
+    If other shapes may be tried, a finding rests on larger ones, where constants do not count, and
+    on shapes with one axis long, where its square stands out.
     """
-    large = larger(case.arguments) if probing.vary else case.arguments
-    for arguments in (large, case.arguments):
-        subject = probing.subject
-        try:
-            with jax.enable_x64(dtype == "float64"):
-                rule, autodiff = (
-                    _bytes_of(f, arguments, dtype) for f in (subject.function, subject.definition)
-                )
-                arrays, dys = types(subject.definition, arguments, dtype)
-        except Exception:
-            continue  # a shape that the function refuses
-        break
-    else:
-        return
+    subject, given = probing.subject, case.arguments
+    with jax.enable_x64(dtype == "float64"):
+        for arguments in (larger(given) if probing.vary else given, given):
+            try:
+                measured = _measure(subject, arguments, dtype)
+            except Exception:
+                continue  # a shape that the function refuses
+            break
+        else:
+            return
+        cost.update(measured)
+        if subject.other:
+            return
+        found = list(_excess(subject, arguments, dtype, measured))
+        for arguments in lengthened(given) if probing.vary and not found else ():
+            try:
+                if _largest(subject.function, arguments, dtype) <= LONG * _ends(arguments, dtype):
+                    continue
+                measured = _measure(subject, arguments, dtype)
+            except Exception:
+                continue
+            found += _excess(subject, arguments, dtype, measured)
+    yield from found
+
+
+def _measure(subject: Subject, arguments: Arguments, dtype: str) -> dict[str, tuple[int, int]]:
+    """Return residuals and temporary memory, of the rule and of autodiff, in bytes."""
+    functions = subject.function, subject.definition
+    rule, autodiff = (_bytes_of(f, arguments, dtype) for f in functions)
+    names = "residuals", "temporary memory"
+    return dict(zip(names, zip(rule, autodiff, strict=True), strict=True))
+
+
+def _excess(
+    subject: Subject, arguments: Arguments, dtype: str, measured: dict[str, tuple[int, int]]
+) -> Iterator[tuple[str, Finding]]:
+    arrays, dys = types(subject.definition, arguments, dtype)
     ends = sum(map(_bytes, [*arrays, *dys]))
-    cost.update(
-        zip(("residuals", "temporary memory"), zip(rule, autodiff, strict=True), strict=True)
-    )
-    limits = zip(cost.items(), SMALL, FACTORS, strict=True)
+    limits = zip(measured.items(), SMALL, FACTORS, strict=True)
     for (what, (came, natural)), small, factor in limits:
-        if not subject.other and came > max(small, factor * (natural + ends)):
+        if came > max(small, factor * (natural + ends)):
             defect = "residuals" if what == "residuals" else "memory"
             why = f"{came:,} bytes of {what}; autodiff takes {natural:,}, the arguments {ends:,}"
             call = arguments.show(subject.name, dtype)
             yield defect, Finding(defect, why=why, call=call, dtype=dtype)
+
+
+def lengthened(given: Arguments) -> Iterator[Arguments]:
+    """Yield the call with one axis after another made long."""
+    for n in dict.fromkeys(n for leaf in given.leaves for n in leaf.shape if n > 1):
+        yield resized(given, {n: max(n, LENGTH)})
+
+
+@kept
+def _largest(function: Any, arguments: Arguments, dtype: str) -> int:
+    """Return the bytes of the largest array on the way forward and back, from a trace alone."""
+    jaxpr = jax.make_jaxpr(_both(function, arguments))(*types(function, arguments, dtype)).jaxpr
+    made = [var.aval for e in equations(jaxpr) for var in e.outvars]
+    return max((_bytes(a) for a in made if hasattr(a, "dtype")), default=0)
+
+
+def _ends(arguments: Arguments, dtype: str) -> int:
+    return sum(_bytes(struct(leaf, dtype)) for leaf in arguments.leaves)
 
 
 def larger(given: Arguments) -> Arguments:
@@ -69,14 +114,18 @@ def larger(given: Arguments) -> Arguments:
 def _bytes_of(function: Any, arguments: Arguments, dtype: str) -> tuple[int, int]:
     """Return the bytes of residuals and of temporary memory of a forward and backward pass."""
 
+    program = start(_both(function, arguments), *types(function, arguments, dtype)).result()
+    analysis = program.memory_analysis()
+    temporary = int(analysis.temp_size_in_bytes) if analysis is not None else 0
+    return _kept(function, arguments, dtype), temporary
+
+
+def _both(function: Any, arguments: Arguments) -> Callable[..., Any]:
     def both(arrays: Any, dys: Any) -> Any:
         y, pull = pullback(function, arguments, arrays)
         return y, pull(typed(dys, y))
 
-    program = start(both, *types(function, arguments, dtype)).result()
-    analysis = program.memory_analysis()
-    temporary = int(analysis.temp_size_in_bytes) if analysis is not None else 0
-    return _kept(function, arguments, dtype), temporary
+    return both
 
 
 def _kept(function: Callable[..., Any], arguments: Arguments, dtype: str) -> int:

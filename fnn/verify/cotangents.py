@@ -65,16 +65,13 @@ def _additive(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str,
 
 def _structural(probing: Probing, trial: Trial) -> Iterator[tuple[str, Finding]]:
     """Look for an operation that no linear function of the cotangent contains."""
-    subject, arguments = probing.subject, trial.case.arguments
-    with probing.types():
-        arrays, dys = probing.structs(trial)
-        zero = np.float32(0), np.int32(0)
-        jaxpr = jax.make_jaxpr(by_rule(subject.function, arguments))(arrays, dys, *zero).jaxpr
-        marks = [len(arrays) <= i < len(arrays) + len(dys) for i in range(len(jaxpr.invars))]
-        if name := first_nonlinear(jaxpr, marks):
-            why = f"the backward rule applies `{name}` to the cotangent"
-            show = arguments.show(subject.name, "float64")
-            yield "not linear", Finding("not linear", why=why, call=show, dtype="float64")
+    jaxpr = probing.run(trial.case).program(by_rule).jaxpr.jaxpr
+    count = len(trial.values)
+    marks = [count <= i < count + len(trial.dys) for i in range(len(jaxpr.invars))]
+    if name := first_nonlinear(jaxpr, marks):
+        why = f"the backward rule applies `{name}` to the cotangent"
+        show = trial.case.arguments.show(probing.subject.name, "float64")
+        yield "not linear", Finding("not linear", why=why, call=show, dtype="float64")
 
 
 def subsets(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core
 
 from ..op import rules
@@ -93,6 +94,19 @@ def equations(jaxpr: Any) -> Iterator[Any]:
         yield equation
         for inner in nested(equation):
             yield from equations(inner.jaxpr)
+
+
+def literals(jaxpr: Any) -> set[float]:
+    """Return the floating-point numbers that a program names, very large and small ones left out.
+
+    They are thresholds now and then, and otherwise as good as other numbers.
+    """
+    found = set()
+    for equation in equations(jaxpr):
+        for var in equation.invars:
+            if isinstance(var, core.Literal) and np.asarray(var.val).dtype.kind == "f":
+                found.add(float(var.val))
+    return {number for number in found if 1e-4 < abs(number) < 1e4}
 
 
 NONLINEAR = frozenset(

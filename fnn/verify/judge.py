@@ -103,6 +103,23 @@ def rounding_tolerance(
     return np.maximum(SLACK * error, ULPS * ulp) * size + SLACK * noise + 2 * tiny
 
 
+def digits_tolerance(
+    want: np.ndarray, auto: np.ndarray, noise: np.ndarray, dtype: str
+) -> np.ndarray:
+    """The tolerance where autodiff keeps the digits of elements that are small beside others.
+
+    A rule may then lose half of them; elements near the dtype's smallest numbers are left out.
+    """
+    ulp = float(jnp.finfo(dtype).eps)
+    sizes = np.abs(want)
+    asked = np.isfinite(sizes) & np.isfinite(noise) & (sizes > float(jnp.finfo(dtype).tiny) ** 0.5)
+    with np.errstate(invalid="ignore"):
+        lost = np.abs(auto - want) > 64 * ulp * sizes + NOISE * noise
+    if np.any(lost & asked):
+        return np.full(np.shape(want), np.inf)
+    return np.where(asked, ulp**0.5 * sizes + NOISE * noise, np.inf)
+
+
 def misfit(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> Misfit | None:
     """Compare two arrays element by element, where the expected one is finite."""
     got, want = widen(got), widen(want)

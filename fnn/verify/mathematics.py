@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import kinks
-from .arguments import Arguments, struct
 from .jaxprs import equations
 from .judge import EPS64, Misfit, misfit, resolution
 from .probes import GIVEN, Probing, Trial
-from .programs import call, ones_like, places, pullback
+from .programs import by_autodiff, by_rule, call, places
 
 
 @dataclass(frozen=True)
@@ -143,23 +142,16 @@ def cast(probing: Probing, own_casts: bool, lossy: bool = False) -> float:
 
     `lossy`: only where float64 numbers are cast to it, not where they are born in it.
     """
-    case = probing.cases[0]
-    subject, arguments = probing.subject, case.arguments
     if probing.exact != ("float64", "float64"):
         return float(jnp.finfo(probing.exact[0]).eps)
-    with jax.enable_x64(True):
-        arrays = [struct(leaf, "float64") for leaf in arguments.leaves]
-        functions = [subject.definition, subject.function] if own_casts else [subject.definition]
-        return max(_narrowest(f, arguments, arrays, lossy) for f in functions)
+    run = probing.run(probing.cases[0])
+    makes = (by_autodiff, by_rule) if own_casts else (by_autodiff,)
+    return max(_narrowest(run.program(make).jaxpr.jaxpr, lossy) for make in makes)
 
 
-def _narrowest(function: Any, arguments: Arguments, arrays: Sequence[Any], lossy: bool) -> float:
-    def both(*arrays: Any) -> Any:
-        y, pull = pullback(function, arguments, arrays)
-        return pull(ones_like(y))
-
+def _narrowest(jaxpr: Any, lossy: bool) -> float:
     found = EPS64
-    for equation in equations(jax.make_jaxpr(both)(*arrays).jaxpr):
+    for equation in equations(jaxpr):
         if lossy and not any(_eps(var) == EPS64 and var.aval.shape for var in equation.invars):
             continue
         found = max([found, *map(_eps, equation.outvars)])

@@ -9,9 +9,18 @@ import numpy as np
 
 from . import values as numbers
 from .arguments import Arguments, Leaf, struct
-from .jaxprs import equations
+from .jaxprs import equations, literals
 from .judge import EPS64, exact_tolerance, noise_of, size_of, widen
-from .programs import Outcome, Run, call, output_dtype, output_types, places
+from .programs import (
+    Outcome,
+    Run,
+    by_autodiff,
+    by_rule,
+    call,
+    output_dtype,
+    output_types,
+    places,
+)
 from .shapes import LARGE, Case
 from .subject import Subject
 
@@ -34,6 +43,7 @@ class Probe:
     subnormal: bool = False
 
 
+LANDMARKS = (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 6.0, -6.0)
 GIVEN = Probe("ordinary numbers", "ordinary", fresh=False)
 TIES = Probe("halves and whole numbers, with ties", "special", numbers.integers)
 PROBES = (
@@ -46,6 +56,7 @@ PROBES = (
     Probe("numbers times 2^-30", "magnitude", numbers.scaled(-30)),
     Probe("zeros among the numbers", "special", numbers.zeros),
     TIES,
+    Probe("0, ±½, ±1, ±2, ±3, ±6", "special", numbers.among(LANDMARKS)),
     Probe("the same number everywhere", "special", numbers.level),
     Probe("masks false, indices lowest", "mask", numbers.none),
     Probe("masks true, indices highest", "mask", numbers.every),
@@ -111,8 +122,6 @@ class Probing:
         self.subject, self.cases, self.seed, self.vary = subject, list(cases), seed, vary
         self.exact = exact
         """The dtypes in which the rule and the oracle are judged: float64, where they can."""
-        self.exact = exact
-        """The dtypes in which the rule and the oracle are judged: float64, where they can."""
         self.binding = subject.states_conventions or states_conventions(
             subject.definition, cases[0].arguments, exact[1]
         )
@@ -175,9 +184,22 @@ class Probing:
                 yield case, TIES
                 continue
             alone = [p for i in places(case.arguments) for p in _alone(case.arguments.leaves[i])]
-            for probe in [*PROBES[1:], *alone]:
+            for probe in [*PROBES[1:], *self._named(case), *alone]:
                 if probe.kind == "ordinary" or self.changes(case, probe):
                     yield case, probe
+
+    def _named(self, case: Case) -> Iterator[Probe]:
+        """Yield a probe of the numbers that the programs themselves name: thresholds, perhaps."""
+        run = self.run(case)
+        named = {
+            sign * number
+            for make in (by_rule, by_autodiff)
+            for number in literals(run.program(make).jaxpr.jaxpr)
+            for sign in (1, -1)
+        }
+        if named := named.difference(LANDMARKS):
+            style = numbers.among(sorted(named))
+            yield Probe("numbers that the programs name", "special", style)
 
     def changes(self, case: Case, probe: Probe) -> bool:
         """Whether a probe's style does anything to a case's arguments."""

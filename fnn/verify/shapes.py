@@ -38,19 +38,23 @@ Accepts = Callable[[Arguments], Any]
 """Returns the output's type for a call, or None where the definition refuses it."""
 
 
-def variants(given: Arguments, accepts: Accepts, most: int = 7) -> list[Case]:
+MOST = {"broadcast": 7, "size": 6, "geometry": 3}
+"""How many cases of each kind are tried."""
+
+
+def variants(given: Arguments, accepts: Accepts) -> list[Case]:
     """Return other shapes that the definition accepts, the most telling first."""
     cases: list[Case] = []
     seen = {_shapes(given)}
     output = accepts(given)
-    for label, kind, arguments in [*_broadcasts(given), *_resizings(given)]:
-        alike = sum((case.kind == "broadcast") == (kind == "broadcast") for case in cases)
-        if alike == most or _shapes(arguments) in seen:
+    for label, kind, arguments in [*_broadcasts(given), *_resizings(given, accepts)]:
+        alike = sum(case.kind == kind for case in cases)
+        if alike == MOST[kind] or _shapes(arguments) in seen:
             continue
         result = accepts(arguments)
         if result is None or (kind == "broadcast" and result != output):
             continue
-        if kind != "broadcast" and not _regular(given, arguments, output, result):
+        if kind != "broadcast" and not _regular(given, arguments, output, result, accepts):
             continue
         seen.add(_shapes(arguments))
         cases.append(Case(label, kind, arguments))
@@ -69,26 +73,27 @@ def small(given: Arguments, accepts: Accepts) -> Arguments:
     return given
 
 
-def _resizings(given: Arguments) -> Iterator[tuple[str, str, Arguments]]:
+def _resizings(given: Arguments, accepts: Accepts) -> Iterator[tuple[str, str, Arguments]]:
     sizes = _sizes(given.leaves)
     batch = next((leaf.shape[0] for leaf in given.leaves if leaf.shape), None)
     first = [n for n in sizes if n == batch] + [n for n in sizes if n != batch]
     for n in first[:3]:
         yield f"size {n} made 1", "size", resized(given, {n: 1})
-    for n in first[:1]:
+    for n in first[:3]:
         yield f"size {n} made 0", "size", resized(given, {n: 0})
     primes = [p for p in PRIMES if p not in sizes]
     changed = dict(zip(reversed(sizes), primes, strict=False))
     yield "prime sizes", "geometry", resized(given, changed)
     yield "sizes larger by 1", "geometry", resized(given, {n: n + 1 for n in sizes})
-    for n in sizes:
-        yield f"size {n} made {n + 1}", "geometry", resized(given, {n: n + 1})
-    for n in first[1:2]:
-        yield f"size {n} made 0", "size", resized(given, {n: 0})
+    for n in reversed(sizes):
+        longer = n + 1 if accepts(resized(given, {n: n + 1})) is not None else n + 2
+        yield f"size {n} made {longer}", "geometry", resized(given, {n: longer})
     yield "sizes doubled", "geometry", resized(given, {n: 2 * n for n in sizes})
 
 
-def _regular(given: Arguments, arguments: Arguments, before: Any, after: Any) -> bool:
+def _regular(
+    given: Arguments, arguments: Arguments, before: Any, after: Any, accepts: Accepts
+) -> bool:
     """Whether the outputs' sizes change as the arguments' do.
 
     If not, the definition accepts the shape by chance: half of an axis of length 1, say.
@@ -100,9 +105,19 @@ def _regular(given: Arguments, arguments: Arguments, before: Any, after: Any) ->
         if n > 1
     }
     return all(
-        len(a) == len(b) and all(sizes.get(n, m) == m for n, m in zip(a, b, strict=True))
-        for (a, _), (b, _) in zip(before, after, strict=True)
+        len(a) == len(b)
+        and all(
+            sizes.get(n, m) == m or not _follows(given, n, (j, axis), accepts)
+            for axis, (n, m) in enumerate(zip(a, b, strict=True))
+        )
+        for j, ((a, _), (b, _)) in enumerate(zip(before, after, strict=True))
     )
+
+
+def _follows(given: Arguments, n: int, where: tuple[int, int], accepts: Accepts) -> bool:
+    """Whether an output's axis is one of the arguments' of length n, and not as long by chance."""
+    doubled, (j, axis) = accepts(resized(given, {n: 2 * n})), where
+    return doubled is None or doubled[j][0][axis : axis + 1] == (2 * n,)
 
 
 def _broadcasts(given: Arguments) -> Iterator[tuple[str, str, Arguments]]:

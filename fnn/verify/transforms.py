@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from . import kinks
 from .arguments import Arguments
@@ -17,7 +16,6 @@ from .mathematics import Mismatch
 from .probes import PROBES, Probe, Probing, Trial, shaken
 from .programs import (
     backward,
-    by_rule,
     call,
     exchanged,
     kept,
@@ -96,14 +94,14 @@ def _same(
 
 def _eager(probing: Probing, trial: Trial, numbers: Any, eps: float) -> Found:
     arrays, dys = jax.tree.map(jnp.asarray, numbers)
-    run = by_rule(probing.subject.function, trial.case.arguments)
     try:
-        outcome = jax.device_get(run(arrays, dys, jnp.float32(0), jnp.int32(0)))
+        y, pull = pullback(probing.subject.function, trial.case.arguments, arrays)
+        came = jax.device_get(list(pull(typed(dys, y))))
     except Exception as error:
         show = trial.case.arguments.show(probing.subject.name, "float64")
         yield "jit", Finding("jit", why=f"without jit: {first_line(error)}", call=show)
         return
-    yield from _same(trial, "jit", outcome["ct"], trial.got["ct"], eps)
+    yield from _same(trial, "jit", came, trial.got["ct"], eps)
 
 
 def _remat(function: Any, arguments: Arguments) -> Callable[..., Any]:
@@ -270,14 +268,10 @@ def _second(function: Any, arguments: Arguments) -> Any:
     return start(run, arrays, dys, [arrays[i] for i in which])
 
 
-def capabilities(probing: Probing, trial: Trial) -> tuple[dict[str, bool | None], list[Any]]:
-    """Try what is a fact and no failure: forward mode, and meshes of devices.
-
-    Meshes take up to two devices, and need an argument whose first axis they divide.
-    """
+def forward_mode(probing: Probing, trial: Trial) -> bool:
+    """Whether the function can be differentiated forwards: a fact, and no failure."""
     arguments, function = trial.case.arguments, probing.subject.function
     which = places(arguments)
-    known: dict[str, bool | None] = {}
 
     def forward(arrays: Any) -> Any:
         def of_chosen(*chosen: Any) -> Any:
@@ -288,73 +282,8 @@ def capabilities(probing: Probing, trial: Trial) -> tuple[dict[str, bool | None]
 
     with jax.enable_x64(True):
         arrays = [jnp.asarray(_number(v)) for v in trial.values]
-        known["jvp"] = _can(lambda: jax.jit(forward).lower(arrays))
-        found = _meshes(probing, trial, arrays, known)
-    return known, found
-
-
-def _can(attempt: Callable[[], Any]) -> bool:
-    try:
-        attempt()
-    except Exception:
-        return False
+        try:
+            jax.jit(forward).lower(arrays)  # the error comes as late as this
+        except Exception:
+            return False
     return True
-
-
-def _meshes(
-    probing: Probing, trial: Trial, arrays: Any, known: dict[str, bool | None]
-) -> list[Any]:
-    """Split the first axis of the arguments that share it over two devices."""
-    names = ("auto mesh", "explicit mesh", "shard_map")
-    known.update(dict.fromkeys(names))
-    arguments, function = trial.case.arguments, probing.subject.function
-    count = min(2, jax.device_count())
-    sizes = [leaf.shape[0] for leaf in arguments.leaves if leaf.shape and leaf.kind != "key"]
-    outs = [np.shape(dy) for dy in trial.dys]
-    if (
-        not sizes
-        or not sizes[0]
-        or sizes[0] % count
-        or any(not s or s[0] != sizes[0] for s in outs)
-    ):
-        return []
-    split = [bool(leaf.shape) and leaf.shape[0] == sizes[0] for leaf in arguments.leaves]
-    specs = [PartitionSpec("data") if s else PartitionSpec() for s in split]
-    out_specs = [PartitionSpec("data") for _ in outs]
-    dys = [jnp.asarray(dy) for dy in trial.dys]
-    run = by_rule(function, arguments)
-
-    def cotangents(arrays: Any, dys: Any) -> Any:
-        return run(arrays, dys, jnp.float32(0), jnp.int32(0))["ct"]
-
-    found: list[Any] = []
-    for name, kind in (("auto mesh", AxisType.Auto), ("explicit mesh", AxisType.Explicit)):
-        mesh = jax.make_mesh((count,), ("data",), axis_types=(kind,))
-        with jax.set_mesh(mesh):
-            try:
-                placed = [
-                    jax.device_put(a, NamedSharding(mesh, s))
-                    for a, s in zip([*arrays, *dys], [*specs, *out_specs], strict=True)
-                ]
-                a, b = placed[: len(arrays)], placed[len(arrays) :]
-                if name == "auto mesh" and count > 1:
-                    got = jax.device_get(jax.jit(cotangents)(a, b))
-                    found = list(_same(trial, "devices", got, trial.got["ct"], 2.0**-52))
-                else:
-                    jax.eval_shape(cotangents, a, b)
-                known[name] = True
-            except Exception:
-                known[name] = False
-    mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
-
-    def local(arrays: Any) -> Any:
-        def one(*arrays: Any) -> Any:
-            return call(function, arguments, arrays)
-
-        return jax.shard_map(one, mesh=mesh, in_specs=tuple(specs), out_specs=out_specs)(*arrays)
-
-    def through(arrays: Any, dys: Any) -> Any:
-        return list(backward(local, arrays, places(arguments))[1](dys))
-
-    known["shard_map"] = _can(lambda: jax.eval_shape(through, arrays, dys))
-    return found

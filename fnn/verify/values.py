@@ -1,6 +1,6 @@
 """Numbers to try a rule on: ordinary, large, small, special, masked; each in its own domain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -53,12 +53,21 @@ def free(leaf: Leaf) -> bool:
 
 
 def scaled(exponent: int) -> Style:
-    """Ordinary numbers times 2^exponent."""
+    """Ordinary numbers times 2^exponent.
+
+    In a range from 0 they only become smaller, and so does every second one of rows that sum to 1.
+    """
 
     def style(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
         if free(leaf) or leaf.domain in ("positive", "spd", "symmetric"):
             return np.ldexp(x, exponent) if leaf.kind == "float" else x * 2.0**exponent
-        return x
+        if leaf.kind != "float" or exponent > 0:
+            return x
+        if leaf.domain == "simplex" and x.shape[-1] > 1:
+            x = np.ldexp(x, np.arange(x.shape[-1]) % 2 * exponent)
+            return x / np.sum(x, axis=-1, keepdims=True)
+        from_zero = isinstance(leaf.domain, tuple) and leaf.domain[0] == 0
+        return np.ldexp(x, exponent) if from_zero else x
 
     return style
 
@@ -70,7 +79,7 @@ def wide(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
         return size * x / np.maximum(np.abs(x), 1e-300)
     if isinstance(leaf.domain, tuple) and leaf.kind == "float":
         low, high = leaf.domain
-        near = (high - low) * 2.0 ** rng.uniform(-9, -1, x.shape)
+        near = (high - low) * 2.0 ** rng.uniform(-20, -1, x.shape)
         return np.where(rng.random(x.shape) < 0.5, low + near, high - near)
     return x
 
@@ -90,6 +99,24 @@ def integers(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     if leaf.domain == "positive":
         return np.maximum(np.round(2 * x), 1.0) / 2
     return np.round(2 * x) / 2 if free(leaf) else x
+
+
+def among(landmarks: Sequence[float]) -> Style:
+    """These numbers, in any order; as many of them as there is room for."""
+
+    def style(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+        chosen = np.asarray(landmarks)
+        if isinstance(leaf.domain, tuple):
+            chosen = chosen[(leaf.domain[0] < chosen) & (chosen < leaf.domain[1])]
+        elif leaf.domain == "positive":
+            chosen = chosen[chosen > 0]
+        elif not free(leaf):
+            return x
+        if leaf.kind != "float" or not chosen.size:
+            return x
+        return rng.permutation(np.resize(rng.permutation(chosen), x.size)).reshape(x.shape)
+
+    return style
 
 
 def level(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
-from . import cost, cotangents, mathematics, numerics, transforms, types, votes
+from . import cost, cotangents, devices, mathematics, numerics, transforms, types, votes
 from .classify import classify
 from .judge import EPS64, nearness
 from .mathematics import Mismatch
@@ -74,10 +74,9 @@ class Verification:
         if not any(f.group in ("value", "cotangent") for f in report.findings):
             for dtype in self.dtypes:
                 if dtype != "float64":
-                    self._add(numerics.check(probing, dtype, report.errors))
-            if base.case.size < LARGE:
-                alike = [t for t in verdict.trials if t.case is base.case]
-                self._add(numerics.finite(probing, alike))
+                    self._add(numerics.check(probing, dtype, report.errors, verdict.eps))
+            if self.vary and base.case.size < LARGE:
+                self._add(numerics.finite(probing, base.case))
             if self.vary:
                 self._add(numerics.poison(probing, base.case, base))
         self._add(cost.check(probing, base.case, self.dtypes[0], report.cost))
@@ -89,9 +88,9 @@ class Verification:
             special = [t for t in verdict.trials if t.case is base.case]
             special = [base, *(t for t in special if t.probe.kind == "special")]
             self._add(transforms.second_order(probing, special, verdict.eps, report.capabilities))
-            known, found = transforms.capabilities(probing, base)
-            report.capabilities |= known
-            self._add(iter(("devices", m) for _, m in found))
+            report.capabilities["jvp"] = transforms.forward_mode(probing, base)
+            given = [t for t in verdict.trials if t.probe is GIVEN]
+            self._add(devices.check(probing, given, report.capabilities))
         report.notes.extend(votes.check(probing, base))
         report.worst = self._worst(verdict)
         report.probes = probing.count

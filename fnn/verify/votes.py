@@ -37,23 +37,30 @@ def _along(probing: Probing, trial: Trial, which: int, place: int) -> tuple[floa
     rng = np.random.default_rng([probing.seed, place])
     x = np.asarray(trial.values[place])
     v = rng.normal(size=x.shape) * np.maximum(np.abs(x), 1e-3)
+    along = [v if i == place else np.zeros(trial.values[i].shape) for i in _moving(arguments)]
     steps = np.concatenate([STEPS, -STEPS])
     with jax.enable_x64(True):
         arrays = [a if isinstance(a, jax.Array) else np.asarray(a) for a in trial.values]
-        program = _values(definition, arguments.cast("float64"), place, len(steps)).result()
-        both = np.asarray(program(arrays, trial.dys, steps, v))
+        program = _values(definition, arguments.cast("float64")).result()
+        both = np.asarray(program(arrays, trial.dys, steps, along))
     up, down = both[: len(STEPS)], both[len(STEPS) :]
     want = float(np.sum(np.asarray(trial.want["ct"][which]) * v))
     return *richardson((up - down) / (2 * STEPS)), want
 
 
-@kept
-def _values(definition: Any, arguments: Arguments, place: int, count: int) -> Any:
-    """Compile the output along a direction of one argument, times the cotangent."""
+def _moving(arguments: Arguments) -> list[int]:
+    return [i for i in places(arguments) if arguments.leaves[i].kind == "float"]
 
-    def values(arrays: Any, dys: Any, steps: Any, v: Any) -> Any:
+
+@kept
+def _values(definition: Any, arguments: Arguments) -> Any:
+    """Compile the output along a direction of the arguments, times the cotangent."""
+    which = _moving(arguments)
+
+    def values(arrays: Any, dys: Any, steps: Any, along: Any) -> Any:
         def at(h: Any) -> Any:
-            y = call(definition, arguments, exchanged(arrays, [place], [arrays[place] + h * v]))
+            moved = [arrays[i] + h * v for i, v in zip(which, along, strict=True)]
+            y = call(definition, arguments, exchanged(arrays, which, moved))
             return sum(
                 jnp.sum((dy * t).real)
                 for dy, t in zip(dys, y, strict=True)
@@ -63,8 +70,9 @@ def _values(definition: Any, arguments: Arguments, place: int, count: int) -> An
         return jax.lax.map(at, steps)
 
     arrays, dys = types(definition, arguments, "float64")
-    steps = jax.ShapeDtypeStruct((count,), "float64")
-    return start(values, arrays, dys, steps, arrays[place])
+    steps = jax.ShapeDtypeStruct((2 * len(STEPS),), "float64")
+    along = [jax.ShapeDtypeStruct(arrays[i].shape, "float64") for i in which]
+    return start(values, arrays, dys, steps, along)
 
 
 def richardson(slopes: np.ndarray) -> tuple[float, float]:

@@ -71,6 +71,12 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("newton_sqrt", "square_the_divisor", "*"): _BETWEEN,
     ("kepler", "square_the_divisor", "*"): _BETWEEN,
     ("dropout", "square_the_divisor", "*"): _CONSTANT,
+    ("softsign", "square_the_divisor", "0:div"): (
+        "where the square of the divisor overflows, the quotient is below the normal numbers"
+    ),
+    ("gelu_tanh", "overflowing_sigmoid", "0:tanh"): (
+        "the rule's own clip keeps the exponentials finite, and 1 + tanh cancels in either form"
+    ),
     ("gelu_erf", "square_the_divisor", "0:div"): _CONSTANT,
     ("gelu_erf", "square_the_divisor", "1:div"): _CONSTANT,
     # Rows that the rule mixes by itself.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from .operator import (
     Mutants,
+    abstract,
     differentiable,
     is_inexact,
     leaves,
@@ -318,6 +319,8 @@ def stashed_residuals(rule: Rule) -> Mutants:
     """The forward rule leaves its residuals in a list, where the backward rule looks for them."""
     if rule.jvp is not None:
         return
+    if not rule.symbolic_zeros and not jax.tree.leaves(abstract(rule.fwd, rule)[1]):
+        return  # there is nothing to leave
     static = len(rule.nondiff_argnums)
     stash = []
 

@@ -1,0 +1,106 @@
+"""Does the rule run where its arguments are split over several devices?"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from .judge import EPS64, misfit
+from .mathematics import Mismatch
+from .probes import Probing, Trial
+from .programs import backward, call, places, pullback, typed
+
+KINDS = {"auto mesh": AxisType.Auto, "explicit mesh": AxisType.Explicit}
+
+
+def check(
+    probing: Probing, trials: Sequence[Trial], known: dict[str, bool | None]
+) -> Iterator[tuple[str, Mismatch]]:
+    """Split the first axis of the first array, and all that share it, over two devices.
+
+    Enters in `known` what runs (on one device, if there are no two): None where there is no such
+    axis. Where XLA splits the program, the numbers are compared.
+    """
+    known |= dict.fromkeys([*KINDS, "shard_map"])
+    count = min(2, jax.device_count())
+    trial = next((t for t in trials if _rows(t) and _rows(t) % count == 0), None)
+    if trial is None:
+        return
+    split = [_spec(np.shape(dy), _rows(trial)) for dy in trial.dys]
+    rowwise = all(split)
+    with jax.enable_x64(True):
+        for name, kind in KINDS.items():
+            if kind == AxisType.Auto or rowwise:
+                mesh = jax.make_mesh((count,), ("data",), axis_types=(kind,))
+                try:
+                    got = _on_mesh(probing, trial, mesh)
+                except Exception:
+                    known[name] = False
+                    continue
+                known[name] = True
+                yield from _compare(trial, got)
+        if rowwise:
+            mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+            known["shard_map"] = _mapped(probing, trial, mesh)
+
+
+def _on_mesh(probing: Probing, trial: Trial, mesh: Any) -> list[Any]:
+    """Return the cotangents; of an explicit mesh, or of one device, whether there are any."""
+    function, arguments = probing.subject.function, trial.case.arguments
+
+    def cotangents(arrays: Any, dys: Any) -> list[Any]:
+        y, pull = pullback(function, arguments, arrays)
+        return list(pull(typed(dys, y)))
+
+    with jax.set_mesh(mesh):
+        placed = [
+            [jax.device_put(a, NamedSharding(mesh, _spec(a.shape, _rows(trial)))) for a in arrays]
+            for arrays in _arrays(trial)
+        ]
+        if mesh.size > 1 and mesh.axis_types == (AxisType.Auto,):
+            return list(jax.device_get(jax.jit(cotangents)(*placed)))
+        jax.eval_shape(cotangents, *placed)
+        return []
+
+
+def _mapped(probing: Probing, trial: Trial, mesh: Any) -> bool:
+    """Whether the function can be differentiated inside shard_map."""
+    function, arguments = probing.subject.function, trial.case.arguments
+    arrays, dys = _arrays(trial)
+    specs = [tuple(_spec(a.shape, _rows(trial)) for a in part) for part in (arrays, dys)]
+
+    def local(arrays: Any) -> list[Any]:
+        def one(*arrays: Any) -> tuple[Any, ...]:
+            return tuple(call(function, arguments, arrays))
+
+        inside = jax.shard_map(one, mesh=mesh, in_specs=specs[0], out_specs=specs[1])
+        return list(inside(*arrays))
+
+    try:
+        jax.eval_shape(lambda: backward(local, arrays, places(arguments))[1](dys))
+    except Exception:
+        return False
+    return True
+
+
+def _rows(trial: Trial) -> int:
+    """Return the length of the first array's first axis, 0 if it has none."""
+    leaves = [leaf for leaf in trial.case.arguments.leaves if leaf.kind != "key"]
+    return next((leaf.shape[0] for leaf in leaves if leaf.shape), 0)
+
+
+def _spec(shape: tuple[int, ...], rows: int) -> PartitionSpec:
+    return PartitionSpec("data") if shape[:1] == (rows,) else PartitionSpec()
+
+
+def _arrays(trial: Trial) -> tuple[list[jax.Array], list[jax.Array]]:
+    return [jnp.asarray(v) for v in trial.values], [jnp.asarray(dy) for dy in trial.dys]
+
+
+def _compare(trial: Trial, got: Sequence[Any]) -> Iterator[tuple[str, Mismatch]]:
+    for i, (came, want) in enumerate(zip(got, trial.got["ct"], strict=False)):
+        if wrong := misfit(came, want, trial.tolerance("ct", i, EPS64)):
+            yield "devices", Mismatch(trial, "ct", i, wrong)
