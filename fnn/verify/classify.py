@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .judge import Misfit, size_of
+from .judge import Misfit, size_of, widen
 from .mathematics import Mismatch
 from .probes import Probing, Trial
 from .programs import places
+from .values import to_dtype
 
 SMALL = 1e-6
 """Up to this relative error, digits were lost and the mathematics may be right."""
@@ -32,7 +33,7 @@ def classify(probing: Probing, found: Sequence[Mismatch]) -> tuple[str, str]:
         return "tail", f"only with {trial.probe.label}"
     if trial.case.kind in ("size", "geometry", "broadcast") and trial.case.label:
         return trial.case.kind, f"only with {trial.case.label}"
-    return _pattern(probing, first)
+    return _pattern(probing, found)
 
 
 _WHY = {
@@ -47,14 +48,15 @@ def _nonfinite(bad: Misfit) -> tuple[str, str]:
     return "overflow", ""
 
 
-def _pattern(probing: Probing, first: Mismatch) -> tuple[str, str]:
+def _pattern(probing: Probing, found: Sequence[Mismatch]) -> tuple[str, str]:
     """Compare what came with what was expected: times a factor, moved, or something else."""
+    first = found[0]
     bad, trial = first.misfit, first.trial
     got, want, tolerance = bad.got, bad.want, 8 * bad.tolerance + 1e-9 * size_of(bad.want)
-    if ignored := _ignored_output(probing, first):
-        return "ignored output", ignored
     if size_of(got) == 0:
         return "term", "the cotangent is zero"
+    if ignored := _ignored_output(probing, first):
+        return "ignored output", ignored
     factor = _factor(got, want, tolerance)
     if factor is not None:
         return _named_factor(trial, first.which, factor, got.shape)
@@ -63,7 +65,8 @@ def _pattern(probing: Probing, first: Mismatch) -> tuple[str, str]:
             return "order", what
     if got.size > 1 and np.allclose(np.sort(got, None), np.sort(want, None), rtol=1e-9):
         return "order", "the same numbers, in another order"
-    if edge := _edge(trial, first.which, bad):
+    edge = _edge(trial, first.which, bad)
+    if edge and not _in_place(found):
         return "tail", edge
     if _stretched(trial, first.which):
         return "broadcast", "the argument is broadcast, and this is not the sum over its copies"
@@ -140,6 +143,37 @@ def _edge(trial: Trial, which: int, bad: Misfit) -> str:
         if x[bad.bad].max() < x[~bad.bad].min() and bad.bad.sum() > 2:
             return f"only where |{path}| is at most {x[bad.bad].max():.3g}"
     return ""
+
+
+def _in_place(found: Sequence[Mismatch]) -> bool:
+    """Whether the same elements are wrong for other numbers: not their size but their place."""
+    first = found[0]
+    alike = [
+        m.misfit.bad
+        for m in found[1:]
+        if m.trial.case is first.trial.case and m.trial.probe.kind == "ordinary"
+    ]
+    return bool(alike) and all(np.array_equal(bad, first.misfit.bad) for bad in alike)
+
+
+def loses_digits(probing: Probing, m: Mismatch) -> bool:
+    """Whether an error in float64 is one of rounding: it is then far larger in float32."""
+    trial, which = m.trial, m.which
+    if m.misfit.nonfinite or m.what != "ct" or trial.dtype != "float64":
+        return False
+    run = probing.run(trial.case, "float32")
+    values = [
+        to_dtype(v, leaf.cast("float32")) if leaf.differentiable else v
+        for v, leaf in zip(trial.values, trial.case.arguments.leaves, strict=True)
+    ]
+    want = widen(probing.run(trial.case).oracle(values, trial.dys)["ct"][which])
+    rule, auto = (
+        np.abs(widen(program(values, trial.dys)["ct"][which]) - want)
+        for program in (run.rule, run.oracle)
+    )
+    known = np.isfinite(auto)
+    seen, natural = (float(np.max(e[known], initial=0.0)) for e in (rule, auto))
+    return seen > 16 * natural and seen > 1024 * m.misfit.relative * size_of(m.misfit.want)
 
 
 def _ignored_output(probing: Probing, first: Mismatch) -> str:

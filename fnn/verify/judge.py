@@ -64,15 +64,17 @@ def size_of(array: np.ndarray) -> float:
     return float(np.max(sizes[np.isfinite(sizes)], initial=0.0))
 
 
-def noise_of(base: np.ndarray, others: Sequence[np.ndarray], eps: float = EPS64) -> np.ndarray:
-    """Return, element by element, the largest change among repetitions, jumps left out.
+def noise_of(
+    base: np.ndarray, others: Sequence[np.ndarray], eps: float = EPS64, jumps: bool = False
+) -> np.ndarray:
+    """Return, element by element, the largest change among repetitions, `jumps` left out.
 
     The repetitions differ by one rounding of their input. What jumps, at a tie or where a rule
     compares what it saved, is no effect of rounding: a saved number is the number.
     """
     base = widen(base)
     noise = np.zeros(base.shape)
-    jump = min(CONTINUOUS * eps, 0.125) * size_of(base)
+    jump = np.inf if jumps else min(CONTINUOUS * eps, 0.125) * size_of(base)
     with np.errstate(invalid="ignore"):
         for other in others:
             change = np.abs(widen(other) - base)
@@ -104,20 +106,21 @@ def rounding_tolerance(
 
 
 def digits_tolerance(
-    want: np.ndarray, auto: np.ndarray, noise: np.ndarray, dtype: str
+    want: np.ndarray, auto: np.ndarray, change: np.ndarray, size: float, dtype: str
 ) -> np.ndarray:
-    """The tolerance where autodiff keeps the digits of elements that are small beside others.
+    """The tolerance where all of an array is small, and autodiff keeps its digits there.
 
-    A rule may then lose half of them; elements near the dtype's smallest numbers are left out.
+    A rule may then lose half of them. `change` is what one rounding of the inputs, or of the
+    residuals, changes; `size` is how large such an array becomes. Numbers near the dtype's
+    smallest ones are left out.
     """
     ulp = float(jnp.finfo(dtype).eps)
-    sizes = np.abs(want)
-    asked = np.isfinite(sizes) & np.isfinite(noise) & (sizes > float(jnp.finfo(dtype).tiny) ** 0.5)
+    asked = np.isfinite(want) & np.isfinite(change)
     with np.errstate(invalid="ignore"):
-        lost = np.abs(auto - want) > 64 * ulp * sizes + NOISE * noise
-    if np.any(lost & asked):
+        lost = np.abs(auto - want) > 64 * ulp * size + NOISE * change
+    if np.any(lost & asked) or size < float(jnp.finfo(dtype).tiny) ** 0.5:
         return np.full(np.shape(want), np.inf)
-    return np.where(asked, ulp**0.5 * sizes + NOISE * noise, np.inf)
+    return np.where(asked, ulp**0.5 * size + NOISE * change, np.inf)
 
 
 def misfit(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> Misfit | None:

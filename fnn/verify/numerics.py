@@ -100,7 +100,7 @@ class _Rounded:
     """One trial in a narrow dtype: the rule, autodiff, and the float64 oracle."""
 
     def __init__(self, probing: Probing, case: Case, probe: Probe, dtype: str, seed: int):
-        self.case, self.probe, self.dtype = case, probe, dtype
+        self.probing, self.case, self.probe, self.dtype = probing, case, probe, dtype
         values, dys = probing.draw(case, probe, seed)
         self.values = [
             widen(to_dtype(v, leaf.cast(dtype))) if leaf.differentiable else v
@@ -121,16 +121,19 @@ class _Rounded:
             for _ in range(2)
         ]
         again = [narrow.rule(self.values, self.dys, jitter=eps, salt=s) for s in (1, 2)]
-        self.noise = {
-            key: [
-                np.maximum(
-                    noise_of(self.auto[key][i], [o[key][i] for o in near], eps),
-                    noise_of(self.got[key][i], [o[key][i] for o in again], eps),
-                )
-                for i in range(len(self.auto[key]))
-            ]
-            for key in ("y", "ct")
-        }
+        self.noise, self.changes = (
+            {
+                key: [
+                    np.maximum(
+                        noise_of(self.auto[key][i], [o[key][i] for o in near], eps, jumps),
+                        noise_of(self.got[key][i], [o[key][i] for o in again], eps, jumps),
+                    )
+                    for i in range(len(self.auto[key]))
+                ]
+                for key in ("y", "ct")
+            }
+            for jumps in (False, True)
+        )
         # Where the rule follows another convention than autodiff (at a tie, say), that has been
         # judged in float64; here its own mathematics is the oracle.
         for key in ("y", "ct"):
@@ -138,7 +141,8 @@ class _Rounded:
                 with np.errstate(invalid="ignore"):
                     other = np.abs(rule - want) > size_of(want) / 16
                 self.want[key][i] = np.where(other, rule, want)
-                self.noise[key][i] = np.where(other, np.inf, self.noise[key][i])
+                for noise in (self.noise, self.changes):
+                    noise[key][i] = np.where(other, np.inf, noise[key][i])
 
     def error(self, key: str, which: int) -> float:
         """Return autodiff's largest error."""
@@ -173,12 +177,28 @@ class _Rounded:
                 askable = np.isfinite(auto) & (np.abs(want) < limit / 4)
                 if self.probe.subnormal:
                     tolerance = np.full(np.shape(want), np.finfo(np.float64).max)
-                if self.probe.kind == "tail":
-                    digits = digits_tolerance(want, auto, self.noise[key][i], self.dtype)
-                    tolerance = np.minimum(tolerance, digits)
-                wrong = misfit(got, np.where(askable, want, np.nan), tolerance)
+                asked = np.where(askable, want, np.nan)
+                wrong = misfit(got, asked, tolerance)
+                if self.probe.kind == "tail" and not wrong:
+                    wrong = self._digits(key, i, asked)
                 if wrong:
                     yield _defect(self.probe, wrong), Mismatch(trial, key, i, wrong)
+
+    def _digits(self, key: str, which: int, asked: np.ndarray) -> Misfit | None:
+        """Judge digits by how large the array is in this tail: here, and then in other drawings."""
+        auto, change = widen(self.auto[key][which]), self.changes[key][which]
+        sizes = [size_of(asked)]
+        for further in (0, 16):
+            sizes += [self._drawn_size(key, which, seed) for seed in range(3, 3 + further)]
+            tolerance = digits_tolerance(asked, auto, change, max(sizes), self.dtype)
+            wrong = misfit(self.got[key][which], asked, tolerance)
+            if wrong is None:
+                return None
+        return wrong
+
+    def _drawn_size(self, key: str, which: int, seed: int) -> float:
+        run = self.probing.run(self.case)
+        return size_of(run.oracle(*self.probing.draw(self.case, self.probe, seed))[key][which])
 
 
 def _defect(probe: Probe, wrong: Misfit) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from . import cost, cotangents, devices, mathematics, numerics, transforms, types, votes
-from .classify import classify
+from .classify import classify, loses_digits
 from .judge import EPS64, nearness
 from .mathematics import Mismatch
 from .probes import GIVEN, Probing
@@ -53,7 +53,8 @@ class Verification:
             Run(
                 self.subject.function, self.subject.definition, self.cases[0].arguments, dtype
             ).start()
-        probing = Probing(self.subject, self.cases, self.seed, self.vary, self.exact)
+        self.probing = Probing(self.subject, self.cases, self.seed, self.vary, self.exact)
+        probing = self.probing
         verdict = mathematics.examine(probing, self.own_casts)
         report.resolution, report.errors["float64"] = verdict.resolution, verdict.error
         if verdict.eps > EPS64:
@@ -231,6 +232,8 @@ class Verification:
         self, defect: str, m: Mismatch, why: str, verdict: mathematics.Verdict | None
     ) -> None:
         trial, wrong = m.trial, m.misfit
+        if loses_digits(self.probing, m):
+            defect, why = "cancellation", "digits are lost, and more than autodiff loses"
         arguments = trial.case.arguments
         smallest = trial.case
         if verdict:

@@ -71,6 +71,9 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("newton_sqrt", "square_the_divisor", "*"): _BETWEEN,
     ("kepler", "square_the_divisor", "*"): _BETWEEN,
     ("dropout", "square_the_divisor", "*"): _CONSTANT,
+    ("quadratic_form", "one_hot_product", "0"): (
+        "the matrix is as large as the one that is an argument"
+    ),
     ("softsign", "square_the_divisor", "0:div"): (
         "where the square of the divisor overflows, the quotient is below the normal numbers"
     ),

@@ -160,7 +160,7 @@ def _other_side(equation, inputs):
     return [COMPARISONS[equation.primitive.name](*inputs)]
 
 
-@operator("kink", "special value", "element", "term")
+@operator("kink", "special value", "element", "term", "overflow")
 def other_side_of_kink(rule: Rule) -> Mutants:
     """A comparison of the derivative rule counts equality to the other side.
 

@@ -152,7 +152,9 @@ def mistake_function(rule: Rule) -> Mutants:
     yield from surgery(rule, named_real(*RELATIVES), change, most=4)
 
 
-@operator("term", "factor", "element", "kink", "sign", "nan", "special value", "not linear")
+@operator(
+    "term", "factor", "element", "order", "kink", "sign", "nan", "special value", "not linear"
+)
 def swap_branches(rule: Rule) -> Mutants:
     """A `where` gives its branches in the wrong order."""
 
