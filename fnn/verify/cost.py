@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from .arguments import Arguments, struct
 from .jaxprs import equations
 from .probes import Probing
 from .programs import kept, pullback, start, typed, types
 from .report import Finding
-from .shapes import Case, resized
+from .shapes import Case, larger, resized
 from .subject import Subject
 
 FACTORS = 4, 32
@@ -100,20 +99,9 @@ def _ends(arguments: Arguments, dtype: str) -> int:
     return sum(_bytes(struct(leaf, dtype)) for leaf in arguments.leaves)
 
 
-def larger(given: Arguments) -> Arguments:
-    """Return the call with every axis made longer, to some 10⁴ elements an argument."""
-    most = max((np.prod(leaf.shape, initial=1) for leaf in given.leaves), default=1)
-    rank = max((len(leaf.shape) for leaf in given.leaves), default=0)
-    if most >= 4096 or not rank or not most:
-        return given
-    factor = max(2, round((10_000 / most) ** (1 / rank)))
-    return resized(given, {n: n * factor for leaf in given.leaves for n in leaf.shape if n > 1})
-
-
 @kept
 def _bytes_of(function: Any, arguments: Arguments, dtype: str) -> tuple[int, int]:
     """Return the bytes of residuals and of temporary memory of a forward and backward pass."""
-
     program = start(_both(function, arguments), *types(function, arguments, dtype)).result()
     analysis = program.memory_analysis()
     temporary = int(analysis.temp_size_in_bytes) if analysis is not None else 0

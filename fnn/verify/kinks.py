@@ -50,13 +50,15 @@ def judge(
             wrong[at] = True
             continue
         low, high = min(sides), max(sides)
-        if smooth or high - low <= slack:
+        # Of a small jump, as a small cotangent makes it, the jump itself is the measure.
+        small = high - low <= slack
+        margin = (high - low) / 8 if small else slack
+        stated = min(abs(want - low), abs(want - high)) <= margin
+        inside = low - margin <= got <= high + margin
+        if smooth or (small and not inside):
             near = (low + high) / 2  # autodiff of the definition may be the one that is wrong
             wrong[at] = not abs(got - near) <= slack or abs(want - near) <= abs(got - near)
-            continue
-        stated = min(abs(want - low), abs(want - high)) <= slack
-        inside = low - slack <= got <= high + slack
-        if not inside or (binding and stated):
+        elif not inside or (binding and stated):
             wrong[at] = True
             defect = "kink"
     if not wrong.any() and _counted_twice(probing, trial, which, misfit):
@@ -79,6 +81,16 @@ def moved(value: Any, rng: np.random.Generator) -> Any:
     if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.inexact):
         return value
     return value + STEP * (1 + np.abs(value)) * rng.normal(size=value.shape)
+
+
+def either_side(values: list[Any], rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
+    """Return numbers a small random step away, and as far away on the other side."""
+    near = [moved(v, rng) for v in values]
+    opposite = [
+        2 * v - n if isinstance(v, np.ndarray) and np.issubdtype(v.dtype, np.inexact) else v
+        for v, n in zip(values, near, strict=True)
+    ]
+    return near, opposite
 
 
 def _sides(
@@ -108,12 +120,8 @@ def _counted_twice(probing: Probing, trial: Trial, which: int, misfit: Misfit) -
         got = np.sum(widen(run.rule(trial.values, dys)["ct"][which]))
         sums = []
         for _ in range(3):
-            near = [moved(v, rng) for v in trial.values]
-            opposite = [
-                2 * v - n if isinstance(v, np.ndarray) and v.dtype.kind in "fc" else v
-                for v, n in zip(trial.values, near, strict=True)
-            ]
-            sums += [np.sum(widen(run.oracle(v, dys)["ct"][which])) for v in (near, opposite)]
+            sides = either_side(trial.values, rng)
+            sums += [np.sum(widen(run.oracle(values, dys)["ct"][which])) for values in sides]
         sums = [s for s in sums if np.isfinite(s)]
         slack = CLOSE * (1 + max(map(abs, sums), default=0.0))
         if sums and not min(sums) - slack <= got <= max(sums) + slack:

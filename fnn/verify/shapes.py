@@ -27,6 +27,8 @@ class Case:
     """Whether only the given values are to be tried."""
     reference: bool = True
     """Whether the op's reference is defined here."""
+    optional: bool = False
+    """Whether to leave it out if it takes long."""
 
     @property
     def size(self) -> int:
@@ -58,6 +60,12 @@ def variants(given: Arguments, accepts: Accepts) -> list[Case]:
             continue
         seen.add(_shapes(arguments))
         cases.append(Case(label, kind, arguments))
+    for arguments in (larger(given, odd=1), larger(given)):
+        result = accepts(arguments)
+        if result is not None and _shapes(arguments) not in seen:
+            if _regular(given, arguments, output, result, accepts):
+                cases.append(Case("larger sizes", "geometry", arguments, optional=True))
+            break
     return cases
 
 
@@ -71,6 +79,21 @@ def small(given: Arguments, accepts: Accepts) -> Arguments:
             if accepts(arguments) is not None:
                 return arguments
     return given
+
+
+def larger(given: Arguments, odd: int = 0) -> Arguments:
+    """Return the call with every axis made longer, to some 10⁴ elements an argument.
+
+    Where blocks, tiles or threads begin to matter; with `odd` = 1, of sizes that few blocks divide.
+    """
+    most = max((_size(leaf.shape) for leaf in given.leaves), default=1)
+    rank = max((len(leaf.shape) for leaf in given.leaves), default=0)
+    if most >= LARGE or not rank or not most:
+        return given
+    factor = max(2, round((10_000 / most) ** (1 / rank)))
+    return resized(
+        given, {n: n * factor + odd for leaf in given.leaves for n in leaf.shape if n > 1}
+    )
 
 
 def _resizings(given: Arguments, accepts: Accepts) -> Iterator[tuple[str, str, Arguments]]:

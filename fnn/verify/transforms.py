@@ -222,10 +222,9 @@ def second_order(
         label = f"{trial.probe.label}, the backward pass differentiated"
         shown = Trial(trial.case, Probe(label, "transform"), values, dys, {"ct": want}, {"ct": got})
         if trial.probe.kind == "special":
-            step = [kinks.moved(v, rng) for v in values]
+            sides = [run(oracle, side, dys) for side in kinks.either_side(values, rng)]
             want = [
-                _where_smooth(a, b, scale)
-                for a, b in zip(want, run(oracle, step, dys), strict=True)
+                _where_smooth(here, near, scale) for here, *near in zip(want, *sides, strict=True)
             ]
             want = want[: len(places(arguments))]  # by a cotangent: the first order, judged before
         for i in range(len(want)):
@@ -239,10 +238,11 @@ def second_order(
                 return
 
 
-def _where_smooth(here: np.ndarray, near: np.ndarray, scale: float) -> np.ndarray:
-    """Return the numbers that hardly change over a small step, and NaN in the place of others."""
+def _where_smooth(here: np.ndarray, near: Sequence[np.ndarray], scale: float) -> np.ndarray:
+    """Return the numbers that hardly change over small steps, and NaN in the place of others."""
     with np.errstate(invalid="ignore"):
-        return np.where(np.abs(near - here) <= kinks.CLOSE * scale, here, np.nan)
+        change = np.max([np.abs(a - here) for a in near], axis=0)
+        return np.where(change <= kinks.CLOSE * scale, here, np.nan)
 
 
 def _like(array: Any, rng: np.random.Generator) -> np.ndarray:

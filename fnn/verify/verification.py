@@ -2,15 +2,18 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 
 from . import cost, cotangents, devices, mathematics, numerics, transforms, types, votes
+from .arguments import struct
 from .classify import classify, loses_digits
+from .jaxprs import equations
 from .judge import EPS64, nearness
 from .mathematics import Mismatch
 from .probes import GIVEN, Probing
-from .programs import Run, by_autodiff, by_rule, output_types, places
+from .programs import Run, by_autodiff, by_rule, call, output_types, places
 from .report import Finding, Picture, Report
 from .shapes import LARGE, Case
 from .subject import Subject, first_line
@@ -19,6 +22,10 @@ Found = Iterator[tuple[str, Mismatch | Finding]]
 UNBOUNDED = 1e300
 TRANSFORMS = ("jit", "vmap", "remat", "scan", "devices", "second order")
 """Where programs differ, so may the rounding of a part that is cast to a narrower dtype."""
+
+
+HEAVY = 2**26, 2e8
+"""Bytes of temporary memory, and operations, of a program that takes long to run many times."""
 
 
 class Verification:
@@ -138,27 +145,38 @@ class Verification:
         """Yield the cases for which the rule can be traced; report those where it raises."""
         refused: list[str] = []
         for case in self.cases:
-            run, call = self._run(case), case.arguments.show(self.subject.name, "float64")
+            run, shown = self._run(case), case.arguments.show(self.subject.name, "float64")
+            if case.optional and self._length(case) != self._length(self.cases[0]):
+                continue  # a loop in Python, which is a long program
             try:
                 run.program(by_autodiff)
             except Exception:
                 continue
             if case is not self.cases[0] and not self._callable(case):
-                refused.append(call)
+                refused.append(shown)
                 continue
             try:
                 run.program(by_rule)
             except Exception as error:
                 if case.kind == "broadcast":  # loud, and not what was asked for
-                    refused.append(call)
+                    refused.append(shown)
                     continue
                 defect = case.kind if case.kind in ("size", "geometry") else "fails"
                 why = f"raises {first_line(error)}"
-                self.report.findings.append(Finding(defect, why=why, call=call, dtype="float64"))
+                self.report.findings.append(Finding(defect, why=why, call=shown, dtype="float64"))
                 continue
             yield case
         if refused:
             self.report.notes.append(f"refuses what its definition takes: {', '.join(refused)}")
+
+    def _length(self, case: Case) -> int:
+        """Return how many equations the definition's program has."""
+        arguments, definition = case.arguments, self.subject.definition
+        dtype = self.exact[1]
+        with jax.enable_x64(dtype == "float64"):
+            arrays = [struct(leaf, dtype) for leaf in arguments.leaves]
+            jaxpr = jax.make_jaxpr(lambda *a: call(definition, arguments, a))(*arrays).jaxpr
+        return sum(1 for _ in equations(jaxpr))
 
     def _callable(self, case: Case) -> bool:
         """Whether the function itself, not differentiated, takes a case as its definition does."""
@@ -176,15 +194,14 @@ class Verification:
         """Whether XLA takes a case; it refuses windows of size 0, say, for which tracing works."""
         run = self._run(case)
         try:
-            run.program(by_autodiff).result()
-            run.program(by_rule).result()
+            programs = run.program(by_autodiff).result(), run.program(by_rule).result()
+            return not (case.optional and any(map(_heavy, programs)))
         except Exception as error:
             if case.kind in ("given", "example"):
                 raise
             call = case.arguments.show(self.subject.name, "float64")
             self.report.notes.append(f"{call} cannot be compiled: {first_line(error)}")
             return False
-        return True
 
     def _values(self, probing: Probing, verdict: mathematics.Verdict) -> None:
         """Report each output, and each argument's cotangent, that is wrong."""
@@ -261,3 +278,10 @@ class Verification:
                 picture=Picture(wrong.got, wrong.want, wrong.tolerance) if bounded else None,
             )
         )
+
+
+def _heavy(program: Any) -> bool:
+    memory, costs = program.memory_analysis(), program.cost_analysis()
+    return (memory is not None and memory.temp_size_in_bytes > HEAVY[0]) or (
+        costs is not None and costs.get("flops", 0) > HEAVY[1]
+    )

@@ -71,6 +71,9 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("newton_sqrt", "square_the_divisor", "*"): _BETWEEN,
     ("kepler", "square_the_divisor", "*"): _BETWEEN,
     ("dropout", "square_the_divisor", "*"): _CONSTANT,
+    ("elu", "other_side_of_kink", "1:gt"): (
+        "the first derivative is the same; the second jumps there, and is right on one side"
+    ),
     ("quadratic_form", "one_hot_product", "0"): (
         "the matrix is as large as the one that is an argument"
     ),
