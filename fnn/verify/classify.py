@@ -32,6 +32,8 @@ def classify(probing: Probing, found: Sequence[Mismatch]) -> tuple[str, str]:
             return "cancellation", "digits are lost, and more than autodiff loses"
         return "tail", f"only with {trial.probe.label}"
     if trial.case.kind in ("size", "geometry", "broadcast") and trial.case.label:
+        if trial.case.optional and (scattered := _scattered(trial, first.which, bad)):
+            return scattered
         return trial.case.kind, f"only with {trial.case.label}"
     return _pattern(probing, found)
 
@@ -145,6 +147,16 @@ def _edge(trial: Trial, which: int, bad: Misfit) -> str:
     return ""
 
 
+def _scattered(trial: Trial, which: int, bad: Misfit) -> tuple[str, str] | None:
+    """Say so if a larger array shows what only rare numbers do, wherever they stand."""
+    if edge := _edge(trial, which, bad):
+        return "tail", edge
+    lines = any(np.any(np.mean(bad.bad, axis=axis) > 0.75) for axis in range(bad.bad.ndim))
+    if lines or bad.bad.mean() > 0.05:
+        return None
+    return "element", f"{bad.bad.sum()} of {bad.bad.size} elements"
+
+
 def _in_place(found: Sequence[Mismatch]) -> bool:
     """Whether the same elements are wrong for other numbers: not their size but their place."""
     first = found[0]
@@ -173,7 +185,8 @@ def loses_digits(probing: Probing, m: Mismatch) -> bool:
     )
     known = np.isfinite(auto)
     seen, natural = (float(np.max(e[known], initial=0.0)) for e in (rule, auto))
-    return seen > 16 * natural and seen > 1024 * m.misfit.relative * size_of(m.misfit.want)
+    exact = float(np.max(np.abs(m.misfit.got - m.misfit.want)[m.misfit.bad]))
+    return seen > 16 * natural and seen > 1024 * exact
 
 
 def _ignored_output(probing: Probing, first: Mismatch) -> str:

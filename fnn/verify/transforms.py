@@ -190,7 +190,7 @@ def second_order(
 ) -> Found:
     """Differentiate the backward pass, by the arguments and by the cotangents.
 
-    At special points, only what is the same a small step away is asked.
+    At special points, only what is nearly the same a small step away is asked, and to be finite.
     """
     arguments = trials[0].case.arguments.cast("float64")
     functions = probing.subject.function, probing.subject.definition
@@ -221,28 +221,27 @@ def second_order(
         scale = max(map(size_of, [*want, *trial.want["ct"]]))
         label = f"{trial.probe.label}, the backward pass differentiated"
         shown = Trial(trial.case, Probe(label, "transform"), values, dys, {"ct": want}, {"ct": got})
+        change = [np.zeros(np.shape(a)) for a in want]
         if trial.probe.kind == "special":
             sides = [run(oracle, side, dys) for side in kinks.either_side(values, rng)]
-            want = [
-                _where_smooth(here, near, scale) for here, *near in zip(want, *sides, strict=True)
-            ]
+            change = [_change(here, near) for here, *near in zip(want, *sides, strict=True)]
             want = want[: len(places(arguments))]  # by a cotangent: the first order, judged before
         for i in range(len(want)):
             noise = np.maximum(noise_of(got[i], [again[i]]), noise_of(want[i], [wanted[i]]))
             # Two derivatives in a row: each rounding counts twice over.
-            tolerance = 16 * exact_tolerance(want[i], noise, scale, eps)
-            if wrong := misfit(got[i], want[i], tolerance):
+            tolerance = 16 * exact_tolerance(want[i], noise, scale, eps) + 2 * change[i]
+            asked = (change[i] <= kinks.CLOSE * scale) | ~np.isfinite(got[i])
+            if wrong := misfit(got[i], np.where(asked, want[i], np.nan), tolerance):
                 count = len(places(arguments))
                 what = ("ct", i) if i < count else ("dy", i - count)
                 yield "second order", Mismatch(shown, *what, wrong)
                 return
 
 
-def _where_smooth(here: np.ndarray, near: Sequence[np.ndarray], scale: float) -> np.ndarray:
-    """Return the numbers that hardly change over small steps, and NaN in the place of others."""
+def _change(here: np.ndarray, near: Sequence[np.ndarray]) -> np.ndarray:
+    """Return by how much the numbers differ a small step away."""
     with np.errstate(invalid="ignore"):
-        change = np.max([np.abs(a - here) for a in near], axis=0)
-        return np.where(change <= kinks.CLOSE * scale, here, np.nan)
+        return np.asarray(np.max([np.abs(a - here) for a in near], axis=0))
 
 
 def _like(array: Any, rng: np.random.Generator) -> np.ndarray:
