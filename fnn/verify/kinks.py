@@ -66,6 +66,8 @@ def judge(
     if not wrong.any():
         return None, defect
     first = tuple(int(i) for i in np.argwhere(wrong)[0])
+    for at in map(tuple, bad[order[MOST:]]):
+        wrong[at] = True  # not looked at, and no better than the worst
     return replace(misfit, bad=wrong, index=first), defect
 
 

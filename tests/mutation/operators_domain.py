@@ -131,6 +131,12 @@ def at_two(rule: Rule) -> Mutants:
     yield from at(rule, 2.0)
 
 
+@operator("special value", "kink")
+def at_a_number(rule: Rule) -> Mutants:
+    """The cotangent is wrong where the argument is exactly 5/16, a threshold of the rule's own."""
+    yield from at(rule, 0.3125)
+
+
 @operator("kink", "special value")
 def at_ties(rule: Rule) -> Mutants:
     """The cotangent is wrong where two neighbours along the last axis are equal."""
@@ -201,6 +207,22 @@ def other_size(rule: Rule) -> Mutants:
 def other_parity(rule: Rule) -> Mutants:
     """The cotangent is one per cent off where the last axis has the other parity."""
     yield from _reshaping(rule, lambda shape, given: (shape[-1] - given[-1]) % 2 == 1)
+
+
+@operator("geometry", "element", bug="https://github.com/state-spaces/mamba/pull/537")
+def lose_remainder(rule: Rule) -> Mutants:
+    """The last axis is done in blocks of 16, and what is left over is forgotten.
+
+    After https://github.com/state-spaces/mamba/pull/537: a backward kernel lost its place behind
+    the last whole block of a sequence.
+    """
+
+    def change(ct, x, dy):
+        whole = ct.shape[-1] // 16 * 16
+        return ct.at[..., whole:].set(0) if whole else ct
+
+    if rule.jvp is None:
+        yield from on_cotangents(rule, change, lambda leaf: len(leaf.shape) in (1, 2))
 
 
 @operator("size", "broadcast", "geometry")
