@@ -177,8 +177,16 @@ def start(function: Callable[..., Any], *types: Any, as_written: bool = False) -
     rounding to fewer digits and back.
     """
     traced = jax.jit(function).trace(*types)
-    options = dict(_known(QUICK | LITERAL if as_written else QUICK))
-    return Program(traced.jaxpr, _COMPILERS.submit(traced.lower().compile, options))
+    options = QUICK | LITERAL if as_written else QUICK
+    return Program(traced.jaxpr, _COMPILERS.submit(_compile, traced.lower(), options))
+
+
+def _compile(lowered: Any, options: dict[str, Any]) -> Any:
+    """Compile with these options, or with none: rarely, a later pass relies on the algebra."""
+    try:
+        return lowered.compile(_known(options))
+    except jax.errors.JaxRuntimeError:
+        return lowered.compile()
 
 
 QUICK = {
