@@ -24,7 +24,7 @@ from .judge import (
     widen,
 )
 from .mathematics import Mismatch
-from .probes import PROBES, Probe, Probing, Trial, only, shaken
+from .probes import PROBES, Probe, Probing, Trial, shaken, times
 from .programs import by_rule, places
 from .report import Finding
 from .shapes import LARGE, Case
@@ -88,12 +88,8 @@ def _case(
 
 
 def _scaled(exponent: int, path: str) -> Probe:
-    """Scale one argument alone: products of several large ones overflow in any order or none."""
-    style = only(path, numbers.scaled(exponent))
-    # A derivative by another argument is as large as the scaled one, before terms cancel.
-    size, subnormal = 2.0 ** max(exponent, 0), exponent in {grid[0] for grid in GRID.values()}
     kind = "tail" if exponent in TAILS else "magnitude"
-    return Probe(f"{path} times 2^{exponent}", kind, style, True, size, subnormal)
+    return times(exponent, path, kind, exponent in {grid[0] for grid in GRID.values()})
 
 
 class _Rounded:

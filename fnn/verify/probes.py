@@ -49,10 +49,10 @@ TIES = Probe("halves and whole numbers, with ties", "special", numbers.integers)
 PROBES = (
     GIVEN,
     Probe("other ordinary numbers", "ordinary"),
-    Probe("numbers of many magnitudes", "magnitude", numbers.wide),
-    Probe("numbers times 2^10", "magnitude", numbers.scaled(10)),
+    Probe("numbers of many magnitudes", "magnitude", numbers.wide, size=2.0**5),
+    Probe("numbers times 2^10", "magnitude", numbers.scaled(10), size=2.0**10),
     Probe("numbers times 2^-10", "magnitude", numbers.scaled(-10)),
-    Probe("numbers times 2^16", "magnitude", numbers.scaled(16)),
+    Probe("numbers times 2^16", "magnitude", numbers.scaled(16), size=2.0**16),
     Probe("numbers times 2^-30", "magnitude", numbers.scaled(-30)),
     Probe("zeros among the numbers", "special", numbers.zeros),
     TIES,
@@ -66,16 +66,17 @@ PROBES = (
 
 def _alone(leaf: Leaf) -> Iterator[Probe]:
     """Yield probes that change one argument, and leave the others ordinary."""
-    for label, style in (
-        ("of many magnitudes", numbers.wide),
-        ("times 2^2", numbers.scaled(2)),
-        ("times 2^3", numbers.scaled(3)),
-        ("times 2^4", numbers.scaled(4)),
-        ("times 2^5", numbers.scaled(5)),
-        ("times 2^10", numbers.scaled(10)),
-        ("times 2^-10", numbers.scaled(-10)),
-    ):
-        yield Probe(f"{leaf.path} {label}", "magnitude", only(leaf.path, style))
+    wide = only(leaf.path, numbers.wide)
+    yield Probe(f"{leaf.path} of many magnitudes", "magnitude", wide, size=2.0**5)
+    for exponent in (2, 3, 4, 5, 10, -10):
+        yield times(exponent, leaf.path)
+
+
+def times(exponent: int, path: str, kind: str = "magnitude", subnormal: bool = False) -> Probe:
+    """Scale one argument alone: products of several large ones overflow in any order or none."""
+    # A derivative by another argument is as large as the scaled one, before terms cancel.
+    size, style = 2.0 ** max(exponent, 0), only(path, numbers.scaled(exponent))
+    return Probe(f"{path} times 2^{exponent}", kind, style, size=size, subnormal=subnormal)
 
 
 def only(path: str, style: numbers.Style) -> numbers.Style:
@@ -239,7 +240,7 @@ class Probing:
             if ordinary is None or ordinary.case is not case:
                 # In another shape, a derivative may vanish that is a difference of larger terms.
                 usual = list(map(max, own, usual)) if len(usual) == len(own) else own
-            trial.scale[key] = usual
+            trial.scale[key] = [probe.size * size for size in usual]
         return trial
 
 
