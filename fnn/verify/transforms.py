@@ -213,12 +213,13 @@ def second_order(
         with jax.enable_x64(True):
             return jax.device_get(program([_number(v) for v in values], dys, us))
 
+    scale = 0.0  # as in the first order, ordinary numbers say how large the terms are
     for trial in trials:
         values, dys = trial.values, trial.dys
         got, want = run(rule, values, dys), run(oracle, values, dys)
         near = [shaken(v, rng, eps) for v in values], [shaken(v, rng, eps) for v in dys]
         again, wanted = run(rule, *near), run(oracle, *near)
-        scale = max(map(size_of, [*want, *trial.want["ct"]]))
+        scale = max(scale, *map(size_of, [*want, *trial.want["ct"]]))
         label = f"{trial.probe.label}, the backward pass differentiated"
         shown = Trial(trial.case, Probe(label, "transform"), values, dys, {"ct": want}, {"ct": got})
         change = [np.zeros(np.shape(a)) for a in want]
