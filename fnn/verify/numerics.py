@@ -37,7 +37,7 @@ GRID = {
     "float16": (-20, -4, 4, 8, 12),
 }
 """Powers of two by which ordinary numbers are scaled. The first gives subnormal numbers, which a
-processor may take for 0: of these, only finite results are asked."""
+processor may take for 0, and whose reciprocals are infinite: of these, only numbers are asked."""
 TAILS = (2, 3, 4, 5, 10, -10)
 """Powers of two by which float32 numbers are scaled as well, into tails that are not yet 0."""
 
@@ -172,7 +172,7 @@ class _Rounded:
                     errors[self.dtype] = max(errors.get(self.dtype, 0.0), float(gap))
                 askable = np.isfinite(auto) & (np.abs(want) < limit / 4)
                 if self.probe.subnormal:
-                    tolerance = np.full(np.shape(want), np.finfo(np.float64).max)
+                    tolerance = np.full(np.shape(want), np.inf)
                 asked = np.where(askable, want, np.nan)
                 wrong = misfit(got, asked, tolerance)
                 if self.probe.kind == "tail" and not wrong:
