@@ -276,7 +276,7 @@ def _some(array: np.ndarray) -> np.ndarray:
 
 
 def finite(probing: Probing, case: Case) -> Iterator[tuple[str, Mismatch]]:
-    """Go up to the limits of float64: where autodiff is finite, the rule is to be so too."""
+    """Go to the limits of float64: where autodiff is finite, the rule is to be so too."""
     run = probing.run(case)
     for path in [case.arguments.leaves[i].path for i in places(case.arguments)]:
         for probe in (_scaled(k, path) for k in GRID[probing.exact[0]]):
@@ -289,8 +289,8 @@ def finite(probing: Probing, case: Case) -> Iterator[tuple[str, Mismatch]]:
             got = run.rule(values, dys)
             trial = Trial(case, probe, values, dys, want, got)
             for i, (a, b) in enumerate(zip(got["ct"], want["ct"], strict=True)):
-                anything = np.full(np.shape(b), np.finfo(np.float64).max)
-                if wrong := misfit(a, b, anything):
+                most = np.inf if probe.subnormal else np.finfo(np.float64).max
+                if wrong := misfit(a, b, np.full(np.shape(b), most)):
                     yield _defect(probe, wrong), Mismatch(trial, "ct", i, wrong)
 
 
