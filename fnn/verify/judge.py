@@ -65,16 +65,22 @@ def size_of(array: np.ndarray) -> float:
 
 
 def noise_of(
-    base: np.ndarray, others: Sequence[np.ndarray], eps: float = EPS64, jumps: bool = False
+    base: np.ndarray,
+    others: Sequence[np.ndarray],
+    eps: float = EPS64,
+    *,
+    size: float = 0.0,
+    jumps: bool = False,
 ) -> np.ndarray:
     """Return, element by element, the largest change among repetitions, `jumps` left out.
 
     The repetitions differ by one rounding of their input. What jumps, at a tie or where a rule
-    compares what it saved, is no effect of rounding: a saved number is the number.
+    compares what it saved, is no effect of rounding: a saved number is the number. `size` is how
+    large the array's terms may be, if they cancel here.
     """
     base = widen(base)
     noise = np.zeros(base.shape)
-    jump = np.inf if jumps else min(CONTINUOUS * eps, 0.125) * size_of(base)
+    jump = np.inf if jumps else min(CONTINUOUS * eps, 0.125) * max(size_of(base), size)
     with np.errstate(invalid="ignore"):
         for other in others:
             change = np.abs(widen(other) - base)

@@ -226,21 +226,21 @@ class Probing:
         ]
         again = [run.rule(values, dys, jitter=eps, salt=s) for s in (1, 2)]
         for key in ("y", "ct"):
-            trial.noise[key] = [
-                np.maximum(
-                    noise_of(want, [o[key][i] for o in near], eps),
-                    noise_of(got, [o[key][i] for o in again], eps),
-                )
-                if np.shape(want) == np.shape(got)
-                else np.zeros(np.shape(want))
-                for i, (want, got) in enumerate(zip(trial.want[key], trial.got[key], strict=True))
-            ]
             own = [size_of(a) for a in trial.want[key]]
             usual = ordinary.scale[key] if ordinary else own
             if ordinary is None or ordinary.case is not case:
                 # In another shape, a derivative may vanish that is a difference of larger terms.
                 usual = list(map(max, own, usual)) if len(usual) == len(own) else own
             trial.scale[key] = [probe.size * size for size in usual]
+            trial.noise[key] = [
+                np.maximum(
+                    noise_of(want, [o[key][i] for o in near], eps, size=usual[i]),
+                    noise_of(got, [o[key][i] for o in again], eps, size=usual[i]),
+                )
+                if np.shape(want) == np.shape(got)
+                else np.zeros(np.shape(want))
+                for i, (want, got) in enumerate(zip(trial.want[key], trial.got[key], strict=True))
+            ]
         return trial
 
 

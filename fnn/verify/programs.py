@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arguments import Arguments, struct
+from .jaxprs import equations
 from .values import to_dtype
 
 Outcome = dict[str, list[Any]]
@@ -177,8 +178,14 @@ def start(function: Callable[..., Any], *types: Any, as_written: bool = False) -
     rounding to fewer digits and back.
     """
     traced = jax.jit(function).trace(*types)
-    options = QUICK | LITERAL if as_written else QUICK
+    options = QUICK | LITERAL if as_written and not _cut(traced.jaxpr.jaxpr) else QUICK
     return Program(traced.jaxpr, _COMPILERS.submit(_compile, traced.lower(), options))
+
+
+def _cut(jaxpr: Any) -> bool:
+    """Whether a program cuts arrays by negative padding, which XLA compiles by algebra alone."""
+    pads = (e.params["padding_config"] for e in equations(jaxpr) if e.primitive.name == "pad")
+    return any(min(low, high) < 0 for config in pads for low, high, _ in config)
 
 
 def _compile(lowered: Any, options: dict[str, Any]) -> Any:
@@ -253,6 +260,15 @@ class Run:
     def oracle(self, values: Sequence[Any], dys: Sequence[Any]) -> Outcome:
         """Run the definition by automatic differentiation, on these numbers in the dtype."""
         return self._outcome(by_autodiff, values, dys)
+
+    def uncompiled(self, values: Sequence[Any], dys: Sequence[Any]) -> Outcome:
+        """Run the function by its rule one operation after another, where XLA fuses none."""
+        function, dtype = self._parts[by_rule]
+        leaves = zip(values, self.arguments.leaves, strict=True)
+        with jax.enable_x64(dtype == "float64"):
+            arrays = [jnp.asarray(to_dtype(v, leaf.cast(dtype))) for v, leaf in leaves]
+            y, pull = pullback(function, self.arguments, arrays)
+            return jax.device_get({"y": y, "ct": list(pull(typed(dys, y)))})
 
     def _outcome(self, make: Make, values: Sequence[Any], dys: Sequence[Any], *extra: Any) -> Any:
         program, (_, dtype) = self.program(make), self._parts[make]

@@ -29,6 +29,8 @@ class Case:
     """Whether the op's reference is defined here."""
     optional: bool = False
     """Whether to leave it out if it takes long."""
+    demanded: bool = True
+    """Whether a rule that raises is wrong, and does not just refuse a call."""
 
     @property
     def size(self) -> int:
@@ -59,7 +61,9 @@ def variants(given: Arguments, accepts: Accepts) -> list[Case]:
         if kind != "broadcast" and not _regular(given, arguments, output, result, accepts):
             continue
         seen.add(_shapes(arguments))
-        cases.append(Case(label, kind, arguments))
+        empty = any(case.label.endswith("made 0") for case in cases) and label.endswith("made 0")
+        demanded = kind != "broadcast" and not empty
+        cases.append(Case(label, kind, arguments, demanded=demanded))
     for arguments in (larger(given, odd=1), larger(given)):
         result = accepts(arguments)
         if result is not None and _shapes(arguments) not in seen:
@@ -121,6 +125,8 @@ def _regular(
 
     If not, the definition accepts the shape by chance: half of an axis of length 1, say.
     """
+    if any(0 in shape for shape, _ in after) and not any(0 in a.shape for a in arguments.leaves):
+        return False
     sizes = {
         n: m
         for a, b in zip(given.leaves, arguments.leaves, strict=True)

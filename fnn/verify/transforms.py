@@ -228,7 +228,9 @@ def second_order(
             change = [_change(here, near) for here, *near in zip(want, *sides, strict=True)]
             want = want[: len(places(arguments))]  # by a cotangent: the first order, judged before
         for i in range(len(want)):
-            noise = np.maximum(noise_of(got[i], [again[i]]), noise_of(want[i], [wanted[i]]))
+            noise = np.maximum(
+                noise_of(got[i], [again[i]], size=scale), noise_of(want[i], [wanted[i]], size=scale)
+            )
             # Two derivatives in a row: each rounding counts twice over.
             tolerance = 16 * exact_tolerance(want[i], noise, scale, eps) + 2 * change[i]
             asked = (change[i] <= kinks.CLOSE * scale) | ~np.isfinite(got[i])
