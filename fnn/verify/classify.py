@@ -55,10 +55,12 @@ def _pattern(probing: Probing, found: Sequence[Mismatch]) -> tuple[str, str]:
     first = found[0]
     bad, trial = first.misfit, first.trial
     got, want, tolerance = bad.got, bad.want, 8 * bad.tolerance + 1e-9 * size_of(bad.want)
+    several = sum(np.issubdtype(np.asarray(y).dtype, np.inexact) for y in trial.want["y"]) > 1
+    ignored = _ignored_output(probing, first)
+    if ignored and not (several and size_of(got) == 0):
+        return "ignored output", ignored
     if size_of(got) == 0:
         return "term", "the cotangent is zero"
-    if ignored := _ignored_output(probing, first):
-        return "ignored output", ignored
     factor = _factor(got, want, tolerance)
     if factor is not None:
         return _named_factor(trial, first.which, factor, got.shape)
