@@ -319,8 +319,10 @@ def stashed_residuals(rule: Rule) -> Mutants:
     """The forward rule leaves its residuals in a list, where the backward rule looks for them."""
     if rule.jvp is not None:
         return
-    if not rule.symbolic_zeros and not jax.tree.leaves(abstract(rule.fwd, rule)[1]):
-        return  # there is nothing to leave
+    if not rule.symbolic_zeros:
+        residuals = jax.tree.leaves(abstract(rule.fwd, rule)[1])
+        if not any(hasattr(a, "dtype") for a in residuals):
+            return  # there is nothing to leave, or a shape that is the same at every trace
     static = len(rule.nondiff_argnums)
     stash = []
 
