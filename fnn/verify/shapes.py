@@ -29,8 +29,6 @@ class Case:
     """Whether the op's reference is defined here."""
     optional: bool = False
     """Whether to leave it out if it takes long."""
-    demanded: bool = True
-    """Whether a rule that raises is wrong, and does not just refuse a call."""
 
     @property
     def size(self) -> int:
@@ -42,7 +40,7 @@ Accepts = Callable[[Arguments], Any]
 """Returns the output's type for a call, or None where the definition refuses it."""
 
 
-MOST = {"broadcast": 7, "size": 6, "geometry": 3}
+MOST = {"broadcast": 7, "size": 8, "geometry": 3}
 """How many cases of each kind are tried."""
 
 
@@ -61,9 +59,7 @@ def variants(given: Arguments, accepts: Accepts) -> list[Case]:
         if kind != "broadcast" and not _regular(given, arguments, output, result, accepts):
             continue
         seen.add(_shapes(arguments))
-        empty = any(case.label.endswith("made 0") for case in cases) and label.endswith("made 0")
-        demanded = kind != "broadcast" and not empty
-        cases.append(Case(label, kind, arguments, demanded=demanded))
+        cases.append(Case(label, kind, arguments))
     for arguments in (larger(given, odd=1), larger(given)):
         result = accepts(arguments)
         if result is not None and _shapes(arguments) not in seen:
@@ -106,7 +102,8 @@ def _resizings(given: Arguments, accepts: Accepts) -> Iterator[tuple[str, str, A
     first = [n for n in sizes if n == batch] + [n for n in sizes if n != batch]
     for n in first[:3]:
         yield f"size {n} made 1", "size", resized(given, {n: 1})
-    for n in first[:3]:
+    yield "first axes made 0", "size", _emptied(given, batch)
+    for n in first[1:5]:
         yield f"size {n} made 0", "size", resized(given, {n: 0})
     primes = [p for p in PRIMES if p not in sizes]
     changed = dict(zip(reversed(sizes), primes, strict=False))
@@ -127,12 +124,13 @@ def _regular(
     """
     if any(0 in shape for shape, _ in after) and not any(0 in a.shape for a in arguments.leaves):
         return False
-    sizes = {
-        n: m
+    pairs = [
+        (n, m)
         for a, b in zip(given.leaves, arguments.leaves, strict=True)
         for n, m in zip(a.shape, b.shape, strict=True)
         if n > 1
-    }
+    ]
+    sizes = dict(pairs) | {n: m for n, m in pairs if n != m}
     return all(
         len(a) == len(b)
         and all(
@@ -147,6 +145,17 @@ def _follows(given: Arguments, n: int, where: tuple[int, int], accepts: Accepts)
     """Whether an output's axis is one of the arguments' of length n, and not as long by chance."""
     doubled, (j, axis) = accepts(resized(given, {n: 2 * n})), where
     return doubled is None or doubled[j][0][axis : axis + 1] == (2 * n,)
+
+
+def _emptied(given: Arguments, batch: int | None) -> Arguments:
+    """Return the call with nothing in it: first axes as long as the first array's made 0."""
+    leaves = [
+        dataclasses.replace(leaf, shape=(0, *leaf.shape[1:]), value=None)
+        if leaf.shape and leaf.shape[0] == batch
+        else leaf
+        for leaf in given.leaves
+    ]
+    return given.replace(leaves)
 
 
 def _broadcasts(given: Arguments) -> Iterator[tuple[str, str, Arguments]]:

@@ -164,7 +164,7 @@ class Verification:
             try:
                 run.program(by_rule)
             except Exception as error:
-                if not case.demanded:
+                if case.kind == "broadcast" or not self._defined(case):
                     refused.append(shown)
                     continue
                 defect = case.kind if case.kind in ("size", "geometry") else "fails"
@@ -174,6 +174,15 @@ class Verification:
             yield case
         if refused:
             self.report.notes.append(f"refuses what its definition takes: {', '.join(refused)}")
+
+    def _defined(self, case: Case) -> bool:
+        """Whether the definition has values for a case; the mean of nothing, say, has none."""
+        probing = Probing(self.subject, [case], self.seed, True, self.exact)
+        try:
+            outcome = self._run(case).oracle(*probing.draw(case, GIVEN))
+        except Exception:
+            return False
+        return all(np.isfinite(y).all() for y in outcome["y"])
 
     def _grows(self, case: Case) -> bool:
         """Whether a larger case is the same program as the first, on larger arrays alone.

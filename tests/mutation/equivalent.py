@@ -57,7 +57,6 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("minimum_columns", "square_the_divisor", "*"): _COUNT,
     ("masked_mean", "square_the_divisor", "*"): _COUNT,
     ("batch_norm", "square_the_divisor", "*"): _COUNT,
-    ("group_norm", "square_the_divisor", "*"): _COUNT,
     ("layer_norm", "square_the_divisor", "*"): _COUNT,
     ("rms_norm", "square_the_divisor", "*"): _COUNT,
     ("standardize", "square_the_divisor", "*"): _COUNT,
