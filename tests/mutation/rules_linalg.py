@@ -288,7 +288,7 @@ RULES = [
     Rule(
         "equilibrium",
         equilibrium,
-        ("f32[4,4] in -0.2..0.2", "f32[4]"),
+        ("f32[4,4] in -0.15..0.15", "f32[4]"),  # where it contracts, be all numbers alike
         equilibrium_fwd,
         equilibrium_bwd,
     ),
