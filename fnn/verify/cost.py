@@ -1,6 +1,7 @@
 """What the rule costs: bytes kept for the backward pass, and temporary memory."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax
 from .arguments import Arguments, struct
 from .jaxprs import equations
 from .probes import Probing
-from .programs import kept, pullback, start, typed, types
+from .programs import both_ways, kept, pullback, start, types
 from .report import Finding
 from .shapes import Case, larger, resized
 from .subject import Subject
@@ -90,7 +91,8 @@ def lengthened(given: Arguments) -> Iterator[Arguments]:
 @kept
 def _largest(function: Any, arguments: Arguments, dtype: str) -> int:
     """Return the bytes of the largest array on the way forward and back, from a trace alone."""
-    jaxpr = jax.make_jaxpr(_both(function, arguments))(*types(function, arguments, dtype)).jaxpr
+    run = partial(both_ways, function, arguments)
+    jaxpr = jax.make_jaxpr(run)(*types(function, arguments, dtype)).jaxpr
     made = [var.aval for e in equations(jaxpr) for var in e.outvars]
     return max((_bytes(a) for a in made if hasattr(a, "dtype")), default=0)
 
@@ -102,18 +104,11 @@ def _ends(arguments: Arguments, dtype: str) -> int:
 @kept
 def _bytes_of(function: Any, arguments: Arguments, dtype: str) -> tuple[int, int]:
     """Return the bytes of residuals and of temporary memory of a forward and backward pass."""
-    program = start(_both(function, arguments), *types(function, arguments, dtype)).result()
+    run = partial(both_ways, function, arguments)
+    program = start(run, *types(function, arguments, dtype)).result()
     analysis = program.memory_analysis()
     temporary = int(analysis.temp_size_in_bytes) if analysis is not None else 0
     return _kept(function, arguments, dtype), temporary
-
-
-def _both(function: Any, arguments: Arguments) -> Callable[..., Any]:
-    def both(arrays: Any, dys: Any) -> Any:
-        y, pull = pullback(function, arguments, arrays)
-        return y, pull(typed(dys, y))
-
-    return both
 
 
 def _kept(function: Callable[..., Any], arguments: Arguments, dtype: str) -> int:

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from .judge import EPS64, misfit
 from .mathematics import Mismatch
 from .probes import Probing, Trial
-from .programs import backward, call, places, pullback, typed
+from .programs import backward, both_ways, call, places
 
 KINDS = {"auto mesh": AxisType.Auto, "explicit mesh": AxisType.Explicit}
 
@@ -52,8 +52,7 @@ def _on_mesh(probing: Probing, trial: Trial, mesh: Any) -> list[Any]:
     function, arguments = probing.subject.function, trial.case.arguments
 
     def cotangents(arrays: Any, dys: Any) -> list[Any]:
-        y, pull = pullback(function, arguments, arrays)
-        return list(pull(typed(dys, y)))
+        return both_ways(function, arguments, arrays, dys)[1]
 
     with jax.set_mesh(mesh):
         placed = [

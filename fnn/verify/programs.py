@@ -58,6 +58,14 @@ def backward(
     return jax.vjp(of_chosen, *(arrays[i] for i in which))
 
 
+def both_ways(
+    function: Callable[..., Any], arguments: Arguments, arrays: Sequence[Any], dys: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Return the output's leaves, and the cotangents that come back for `dys`."""
+    y, pull = pullback(function, arguments, arrays)
+    return y, list(pull(typed(dys, y)))
+
+
 def exchanged(arrays: Sequence[Any], which: Sequence[int], by: Sequence[Any]) -> list[Any]:
     """Return the arrays with those in `which` exchanged."""
     full = list(arrays)
@@ -86,8 +94,8 @@ def by_autodiff(definition: Callable[..., Any], arguments: Arguments) -> Callabl
     """The definition, differentiated by JAX."""
 
     def run(arrays: Sequence[Any], dys: Sequence[Any]) -> Outcome:
-        y, pull = pullback(definition, arguments, arrays)
-        return {"y": y, "ct": list(pull(typed(dys, y)))}
+        y, cotangents = both_ways(definition, arguments, arrays, dys)
+        return {"y": y, "ct": cotangents}
 
     return run
 
@@ -267,8 +275,8 @@ class Run:
         leaves = zip(values, self.arguments.leaves, strict=True)
         with jax.enable_x64(dtype == "float64"):
             arrays = [jnp.asarray(to_dtype(v, leaf.cast(dtype))) for v, leaf in leaves]
-            y, pull = pullback(function, self.arguments, arrays)
-            return jax.device_get({"y": y, "ct": list(pull(typed(dys, y)))})
+            y, cotangents = both_ways(function, self.arguments, arrays, dys)
+            return jax.device_get({"y": y, "ct": cotangents})
 
     def _outcome(self, make: Make, values: Sequence[Any], dys: Sequence[Any], *extra: Any) -> Any:
         program, (_, dtype) = self.program(make), self._parts[make]

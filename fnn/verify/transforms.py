@@ -14,17 +14,7 @@ from .arguments import Arguments
 from .judge import exact_tolerance, misfit, noise_of, size_of
 from .mathematics import Mismatch
 from .probes import PROBES, Probe, Probing, Trial, shaken
-from .programs import (
-    backward,
-    call,
-    exchanged,
-    kept,
-    places,
-    pullback,
-    start,
-    typed,
-    types,
-)
+from .programs import backward, both_ways, call, exchanged, kept, places, start, typed, types
 from .report import Finding
 from .subject import first_line
 
@@ -95,8 +85,8 @@ def _same(
 def _eager(probing: Probing, trial: Trial, numbers: Any, eps: float) -> Found:
     arrays, dys = jax.tree.map(jnp.asarray, numbers)
     try:
-        y, pull = pullback(probing.subject.function, trial.case.arguments, arrays)
-        came = jax.device_get(list(pull(typed(dys, y))))
+        function, arguments = probing.subject.function, trial.case.arguments
+        came = jax.device_get(both_ways(function, arguments, arrays, dys)[1])
     except Exception as error:
         show = trial.case.arguments.show(probing.subject.name, "float64")
         yield "jit", Finding("jit", why=f"without jit: {first_line(error)}", call=show)
@@ -151,8 +141,7 @@ def _vmap(function: Any, arguments: Arguments, mapped: tuple[bool, ...]) -> Call
         both = [jnp.stack(pair) for pair in zip(dys, other_dys, strict=True)]
 
         def one(arrays: Any, dys: Any) -> Any:
-            y, pull = pullback(function, arguments, arrays)
-            return list(pull(typed(dys, y)))
+            return both_ways(function, arguments, arrays, dys)[1]
 
         return jax.vmap(one, in_axes=([0 if m else None for m in mapped], 0))(stacked, both)
 
@@ -259,8 +248,7 @@ def _second(function: Any, arguments: Arguments) -> Any:
 
     def run(arrays: Any, dys: Any, us: Any) -> Any:
         def first(chosen: Any, dys: Any) -> Any:
-            y, pull = pullback(function, arguments, exchanged(arrays, which, chosen))
-            return list(pull(typed(dys, y)))
+            return both_ways(function, arguments, exchanged(arrays, which, chosen), dys)[1]
 
         outs, pull = jax.vjp(first, [arrays[i] for i in which], dys)
         by_arguments, by_cotangents = pull(typed(us, outs))
