@@ -1,0 +1,148 @@
+"""Windows that slide over space: their sizes, strides, paddings and dilations, and what cannot be.
+
+Along an axis of n numbers, padded by l before and r behind, a window of k taps that stand d apart
+spans e = d (k - 1) + 1 of them. Moved s at a time it has
+
+    m = ⌊(n + l + r - e) / s⌋ + 1
+
+places, and its tap t meets number i s + t d of the padded axis at place i.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ShapeError
+
+Sizes = int | tuple[int, ...]
+"""One number for every spatial axis, or one an axis."""
+Padding = str | int | tuple[int | tuple[int, int], ...]
+"""`"SAME"` (⌈n/s⌉ places), `"VALID"` (none), a number for both ends of all axes, or one an axis,
+or a pair (before, behind) an axis."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where windows stand on the spatial axes of an array; every field has an entry an axis."""
+
+    inputs: tuple[int, ...]
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """How many numbers a window spans, holes included."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.size, self.dilation, strict=True))
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The length of each axis with its padding."""
+        return tuple(n + sum(ends) for n, ends in zip(self.inputs, self.padding, strict=True))
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """How many places a window has along each axis."""
+        each = zip(self.padded, self.extent, self.stride, strict=True)
+        return tuple((n - e) // s + 1 for n, e, s in each)
+
+    @property
+    def taps(self) -> int:
+        """How many numbers a window holds."""
+        return math.prod(self.size)
+
+    def offsets(self) -> Iterator[tuple[int, ...]]:
+        """Yield where each tap stands in a window, in row-major order."""
+        axes = zip(self.size, self.dilation, strict=True)
+        return itertools.product(*(range(0, k * d, d) for k, d in axes))
+
+    def met(self, offset: Sequence[int]) -> tuple[slice, ...]:
+        """Return the slices of the padded axes that a tap meets, over all places."""
+        each = zip(offset, self.outputs, self.stride, strict=True)
+        return tuple(slice(o, o + (m - 1) * s + 1, s) for o, m, s in each)
+
+
+def windows(
+    name: str,
+    inputs: Sequence[int],
+    size: Sizes,
+    stride: Sizes | None = 1,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+) -> Windows:
+    """Return the windows over spatial axes of these lengths; `stride` None is the window's size.
+
+    Raises ShapeError, which names the op, where no window has a place, and ValueError where the
+    hyperparameters themselves make no sense.
+    """
+    axes = len(inputs)
+    size = sizes(name, "window", size, axes)
+    stride = size if stride is None else sizes(name, "stride", stride, axes)
+    dilation = sizes(name, "dilation", dilation, axes)
+    extent = [d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True)]
+    ends = paddings(name, padding, inputs, extent, stride)
+    made = Windows(tuple(inputs), size, stride, ends, dilation)
+    if any(e > n for e, n in zip(extent, made.padded, strict=True)):
+        dilated = f" (dilated {_show(dilation)}: {_show(extent)})" if max(dilation) > 1 else ""
+        padded = f" (padded: {_show(made.padded)})" if any(map(any, ends)) else ""
+        raise ShapeError(
+            f"{name}: the window {_show(size)}{dilated} is larger than the input "
+            f"{_show(inputs)}{padded}; pad the input, or take a smaller window"
+        )
+    return made
+
+
+def sizes(name: str, what: str, value: Sizes, axes: int, least: int = 1) -> tuple[int, ...]:
+    """Return one number an axis, each of at least `least`."""
+    each = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(each) != axes:
+        raise ShapeError(
+            f"{name}: {what} {_show(each)} has {len(each)} numbers, the input has {axes} spatial "
+            f"axes; x is (batch, {axes} of space, channels)"
+        )
+    if any(not isinstance(n, int) or n < least for n in each):
+        raise ValueError(f"{name}: {what} must be whole numbers of at least {least}, got {value!r}")
+    return each
+
+
+def paddings(
+    name: str, padding: Padding, inputs: Sequence[int], extent: Sequence[int], stride: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """Return how many numbers stand before and behind each axis."""
+    axes = len(inputs)
+    if padding == "VALID":
+        return ((0, 0),) * axes
+    if padding == "SAME":
+        each = zip(inputs, extent, stride, strict=True)
+        total = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in each]
+        return tuple((t // 2, t - t // 2) for t in total)
+    given: tuple[Any, ...] = (padding,) * axes if isinstance(padding, int) else tuple(padding)
+    ends = tuple((p, p) if isinstance(p, int) else tuple(p) for p in given)
+    if isinstance(padding, str) or any(
+        len(p) != 2 or any(not isinstance(n, int) or n < 0 for n in p) for p in ends
+    ):
+        raise ValueError(
+            f"{name}: padding must be 'SAME', 'VALID', a whole number of at least 0, or one such "
+            f"number or pair (before, behind) for each spatial axis, got {padding!r}"
+        )
+    if len(ends) != axes:
+        raise ShapeError(
+            f"{name}: padding {padding!r} is for {len(ends)} spatial axes, the input has {axes}"
+        )
+    return ends
+
+
+def spatial(name: str, x: Any) -> tuple[int, ...]:
+    """Return the spatial axes of x (batch, *space, channels): one, two or three."""
+    if not 3 <= x.ndim <= 5:
+        raise ShapeError(
+            f"{name}: expects (batch, 1 to 3 axes of space, channels), got {tuple(x.shape)}"
+        )
+    return tuple(x.shape[1:-1])
+
+
+def _show(numbers: Sequence[int]) -> str:
+    return "×".join(map(str, numbers))
