@@ -186,14 +186,25 @@ def start(function: Callable[..., Any], *types: Any, as_written: bool = False) -
     rounding to fewer digits and back.
     """
     traced = jax.jit(function).trace(*types)
-    options = QUICK | LITERAL if as_written and not _cut(traced.jaxpr.jaxpr) else QUICK
+    options = QUICK
+    if as_written:
+        options = QUICK | ROUNDED | ({} if _needs_algebra(traced.jaxpr.jaxpr) else LITERAL)
     return Program(traced.jaxpr, _COMPILERS.submit(_compile, traced.lower(), options))
 
 
-def _cut(jaxpr: Any) -> bool:
-    """Whether a program cuts arrays by negative padding, which XLA compiles by algebra alone."""
-    pads = (e.params["padding_config"] for e in equations(jaxpr) if e.primitive.name == "pad")
-    return any(min(low, high) < 0 for config in pads for low, high, _ in config)
+def _needs_algebra(jaxpr: Any) -> bool:
+    """Whether XLA cannot compile a program without its algebra.
+
+    It cuts arrays by negative padding, or multiplies matrices in bfloat16: a sum of nine such
+    products overflows the compiler's stack, and takes the process with it.
+    """
+    for equation in equations(jaxpr):
+        name, params = equation.primitive.name, equation.params
+        if name == "pad" and any(min(ends[:2]) < 0 for ends in params["padding_config"]):
+            return True
+        if name == "dot_general" and equation.outvars[0].aval.dtype == jnp.bfloat16:
+            return True
+    return False
 
 
 def _compile(lowered: Any, options: dict[str, Any]) -> Any:
@@ -204,14 +215,15 @@ def _compile(lowered: Any, options: dict[str, Any]) -> Any:
         return lowered.compile()
 
 
-QUICK = {
+QUICK: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
 """Options that make XLA compile four times as fast for the CPU; what is compiled runs but once or
 a few times."""
-LITERAL = {"xla_disable_hlo_passes": "algsimp", "xla_allow_excess_precision": False}
+ROUNDED = {"xla_allow_excess_precision": False}
+LITERAL = {"xla_disable_hlo_passes": "algsimp"}
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:
