@@ -44,6 +44,12 @@ class Windows:
         return tuple(n + sum(ends) for n, ends in zip(self.inputs, self.padding, strict=True))
 
     @property
+    def inside(self) -> tuple[slice, ...]:
+        """What of the padded axes is not padding."""
+        ends = zip(self.inputs, self.padding, strict=True)
+        return tuple(slice(low, low + n) for n, (low, _) in ends)
+
+    @property
     def outputs(self) -> tuple[int, ...]:
         """How many places a window has along each axis."""
         each = zip(self.padded, self.extent, self.stride, strict=True)
@@ -54,10 +60,10 @@ class Windows:
         """How many numbers a window holds."""
         return math.prod(self.size)
 
-    def offsets(self) -> Iterator[tuple[int, ...]]:
-        """Yield where each tap stands in a window, in row-major order."""
-        axes = zip(self.size, self.dilation, strict=True)
-        return itertools.product(*(range(0, k * d, d) for k, d in axes))
+    def offsets(self) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Yield each tap, in row-major order, and where it stands in a window."""
+        for tap in itertools.product(*map(range, self.size)):
+            yield tap, tuple(t * d for t, d in zip(tap, self.dilation, strict=True))
 
     def met(self, offset: Sequence[int]) -> tuple[slice, ...]:
         """Return the slices of the padded axes that a tap meets, over all places."""
@@ -93,6 +99,45 @@ def windows(
             f"{_show(inputs)}{padded}; pad the input, or take a smaller window"
         )
     return made
+
+
+def transposed_windows(
+    name: str,
+    places: Sequence[int],
+    size: Sizes,
+    stride: Sizes = 1,
+    padding: Padding = "VALID",
+    output_padding: Sizes = 0,
+    dilation: Sizes = 1,
+) -> Windows:
+    """Return the windows that have so many places, on axes as long as a transpose makes them.
+
+    Raises ShapeError, which names the op, where padding leaves nothing of them.
+    """
+    axes = len(places)
+    size = sizes(name, "window", size, axes)
+    stride = sizes(name, "stride", stride, axes)
+    dilation = sizes(name, "dilation", dilation, axes)
+    more = sizes(name, "output_padding", output_padding, axes, least=0)
+    if any(a >= s for a, s in zip(more, stride, strict=True)):
+        raise ShapeError(
+            f"{name}: output_padding {_show(more)} must be less than the stride {_show(stride)}"
+        )
+    if padding == "SAME":
+        if any(more):
+            raise ValueError(f"{name}: with padding 'SAME' there is no output_padding, got {more}")
+        lengths = [m * s for m, s in zip(places, stride, strict=True)]
+        return windows(name, lengths, size, stride, padding, dilation)
+    extent = [d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True)]
+    ends = paddings(name, padding, places, extent, stride)
+    each = zip(places, stride, extent, ends, more, strict=True)
+    lengths = [(m - 1) * s + e - sum(p) + a for m, s, e, p, a in each]
+    if any(n < 1 for n in lengths):
+        raise ShapeError(
+            f"{name}: padding {padding!r} cuts off all that a window {_show(size)} with stride "
+            f"{_show(stride)} makes of {_show(places)}; give less"
+        )
+    return windows(name, lengths, size, stride, ends, dilation)
 
 
 def sizes(name: str, what: str, value: Sizes, axes: int, least: int = 1) -> tuple[int, ...]:

@@ -1,0 +1,276 @@
+"""The three products of a convolution: of x and w, of ȳ and w, of x and ȳ.
+
+With p the places of a window and t its taps, and x padded,
+
+    correlate:  y[p] = Σₜ x[s p + d t] w[t]
+    spread:     x̄[s p + d t] += ȳ[p] w[t]ᵀ
+    weigh:      w̄[t] = Σₚ x[s p + d t]ᵀ ȳ[p]
+
+Each is linear in both of its arguments, and each is what the other two need for a backward pass:
+`correlate` goes forward in a convolution and back in a transposed one, `spread` the other way
+round. Shapes: x (batch, *space, in), w (*window, in / groups, out), y (batch, *places, out).
+
+On a CPU, XLA has one fast convolution, and others that are 10 to 100 times slower: of groups, of
+arrays with holes (lhs_dilation), and of axes in another order where they stand in a loop. There,
+all three are made of the fast one. For other platforms XLA knows the kernels for what it is told.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .geometry import Windows
+
+_AXES = {1: "W", 2: "HW", 3: "DHW"}
+_ENOUGH = 32
+"""Channels that keep the multipliers of a CPU busy: smaller groups are computed together."""
+
+
+def correlate(x: Any, w: Any, at: Windows, groups: int) -> Any:
+    """Multiply by the window's weights at every place, and sum."""
+    return lax.platform_dependent(
+        x,
+        w,
+        cpu=lambda x, w: _correlate(x, w, at, groups),
+        default=lambda x, w: correlate_as_told(x, w, at, groups),
+    )
+
+
+def spread(dy: Any, w: Any, at: Windows, groups: int) -> Any:
+    """Send what stands at each place back to the numbers its window held."""
+    return lax.platform_dependent(
+        dy,
+        w,
+        cpu=lambda dy, w: _spread_by_phases(dy, w, at, groups),
+        default=lambda dy, w: spread_as_told(dy, w, at, groups),
+    )
+
+
+def weigh(x: Any, dy: Any, at: Windows, groups: int) -> Any:
+    """Sum, for each weight, over all the places that share it."""
+    return lax.platform_dependent(
+        x,
+        dy,
+        cpu=lambda x, dy: _weigh(x, dy, at, groups),
+        default=lambda x, dy: weigh_as_told(x, dy, at, groups),
+    )
+
+
+def exchange_channels(w: Any, groups: int) -> Any:
+    """Turn weights (*window, in / groups, out) into (*window, out / groups, in).
+
+    It is its own inverse."""
+    *window, inputs, outputs = w.shape
+    split = w.reshape(*window, inputs, groups, outputs // groups)
+    return jnp.swapaxes(split, -3, -1).reshape(*window, outputs // groups, groups * inputs)
+
+
+def _flip(w: Any) -> Any:
+    """Reverse the taps."""
+    return jnp.flip(w, tuple(range(w.ndim - 2)))
+
+
+# As XLA is told everywhere but on a CPU
+
+
+def correlate_as_told(x: Any, w: Any, at: Windows, groups: int) -> Any:
+    """Correlate by XLA's convolution."""
+    return _convolve(x, w, at.stride, at.padding, at.dilation, groups)
+
+
+def _convolve(x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int = 1) -> Any:
+    space = _AXES[len(stride)]
+    return lax.conv_general_dilated(
+        x,
+        w,
+        stride,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=groups,
+    )
+
+
+def spread_as_told(dy: Any, w: Any, at: Windows, groups: int) -> Any:
+    """Correlate ȳ, with s - 1 zeros between its numbers, with the taps reversed."""
+    ends = zip(at.inputs, at.outputs, at.stride, at.extent, at.padding, strict=True)
+    padding = [(e - 1 - low, n + low - 1 - (m - 1) * s) for n, m, s, e, (low, _) in ends]
+    space = _AXES[len(padding)]
+    return lax.conv_general_dilated(
+        dy,
+        exchange_channels(_flip(w), groups),
+        (1,) * len(padding),
+        padding,
+        lhs_dilation=at.stride,
+        rhs_dilation=at.dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=groups,
+    )
+
+
+def weigh_as_told(x: Any, dy: Any, at: Windows, groups: int) -> Any:
+    """Correlate x with ȳ: the batch is what is summed over, so it takes the channels' part."""
+    space = _AXES[len(at.size)]
+    return lax.conv_general_dilated(
+        x,
+        dy,
+        at.dilation,
+        _weigh_padding(at),
+        rhs_dilation=at.stride,
+        dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"),
+        batch_group_count=groups,
+    )
+
+
+def _weigh_padding(at: Windows) -> list[tuple[int, int]]:
+    """The padding of x that gives as many places as there are taps."""
+    ends = zip(at.inputs, at.outputs, at.stride, at.extent, at.padding, strict=True)
+    return [(low, (m - 1) * s + e - n - low) for n, m, s, e, (low, _) in ends]
+
+
+# On a CPU
+
+
+def _correlate(x: Any, w: Any, at: Windows, groups: int) -> Any:
+    how = at.stride, at.padding, at.dilation
+    if groups == 1:
+        return _convolve(x, w, *how)
+    if x.shape[-1] == groups:
+        return _correlate_depthwise(x, w, at)
+    together = _together(groups, x.shape[-1] // groups)
+    w, parts = _block_diagonal(w, groups, together), groups // together
+    pairs = zip(jnp.split(x, parts, -1), jnp.split(w, parts, -1), strict=True)
+    return jnp.concatenate([_convolve(a, b, *how) for a, b in pairs], -1)
+
+
+def _spread_by_phases(dy: Any, w: Any, at: Windows, groups: int) -> Any:
+    """Spread with stride 1, once for each phase; the phases interleave.
+
+    The numbers of an axis whose index is φ modulo s meet the taps φ, φ + s, φ + 2 s, … and no
+    others: each phase φ is a convolution with stride 1 of its own. All phases are computed as
+    one, as if they were channels.
+    """
+    if any(s > 1 and d > 1 for s, d in zip(at.stride, at.dilation, strict=True)):
+        return spread_as_told(dy, w, at, groups)
+    axes, (inputs, outputs) = len(at.size), w.shape[-2:]
+    taps = [-(-k // s) for k, s in zip(at.size, at.stride, strict=True)]
+    full = [(0, t * s - k) for t, s, k in zip(taps, at.stride, at.size, strict=True)]
+    phases = [n for pair in zip(taps, at.stride, strict=True) for n in pair]
+    w = jnp.pad(w, [*full, (0, 0), (0, 0)])
+    w = w.reshape(*phases, inputs, groups, outputs // groups)
+    # (t₁, s₁, t₂, s₂, in, group, out) -> (t₁, t₂, out, group, s₁, s₂, in)
+    of_taps, of_phases = range(0, 2 * axes, 2), range(1, 2 * axes, 2)
+    w = w.transpose(*of_taps, 2 * axes + 2, 2 * axes + 1, *of_phases, 2 * axes)
+    w = jnp.flip(w.reshape(*taps, outputs // groups, -1), range(axes))
+    first = [low // s for (low, _), s in zip(at.padding, at.stride, strict=True)]
+    count, padding = [], []
+    each = zip(taps, at.inputs, at.outputs, at.stride, at.dilation, at.padding, first, strict=True)
+    for t, n, m, s, d, (low, _), v in each:
+        count.append(-(-(low + n) // s) - v)
+        before = d * (t - 1) - v
+        padding.append((before, count[-1] - m - before + d * (t - 1)))
+    slide = Windows(at.outputs, tuple(taps), (1,) * axes, tuple(padding), at.dilation)
+    x = _correlate(dy, w, slide, groups)
+    # (batch, v₁, v₂, group, s₁, s₂, in) -> (batch, v₁, s₁, v₂, s₂, group, in)
+    batch = len(x)
+    x = x.reshape(batch, *count, groups, *at.stride, inputs)
+    order = [a for i in range(axes) for a in (1 + i, 2 + axes + i)]
+    x = x.transpose(0, *order, 1 + axes, 2 + 2 * axes)
+    lengths = [v * s for v, s in zip(count, at.stride, strict=True)]
+    x = x.reshape(batch, *lengths, groups * inputs)
+    starts = [low - v * s for (low, _), v, s in zip(at.padding, first, at.stride, strict=True)]
+    cut = (slice(a, a + n) for a, n in zip(starts, at.inputs, strict=True))
+    return x[(slice(None), *cut)]
+
+
+def _weigh(x: Any, dy: Any, at: Windows, groups: int) -> Any:
+    if groups == 1:
+        return _weigh_dense(x, dy, at)
+    if x.shape[-1] == groups:
+        return _weigh_depthwise(x, dy, at)
+    together = _together(groups, x.shape[-1] // groups)
+    parts = groups // together
+    pairs = zip(jnp.split(x, parts, -1), jnp.split(dy, parts, -1), strict=True)
+    dense = jnp.concatenate([_weigh_dense(a, b, at) for a, b in pairs], -1)
+    return _of_block_diagonal(dense, groups, together)
+
+
+def _weigh_dense(x: Any, dy: Any, at: Windows) -> Any:
+    """Correlate as `weigh_as_told` does, with the axes in the order of a plain convolution."""
+    axes = len(at.size)
+    space = range(1, 1 + axes)
+    x = x.transpose(1 + axes, *space, 0)
+    dy = dy.transpose(*space, 0, 1 + axes)
+    dw = _convolve(x, dy, at.dilation, _weigh_padding(at), at.stride)
+    return dw.transpose(*space, 0, 1 + axes)
+
+
+# Many groups on a CPU
+
+
+def _correlate_depthwise(x: Any, w: Any, at: Windows) -> Any:
+    """Sum over the taps, all channels side by side: XLA makes one loop of it."""
+    channels, outputs = x.shape[-1], w.shape[-1]
+    w = w.reshape(*at.size, channels, outputs // channels)
+    x = padded(x, at)
+    each = [
+        sum(x[(slice(None), *at.met(o))] * w[(*t, slice(None), m)] for t, o in at.offsets())
+        for m in range(w.shape[-1])
+    ]
+    # The channels stay innermost until the end, since that is where a CPU multiplies.
+    y = jnp.swapaxes(jnp.stack(each, -2), -2, -1)
+    return y.reshape(*y.shape[:-2], outputs)
+
+
+def _weigh_depthwise(x: Any, dy: Any, at: Windows) -> Any:
+    channels, outputs = x.shape[-1], dy.shape[-1]
+    dy = dy.reshape(*dy.shape[:-1], channels, outputs // channels)
+    x, over = padded(x, at), tuple(range(len(at.size) + 1))
+    each = [
+        jnp.stack([(x[(slice(None), *at.met(o))] * dy[..., m]).sum(over) for _, o in at.offsets()])
+        for m in range(dy.shape[-1])
+    ]
+    return jnp.stack(each, -1).reshape(*at.size, 1, outputs)
+
+
+def padded(x: Any, at: Windows) -> Any:
+    """Return x with zeros around its spatial axes."""
+    return jnp.pad(x, ((0, 0), *at.padding, (0, 0)))
+
+
+def place(part: Any, at: Windows, offset: tuple[int, ...]) -> Any:
+    """Put what one tap met, at every place, where it stands on the (unpadded) axes."""
+    zero = jnp.zeros((), part.dtype)
+    each = zip(at.inputs, at.outputs, at.stride, at.padding, offset, strict=True)
+    ends = [(o - low, n + low - o - (m - 1) * s - 1, s - 1) for n, m, s, (low, _), o in each]
+    return lax.pad(part, zero, ((0, 0, 0), *ends, (0, 0, 0)))
+
+
+def _together(groups: int, inputs: int) -> int:
+    """How many groups to compute as one."""
+    divisors = (g for g in range(1, groups) if groups % g == 0)
+    return next((g for g in divisors if g * inputs >= _ENOUGH), groups)
+
+
+def _block_diagonal(w: Any, groups: int, together: int) -> Any:
+    """Write the weights of several groups as those of one, with zeros from group to group."""
+    *window, inputs, outputs = w.shape
+    split = w.reshape(*window, 1, inputs, groups // together, together, outputs // groups)
+    return jnp.where(_same(together), split, 0).reshape(*window, together * inputs, outputs)
+
+
+def _of_block_diagonal(w: Any, groups: int, together: int) -> Any:
+    """Take the groups' own weights: the transpose of `_block_diagonal`."""
+    *window, inputs, outputs = w.shape
+    split = w.reshape(
+        *window, together, inputs // together, groups // together, together, outputs // groups
+    )
+    own = jnp.where(_same(together), split, 0)
+    return own.sum(len(window)).reshape(*window, inputs // together, outputs)
+
+
+def _same(together: int) -> np.ndarray:
+    """Whether the first and the fourth axis of a block name the same group."""
+    return np.eye(together, dtype=bool)[:, None, None, :, None]
