@@ -213,10 +213,10 @@ def _weigh_dense(x: Any, dy: Any, at: Windows) -> Any:
 def _correlate_depthwise(x: Any, w: Any, at: Windows) -> Any:
     """Sum over the taps, all channels side by side: XLA makes one loop of it."""
     channels, outputs = x.shape[-1], w.shape[-1]
-    w = w.reshape(*at.size, channels, outputs // channels)
+    w = w.reshape(*at.size, *(1,) * (x.ndim - 1), channels, outputs // channels)
     x = padded(x, at)
     each = [
-        sum(x[(slice(None), *at.met(o))] * w[(*t, slice(None), m)] for t, o in at.offsets())
+        sum(x[(slice(None), *at.met(o))] * w[t][..., m] for t, o in at.offsets())
         for m in range(w.shape[-1])
     ]
     # The channels stay innermost until the end, since that is where a CPU multiplies.

@@ -9,7 +9,7 @@ import jax
 from .arguments import Arguments, struct
 from .jaxprs import equations
 from .probes import Probing
-from .programs import both_ways, kept, pullback, start, types
+from .programs import both_ways, call, kept, pullback, start, types
 from .report import Finding
 from .shapes import Case, larger, resized
 from .subject import Subject
@@ -49,7 +49,7 @@ def check(
         if subject.other:
             return
         found = list(_excess(subject, arguments, dtype, measured))
-        for arguments in lengthened(given) if probing.vary and not found else ():
+        for arguments in lengthened(given, subject, dtype) if probing.vary and not found else ():
             try:
                 if _largest(subject.function, arguments, dtype) <= LONG * _ends(arguments, dtype):
                     continue
@@ -82,10 +82,28 @@ def _excess(
             yield defect, Finding(defect, why=why, call=call, dtype=dtype)
 
 
-def lengthened(given: Arguments) -> Iterator[Arguments]:
-    """Yield the call with one axis after another made long."""
+def lengthened(given: Arguments, subject: Subject, dtype: str) -> Iterator[Arguments]:
+    """Yield the call with one axis after another made long.
+
+    Not those over which Python loops, so that twice the length is a longer program.
+    """
+    functions = subject.definition, subject.function
     for n in dict.fromkeys(n for leaf in given.leaves for n in leaf.shape if n > 1):
-        yield resized(given, {n: max(n, LENGTH)})
+        twice = resized(given, {n: 2 * n})
+        try:
+            loops = any(_steps(f, given, dtype) != _steps(f, twice, dtype) for f in functions)
+        except Exception:
+            continue  # a shape that the function refuses
+        if not loops:
+            yield resized(given, {n: max(n, LENGTH)})
+
+
+@kept
+def _steps(function: Any, arguments: Arguments, dtype: str) -> int:
+    """Return how many operations a function is, without its derivative."""
+    arrays, _ = types(function, arguments, dtype)
+    jaxpr = jax.make_jaxpr(partial(call, function, arguments))(arrays).jaxpr
+    return sum(1 for _ in equations(jaxpr))
 
 
 @kept
