@@ -17,8 +17,14 @@ from .divergences import binary_cross_entropy_with_logits as binary_cross_entrop
 from .divergences import categorical_cross_entropy as categorical_cross_entropy
 from .divergences import kl_divergence as kl_divergence
 from .divergences import squared_error as squared_error
+from .padding import pad as pad
 from .patches import fold as fold
 from .patches import unfold as unfold
+from .resize import pixel_shuffle as pixel_shuffle
+from .resize import pixel_unshuffle as pixel_unshuffle
+from .resize import resize as resize
+from .sampling import affine_grid as affine_grid
+from .sampling import grid_sample as grid_sample
 from .shape import flatten as flatten
 from .softmax import log_softmax as log_softmax
 from .softmax import softmax as softmax
