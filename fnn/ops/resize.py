@@ -284,8 +284,10 @@ def pixel_shuffle(x, *, factor: Sizes):
         )
     d, channels = len(f), x.shape[-1] // math.prod(f)
     pairs = [axis for i in range(d) for axis in (1 + i, d + 2 + i)]
-    apart = x.reshape(*x.shape[:-1], channels, *f).transpose(0, *pairs, d + 1)
-    return apart.reshape(x.shape[0], *(n * k for n, k in zip(inside, f, strict=True)), channels)
+    y = x.reshape(*x.shape[:-1], channels, *f).transpose(0, *pairs, d + 1)
+    for axis in range(1, d + 1):  # one at a time: a mesh with explicit axes takes no more at once
+        y = y.reshape(*y.shape[:axis], y.shape[axis] * y.shape[axis + 1], *y.shape[axis + 2 :])
+    return y
 
 
 @op(
@@ -320,11 +322,12 @@ def pixel_unshuffle(x, *, factor: Sizes):
             f"pixel_unshuffle: the spatial axes {inside} are not multiples of factor {factor!r}; "
             "pad or crop x"
         )
-    d, channels = len(f), x.shape[-1]
-    outside = [n // k for n, k in zip(inside, f, strict=True)]
-    apart = x.reshape(x.shape[0], *(m for pair in zip(outside, f, strict=True) for m in pair), -1)
-    order = (0, *range(1, 2 * d, 2), 2 * d + 1, *range(2, 2 * d + 1, 2))
-    return apart.transpose(order).reshape(x.shape[0], *outside, channels * math.prod(f))
+    d, channels, y = len(f), x.shape[-1] * math.prod(f), x
+    for axis in range(d, 0, -1):
+        n, k = inside[axis - 1], f[axis - 1]
+        y = y.reshape(*y.shape[:axis], n // k, k, *y.shape[axis + 1 :])
+    y = y.transpose(0, *range(1, 2 * d, 2), 2 * d + 1, *range(2, 2 * d + 1, 2))
+    return y.reshape(*y.shape[: d + 1], channels)
 
 
 @pixel_shuffle.fwd

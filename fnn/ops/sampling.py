@@ -250,7 +250,7 @@ def grid_sample_bwd(residuals, dy, *, method, padding, align_corners):
     pixels = _pixels(grid, inside, padding, align_corners)
     dtype = jnp.promote_types(x.dtype, pixels[0][0].dtype)
     dy = dy.astype(dtype)
-    dx = jnp.zeros_like(x, dtype, shape=(x.shape[0], math.prod(inside), x.shape[-1]))
+    dx = _rows(jnp.zeros_like(x, dtype))
     dg = [jnp.zeros_like(slope, dtype) for _, slope in pixels]
     for j, w, slopes in _corners(pixels, inside, method):
         dx = jax.vmap(_add)(dx, j, _product(w)[..., None].astype(dtype) * dy)
@@ -298,8 +298,11 @@ def _product(factors):
 
 def _read(x, index):
     """The channels of x at each place, by its index in row-major order."""
-    rows = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
-    return jax.vmap(lambda row, j: row.at[j].get(mode="promise_in_bounds"))(rows, index)
+    return jax.vmap(lambda rows, j: rows.at[j].get(mode="promise_in_bounds"))(_rows(x), index)
+
+
+def _rows(x):
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
 
 def _add(rows, index, numbers):
