@@ -26,21 +26,22 @@ def _places(n, align_corners, dtype):
     return (2 * jnp.arange(n, dtype=dtype) - (n - 1)) / n
 
 
-def _bases(theta, size, align_corners):
-    """The coordinates along each axis, width first, as arrays that broadcast to (1, *size)."""
+def _geometry(theta, size):
+    """The lengths of the grid's axes."""
     d = theta.shape[1] if theta.ndim == 3 else 0
     if not 1 <= d <= 3 or theta.shape[2] != d + 1:
         raise ShapeError(
             "affine_grid: theta must be (batch, d, d + 1) with d = 1 to 3 axes of space, got "
             f"{tuple(theta.shape)}"
         )
-    each = tuple(size) if isinstance(size, tuple | list) else size
-    size = sizes("affine_grid", "size", each, d)
-    dtype = jnp.promote_types(theta.dtype, jnp.float32)
-    return [
-        jnp.expand_dims(_places(n, align_corners, dtype), [a for a in range(d + 1) if a != axis])
-        for axis, n in reversed(list(enumerate(size, 1)))
-    ]
+    return sizes("affine_grid", "size", size, d)
+
+
+def _points(dtype, size, align_corners):
+    """The coordinates of every place, the width's first, and 1: (*size, d + 1)."""
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    along = jnp.meshgrid(*(_places(n, align_corners, dtype) for n in size), indexing="ij")
+    return jnp.stack([*along[::-1], jnp.ones(size, dtype)], -1)
 
 
 @op(
@@ -70,33 +71,26 @@ def affine_grid(theta, *, size: int | tuple[int, ...], align_corners: bool = Fal
     Shapes: θ (batch, d, d + 1), d = 1 to 3 -> y (batch, *size, d), `size` depth, height, width.
     Saves nothing.
     """
-    bases = _bases(theta, size, align_corners)
-    space = jnp.broadcast_shapes(*(b.shape for b in bases))
-    p = jnp.stack([jnp.broadcast_to(b, space)[0] for b in (*bases, jnp.ones_like(bases[0]))], -1)
-    return jnp.einsum("nkj,...j->n...k", theta, p.astype(theta.dtype))
+    p = _points(theta.dtype, _geometry(theta, size), align_corners).astype(theta.dtype)
+    return jnp.einsum("nkj,...j->n...k", theta, p)
 
 
 @affine_grid.fwd
 def affine_grid_fwd(theta, *, size, align_corners):
-    bases = _bases(theta, size, align_corners)
-    d, dtype = len(bases), bases[0].dtype
-    # θ[n, k, j] as (n, 1, ..., 1, k), one array for each j.
-    columns = jnp.expand_dims(jnp.moveaxis(theta.astype(dtype), -1, 0), tuple(range(2, d + 2)))
-    terms = [columns[j] * jnp.expand_dims(base, -1) for j, base in enumerate(bases)]
-    return functools.reduce(operator.add, terms, columns[d]).astype(theta.dtype), None
+    p = _points(theta.dtype, _geometry(theta, size), align_corners)
+    d = p.shape[-1] - 1
+    rows = p.reshape(math.prod(p.shape[:-1]), d + 1)
+    y = jnp.einsum("sj,nkj->nsk", rows, theta.astype(p.dtype), precision="highest")
+    return y.reshape(y.shape[0], *p.shape[:-1], d).astype(theta.dtype), None
 
 
 @affine_grid.bwd
 def affine_grid_bwd(residuals, dy, *, size, align_corners):
     del residuals, size
-    d, dtype = dy.ndim - 2, jnp.promote_types(dy.dtype, jnp.float32)
-    dy = dy.astype(dtype)
-    columns = []
-    for axis in range(d, 0, -1):
-        along = jnp.sum(dy, tuple(a for a in range(1, d + 1) if a != axis))  # (batch, places, d)
-        places = _places(dy.shape[axis], align_corners, dtype)
-        columns.append(jnp.sum(along * places[None, :, None], 1))
-    return jnp.stack([*columns, jnp.sum(along, 1)], -1)
+    p = _points(dy.dtype, dy.shape[1:-1], align_corners)
+    rows = p.reshape(math.prod(p.shape[:-1]), p.shape[-1])
+    dy = dy.reshape(dy.shape[0], rows.shape[0], dy.shape[-1]).astype(p.dtype)
+    return jnp.einsum("nsk,sj->nkj", dy, rows, precision="highest")
 
 
 def _checked(x, grid, method, padding):

@@ -1,0 +1,128 @@
+"""What the table of ops cannot ask of padding, resizing and sampling: conventions and refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnn import ops
+from fnn.errors import ShapeError
+
+ROW = jnp.arange(1.0, 5.0).reshape(1, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "padded"),
+    [
+        ("constant", [0, 0, 1, 2, 3, 4, 0]),
+        ("reflect", [3, 2, 1, 2, 3, 4, 3]),
+        ("edge", [1, 1, 1, 2, 3, 4, 4]),
+        ("circular", [3, 4, 1, 2, 3, 4, 1]),
+    ],
+)
+def test_pad_copies_what_its_mode_says(mode, padded):
+    np.testing.assert_array_equal(ops.pad(ROW, padding=((2, 1),), mode=mode).ravel(), padded)
+
+
+@pytest.mark.parametrize(
+    ("size", "statics", "resized"),
+    [
+        (8, {}, [1, 1, 2, 2, 3, 3, 4, 4]),
+        (3, {}, [1, 2, 3]),
+        (2, {"method": "linear"}, [1.5, 3.5]),
+        (7, {"method": "linear", "align_corners": True}, [1, 1.5, 2, 2.5, 3, 3.5, 4]),
+        (1, {"method": "bicubic", "align_corners": True}, [1]),
+        (2, {"method": "bicubic"}, [1.40625, 3.59375]),
+    ],
+)
+def test_resize_follows_the_conventions_of_its_docstring(size, statics, resized):
+    np.testing.assert_allclose(ops.resize(ROW, size=size, **statics).ravel(), resized, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 300), (70, 2200), (5000, 3), (1, 40)])
+@pytest.mark.parametrize("channels", [1, 9])
+def test_resize_of_extreme_ratios_is_the_transpose_on_its_way_back(n, m, channels):
+    rng = np.random.default_rng(0)
+    x, dy = (jnp.asarray(rng.normal(size=(1, k, channels)), "float32") for k in (n, m))
+    y, pull = jax.vjp(lambda x: ops.resize(x, size=m, method="linear"), x)
+    want = ops.resize.definition(x, size=m, method="linear", align_corners=False)
+    np.testing.assert_allclose(y, want, atol=1e-5)
+    np.testing.assert_allclose(jnp.vdot(y, dy), jnp.vdot(x, pull(dy)[0]), rtol=1e-3, atol=1e-3)
+
+
+def test_pixel_shuffle_spreads_the_second_half_of_the_channel_index():
+    x = jnp.arange(8.0).reshape(1, 1, 1, 8)
+    y = ops.pixel_shuffle(x, factor=2)
+    np.testing.assert_array_equal(y[0, ..., 0], [[0, 1], [2, 3]])
+    np.testing.assert_array_equal(y[0, ..., 1], [[4, 5], [6, 7]])
+    np.testing.assert_array_equal(ops.pixel_unshuffle(y, factor=2), x)
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("shape", [(2, 5, 3), (2, 4, 5, 3), (1, 2, 3, 4, 2)])
+def test_the_identity_samples_every_number_where_it_is(shape, padding, corners):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), "float32")
+    d = x.ndim - 2
+    theta = jnp.broadcast_to(jnp.eye(d, d + 1), (shape[0], d, d + 1))
+    grid = ops.affine_grid(theta, size=shape[1:-1], align_corners=corners)
+    y = ops.grid_sample(x, grid, padding=padding, align_corners=corners)
+    np.testing.assert_allclose(y, x, atol=1e-5)
+
+
+def test_the_width_comes_first_in_a_grid():
+    x = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    right = jnp.asarray([[[[1.0, -1.0]]]])
+    assert ops.grid_sample(x, right, align_corners=True).item() == 2
+    np.testing.assert_array_equal(
+        ops.affine_grid(jnp.eye(2, 3)[None], size=(2, 3), align_corners=True)[0, 0, :, 0],
+        [-1, 0, 1],
+    )
+
+
+@pytest.mark.parametrize("method", ["linear", "nearest"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
+def test_coordinates_that_are_no_places_read_nothing_out_of_bounds(method, bad):
+    x, grid = jnp.ones((1, 3, 3, 1)), jnp.full((1, 2, 2, 2), bad)
+    y, pull = jax.vjp(lambda x: ops.grid_sample(x, grid, method=method), x)
+    assert y.shape == (1, 2, 2, 1)
+    assert pull(y)[0].shape == x.shape
+    if not np.isnan(bad):
+        np.testing.assert_array_equal(y, 0)
+
+
+X, G = jnp.zeros((2, 4, 5, 3)), jnp.zeros((2, 2, 2, 2))
+REFUSED = {
+    "reflect too far": (ShapeError, lambda: ops.pad(X, padding=4, mode="reflect"), "axis of 4"),
+    "round too far": (
+        ShapeError,
+        lambda: ops.pad(X, padding=(5, 0), mode="circular"),
+        "asks for 5",
+    ),
+    "edge of nothing": (ShapeError, lambda: ops.pad(X[:, :0], padding=1, mode="edge"), "axis of 0"),
+    "pad axes": (ShapeError, lambda: ops.pad(X, padding=(1, 1, 1)), "3 spatial axes"),
+    "pad mode": (ValueError, lambda: ops.pad(X, padding=1, mode="wrap"), "'wrap'"),
+    "pad text": (ValueError, lambda: ops.pad(X, padding="SAME"), "'SAME'"),
+    "resize axes": (ShapeError, lambda: ops.resize(X, size=(1, 2, 3)), "3 numbers"),
+    "resize nothing": (ShapeError, lambda: ops.resize(X[:, :0], size=3), "empty spatial axis"),
+    "resize to nothing": (ValueError, lambda: ops.resize(X, size=0), "at least 1"),
+    "resize method": (ValueError, lambda: ops.resize(X, size=2, method="cubic"), "'cubic'"),
+    "corners": (ValueError, lambda: ops.resize(X, size=2, align_corners=True), "align_corners"),
+    "no space": (ShapeError, lambda: ops.resize(X[0, 0], size=2), "axes of space"),
+    "shuffle": (ShapeError, lambda: ops.pixel_shuffle(X, factor=2), "3 channels"),
+    "unshuffle": (ShapeError, lambda: ops.pixel_unshuffle(X, factor=2), "multiples of factor 2"),
+    "theta": (ShapeError, lambda: ops.affine_grid(jnp.zeros((2, 3)), size=2), "theta must be"),
+    "grid size": (ShapeError, lambda: ops.affine_grid(G[0], size=(2, 2)), "theta must be"),
+    "grid axes": (ShapeError, lambda: ops.grid_sample(X, G[..., :1]), "2 spatial axes"),
+    "grid batch": (ShapeError, lambda: ops.grid_sample(X, G[:1]), "2 spatial axes"),
+    "sample nothing": (ShapeError, lambda: ops.grid_sample(X[:, :0], G), "empty spatial axis"),
+    "sample method": (ValueError, lambda: ops.grid_sample(X, G, method="cubic"), "'cubic'"),
+    "sample padding": (ValueError, lambda: ops.grid_sample(X, G, padding="wrap"), "'wrap'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_in_words(case):
+    error, call, words = REFUSED[case]
+    with pytest.raises(error, match=words):
+        call()
