@@ -45,7 +45,7 @@ def _examples(mode):
     return (
         example(x=normal(2, 5, 4, 3), padding=2, mode=mode),
         example(x=normal(1, 7, 1), padding=((3, 1),), mode=mode),
-        example(x=normal(2, 3, 4, 3, 1), padding=((1, 2), 0, (0, 2)), mode=mode),
+        example(x=normal(2, 3, 4, 3, 1), padding=((1, 2), (0, 0), (0, 2)), mode=mode),
         example(x=normal(2, 1, 3, 2), padding=(0, 2), mode=mode),
         example(x=normal(0, 3, 4, 2), padding=1, mode=mode),
         example(x=values([[1e4], [-1e4], [3.0]]), padding=2, mode=mode, tags={"extreme"}),

@@ -211,7 +211,7 @@ class _Map:
 def _interpolate(x, maps: Sequence[_Map]):
     """Apply the maps in turn, in float32 at least; where the length stays, there is no change."""
     dtype = x.dtype
-    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    x = x.astype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
     for one in maps:
         if one.n != len(one.index):
             # Else the taps of one axis would be computed anew for each tap of the next.
