@@ -6,6 +6,7 @@
     fnn.backprop   the explicit backward pass, every intermediate derivative kept
     fnn.verify     is a backward rule right? a function, `fnn.verify(f, "f32[8,16]")`, and a module
     fnn.testing    the same question as an assertion, for pytest
+    fnn.bench      is an op fast and small? `fnn.bench.measure(op)`
     fnn.config     experiments as YAML files; fnn.train and fnn.report run and show them
 
 Names are imported when they are first used, so that `fnn --help` need not wait for JAX.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import backprop as backprop
+    from . import bench as bench
     from . import config as config
     from . import data as data
     from . import example as example
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from .op import rules as rules
 
 _MODULES = (
-    *("backprop", "config", "data", "example", "init", "layers"),
+    *("backprop", "bench", "config", "data", "example", "init", "layers"),
     *("loss", "ops", "report", "testing", "train", "verify"),
 )
 _OP = ("OPS", "op", "rules")

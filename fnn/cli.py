@@ -295,6 +295,42 @@ def _ask_for_devices() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}=2".strip()
 
 
+@app.command(epilog="Example: fnn bench softmax_cross_entropy --dtype bfloat16 --cores 1 --check")
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help='Ops; by default all with an example tagged "bench".', metavar="[OP]"),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of the floating-point arrays.")] = "float32",
+    seconds: Annotated[float, typer.Option(help="For timing a row, at most.", min=0.0)] = 3.0,
+    cores: Annotated[
+        int | None, typer.Option(help="Run on so many cores; on all by default.", min=1)
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Exit with status 1 if an op is more than 5 % slower than the fastest form of "
+            "autodiff, or keeps more bytes for the backward pass.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time the ops' rules against automatic differentiation, and weigh what they keep."""
+    from .bench import command
+    from .bench.cores import pin
+
+    if cores:
+        pin(cores)
+    chosen = {name: _op(name) for name in names or ()}
+    rows = command.measure_each(chosen or _table(), bool(chosen), dtype, seconds)
+    if as_json:
+        _print_json(command.as_json(rows))
+    else:
+        command.show(rows)
+    sys.exit(int(check and any(row.faults for row in rows)))
+
+
 @app.command(epilog="Example: fnn ops softmax_cross_entropy")
 def ops(
     name: Annotated[str | None, typer.Argument(help="One op.", metavar="[OP]")] = None,

@@ -83,7 +83,8 @@ class Op:
     out); those after it are statics: hashable hyperparameters, part of the compiled program.
 
     Attributes: `name`, `definition`, `reference` (a second opinion on the values, or None),
-    `examples`, `source`, `arguments` (names of the arrays), `statics` (names and defaults).
+    `strongest` (the form to be faster than, or None), `examples`, `source`, `arguments` (names of
+    the arrays), `statics` (names and defaults).
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Op:
         definition: Callable[..., Any],
         *,
         reference: Callable[..., Any] | None = None,
+        strongest: Callable[..., Any] | None = None,
         examples: Sequence[Example] = (),
         source: str = "",
     ):
@@ -98,6 +100,7 @@ class Op:
         self.name: str = definition.__name__
         self.definition = definition
         self.reference = reference
+        self.strongest = strongest
         self.examples = tuple(examples)
         self.source = source
         self.signature = self.__signature__ = inspect.signature(definition)
@@ -266,6 +269,7 @@ def op(
     definition: Callable[..., Any] | None = None,
     *,
     reference: Callable[..., Any] | None = None,
+    strongest: Callable[..., Any] | None = None,
     examples: Sequence[Example] = (),
     source: str = "",
 ) -> Any:
@@ -274,14 +278,20 @@ def op(
     Args:
         definition: the mathematics in plain jax.numpy; arrays before `*`, statics after it.
         reference: an independent implementation of the same values, called the same way.
+        strongest: the fastest form of the same function known that JAX differentiates by itself,
+            called the same way; `fnn bench` measures the rules against it.
         examples: what the verifier and the tests try the op on; see `fnn.example`.
         source: the paper or text that the op comes from.
 
     Raises ValueError if another module has an op of that name, or the signature is not an op's.
     """
     if definition is None:
-        return functools.partial(op, reference=reference, examples=examples, source=source)
-    made = Op(definition, reference=reference, examples=examples, source=source)
+        return functools.partial(
+            op, reference=reference, strongest=strongest, examples=examples, source=source
+        )
+    made = Op(
+        definition, reference=reference, strongest=strongest, examples=examples, source=source
+    )
     there = OPS.get(made.name)
     if there is not None and there.__module__ != made.__module__:
         raise ValueError(f"there is an op {made.name!r} already, in {there.__module__}")

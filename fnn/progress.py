@@ -1,10 +1,18 @@
-"""How training goes, on standard error: a bar with the time left in a terminal, lines in a pipe."""
+"""How work goes, on standard error: a bar in a terminal; in a pipe, lines of a training."""
 
 import sys
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINES = 10
 """Lines that a whole training prints into a pipe, about."""
@@ -80,3 +88,17 @@ class Lines:
 def progress() -> Bar | Lines:
     """Return what suits standard error."""
     return Bar() if sys.stderr.isatty() else Lines()
+
+
+def each(names: Collection[str], doing: str) -> Iterator[str]:
+    """Yield names, with a bar that says which is being done: `verifying relu`, 3/18."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as shown:
+        task = shown.add_task(doing, total=len(names))
+        for name in names:
+            shown.update(task, description=f"{doing} {name}")
+            yield name
+            shown.advance(task)

@@ -10,14 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fnn"
 ORDER = [
-    {"errors", "example"},
+    {"errors", "example", "memory", "progress"},
     {"op"},
     {"ops", "init"},
     {"layers", "loss", "data"},
-    {"backprop", "verify"},
+    {"backprop", "verify", "bench"},
     {"config", "testing"},
     {"train", "report"},
-    {"progress"},
     {"cli"},
     {"__main__"},
 ]

@@ -14,7 +14,8 @@ from ..op import op
 
 
 def _examples(**statics) -> tuple[Example, ...]:
-    """Ordinary numbers; sizes 0, 1 and scalar; tails; and the kink at 0 from all sides."""
+    """Ordinary numbers; sizes 0, 1 and scalar; tails; the kink at 0 from all sides; a large one."""
+    large = () if statics else (example(x=normal(1024, 1024), tags={"bench"}),)
     tails = values(-1e4, -88.0, -30.0, -1e-4, 1e-4, 30.0, 88.0, 1e4)
     return (
         example(x=normal(4, 3), **statics),
@@ -24,6 +25,7 @@ def _examples(**statics) -> tuple[Example, ...]:
         example(x=normal(0, 3), **statics),
         example(x=tails, tags={"extreme"}, **statics),
         example(x=values(-1.0, -0.0, 0.0, 1.0), tags={"kink"}, **statics),
+        *large,
     )
 
 
@@ -194,7 +196,7 @@ def softplus_bwd(y, dy):
 
 @op(
     reference=lambda x, *, gradient: jnp.heaviside(x, 1.0),
-    examples=(*_examples(gradient="zero"), *_examples(gradient="straight_through")),
+    examples=(*_examples(gradient="zero"), *_examples()),
     source="Rosenblatt 1958; straight-through: Bengio, Léonard & Courville 2013, arXiv:1308.3432",
 )
 def step(x, *, gradient: Literal["zero", "straight_through"] = "straight_through"):

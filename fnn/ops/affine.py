@@ -25,6 +25,7 @@ def _leading(x):
         example(x=normal(0, 3), w=normal(3, 4), b=normal(4)),
         example(x=normal(5, 3), w=normal(3, 4), b=normal(1)),
         example(x=normal(5, 3, scale=1e4), w=normal(3, 4), b=normal(4), tags={"extreme"}),
+        example(x=normal(256, 512), w=normal(512, 512), b=normal(512), tags={"bench"}),
     ),
     source="Rumelhart, Hinton & Williams 1986, doi:10.1038/323533a0",
 )
@@ -65,6 +66,13 @@ def dense_bwd(residuals, dy):
         example(x=normal(1, 1), w=normal(1, 1), mask=values([True]), b=normal(1)),
         example(x=normal(2, 2), w=normal(2, 2), mask=values([True, False], [False, False])),
         example(x=normal(0, 3), w=normal(3, 4), mask=booleans(3, 4), b=normal(4)),
+        example(
+            x=normal(256, 512),
+            w=normal(512, 512),
+            mask=booleans(512, 512),
+            b=normal(512),
+            tags={"bench"},
+        ),
     ),
     source="sparse connectivity; as masks: Germain, Gregor, Murray & Larochelle 2015, MADE",
 )

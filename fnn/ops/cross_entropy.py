@@ -53,6 +53,7 @@ def _reference(logits, target, *, axis, label_smoothing, ignore_index):
             tags={"extreme"},
         ),
         example(logits=normal(2048, 1000), target=integers(2048, high=1000), tags={"bench"}),
+        example(logits=normal(2048, 1000), target=simplex(2048, 1000), tags={"bench"}),
     ),
     source="Bridle 1990; label smoothing: Szegedy et al. 2016, arXiv:1512.00567",
 )

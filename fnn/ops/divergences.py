@@ -50,6 +50,7 @@ def _reference(name, **fixed):
         example(y=normal(1), target=normal(1)),
         example(y=normal(0, 3), target=normal(0, 3)),
         example(y=values([1e4, -1e4, 0.0]), target=values([-1e4, -1e4, 0.0]), tags={"extreme"}),
+        example(y=normal(2048, 1000), target=normal(2048, 1000), tags={"bench"}),
     ),
     source="Gauss 1809; in backpropagation: Rumelhart, Hinton & Williams 1986",
 )
@@ -105,6 +106,11 @@ def _binary_cross_entropy(p, target, eps):
             target=values(0.0, 1.0, 1.0, 0.0, 1.0, 0.3),
             tags={"extreme", "no reference"},
         ),
+        example(
+            p=uniform(1024, 1024, low=0.01, high=0.99),
+            target=uniform(1024, 1024),
+            tags={"bench"},
+        ),
     ),
     source="Kullback & Leibler 1951; Cox 1958",
 )
@@ -150,6 +156,7 @@ def binary_cross_entropy_bwd(residuals, dD, *, eps):
             target=values(1.0, 1.0, 0.0, 0.0, 0.5),
             tags={"extreme"},
         ),
+        example(logits=normal(1024, 1024), target=uniform(1024, 1024), tags={"bench"}),
     ),
     source="Cox 1958; Bishop 2006, Pattern Recognition and Machine Learning, 4.3.2",
 )
@@ -194,6 +201,8 @@ _PROBABILITIES = (
         target=values([0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]),
         tags={"extreme", "no reference"},
     ),
+    example(p=uniform(2048, 1000, low=0.1), target=integers(2048, high=1000), tags={"bench"}),
+    example(p=uniform(2048, 1000, low=0.1), target=simplex(2048, 1000), tags={"bench"}),
 )
 
 

@@ -15,6 +15,7 @@ from ..op import Static, op
         example(x=normal(4)),
         example(x=normal(1, 1, 1)),
         example(x=normal(0, 3, 4)),
+        example(x=normal(128, 14, 14, 32), tags={"bench"}),
     ),
     source="row-major order",
 )

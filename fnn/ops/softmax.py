@@ -17,6 +17,7 @@ _EXAMPLES = (
     example(x=normal(3, 1)),
     example(x=normal(0, 3)),
     example(x=values([1e4, -1e4, 0.0], [1e4, 1e4, 1e4], [-1e4, -1e4, 3.0]), tags={"extreme"}),
+    example(x=normal(2048, 1000), tags={"bench"}),
 )
 _SOURCE = "Bridle 1990, Neurocomputing, doi:10.1007/978-3-642-76153-9_28"
 

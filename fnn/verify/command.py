@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import FnnError, did_you_mean
 from ..op import Op
+from ..progress import each
 from . import words
 from .core import run
 from .report import Report
@@ -35,9 +36,6 @@ def verify_each(
 
     Raises FnnError for a call that cannot be verified.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     call = [literal(text) for text in args], dict(static(text) for text in statics)
     judge = load(definition) if definition else None
     if len(functions) != 1 and (args or statics or definition):
@@ -45,18 +43,9 @@ def verify_each(
             "--args, --static and --definition say how one function is called; "
             f"name that function alone, not {len(functions)}"
         )
-    reports = []
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as shown:
-        task = shown.add_task("verifying", total=len(functions))
-        for name, function in functions.items():
-            shown.update(task, description=f"verifying {name}")
-            reports.append(_verify(name, function, *call, judge, vary))
-            shown.advance(task)
-    return reports
+    return [
+        _verify(name, functions[name], *call, judge, vary) for name in each(functions, "verifying")
+    ]
 
 
 def _verify(

@@ -1,11 +1,12 @@
 """What the rule costs: bytes kept for the backward pass, and temporary memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import jax
 
+from ..memory import array_bytes, residual_bytes, temporary_bytes
 from .arguments import Arguments, struct
 from .jaxprs import equations
 from .probes import Probing
@@ -72,7 +73,7 @@ def _excess(
     subject: Subject, arguments: Arguments, dtype: str, measured: dict[str, tuple[int, int]]
 ) -> Iterator[tuple[str, Finding]]:
     arrays, dys = types(subject.definition, arguments, dtype)
-    ends = sum(map(_bytes, [*arrays, *dys]))
+    ends = sum(map(array_bytes, [*arrays, *dys]))
     limits = zip(measured.items(), SMALL, FACTORS, strict=True)
     for (what, (came, natural)), small, factor in limits:
         if came > max(small, factor * (natural + ends)):
@@ -112,11 +113,11 @@ def _largest(function: Any, arguments: Arguments, dtype: str) -> int:
     run = partial(both_ways, function, arguments)
     jaxpr = jax.make_jaxpr(run)(*types(function, arguments, dtype)).jaxpr
     made = [var.aval for e in equations(jaxpr) for var in e.outvars]
-    return max((_bytes(a) for a in made if hasattr(a, "dtype")), default=0)
+    return max((array_bytes(a) for a in made if hasattr(a, "dtype")), default=0)
 
 
 def _ends(arguments: Arguments, dtype: str) -> int:
-    return sum(_bytes(struct(leaf, dtype)) for leaf in arguments.leaves)
+    return sum(array_bytes(struct(leaf, dtype)) for leaf in arguments.leaves)
 
 
 @kept
@@ -124,21 +125,6 @@ def _bytes_of(function: Any, arguments: Arguments, dtype: str) -> tuple[int, int
     """Return the bytes of residuals and of temporary memory of a forward and backward pass."""
     run = partial(both_ways, function, arguments)
     program = start(run, *types(function, arguments, dtype)).result()
-    analysis = program.memory_analysis()
-    temporary = int(analysis.temp_size_in_bytes) if analysis is not None else 0
-    return _kept(function, arguments, dtype), temporary
-
-
-def _kept(function: Callable[..., Any], arguments: Arguments, dtype: str) -> int:
-    """Return the bytes of all arrays that a backward pass holds on to, each counted once."""
-
-    def residuals(*arrays: Any) -> list[Any]:
-        leaves = jax.tree.leaves(pullback(function, arguments, arrays)[1])
-        return list({id(a): a for a in leaves if isinstance(a, jax.Array)}.values())
-
-    types = [struct(leaf, dtype) for leaf in arguments.leaves]
-    return sum(map(_bytes, jax.eval_shape(residuals, *types)))
-
-
-def _bytes(array: Any) -> int:
-    return array.size * array.dtype.itemsize
+    inputs = [struct(leaf, dtype) for leaf in arguments.leaves]
+    kept = residual_bytes(lambda *arrays: pullback(function, arguments, arrays)[1], *inputs)
+    return kept, temporary_bytes(program)

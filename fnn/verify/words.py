@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..memory import size
 from .defects import DEFECTS
 
 if TYPE_CHECKING:
@@ -329,14 +330,6 @@ def ratio(rule: int, autodiff: int) -> str:
     if rule == autodiff:
         return "1.00×"
     return f"{rule / autodiff:.2f}×" if autodiff else size(rule)
-
-
-def size(octets: float) -> str:
-    """Return 41216 as `40.2 KiB`."""
-    if octets < 1024:
-        return f"{octets:.0f} B"
-    power = min(int(math.log2(octets) // 10), 4)
-    return f"{octets / 1024**power:.1f} {'KMGT'[power - 1]}iB"
 
 
 def seconds(value: float) -> str:

@@ -1,0 +1,99 @@
+"""`fnn bench`: from names of ops to rows, and rows as a table or JSON."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from ..errors import FnnError, did_you_mean
+from ..memory import size
+from ..op import Op
+from ..progress import each
+from .cores import available
+from .row import BAR, Row, examples, measure_one
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+def measure_each(ops: Mapping[str, Op], named: bool, dtype: str, seconds: float) -> list[Row]:
+    """Measure ops, with a progress bar on standard error if that is a terminal.
+
+    Ops without an example for timing are passed over, unless they are `named`.
+
+    Raises FnnError for what cannot be measured.
+    """
+    if dtype not in DTYPES:
+        raise FnnError(
+            f"--dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}"
+            + did_you_mean(dtype, DTYPES)
+        )
+    chosen = [op for op in ops.values() if named or any("bench" in e.tags for e in op.examples)]
+    jobs = [(op, example) for op in chosen for example in examples(op)]
+    names = each([op.name for op, _ in jobs], "timing")
+    return [measure_one(*job, dtype, seconds) for _, job in zip(names, jobs, strict=True)]
+
+
+def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return all rows, and what they were measured on, as plain values."""
+    return {
+        "ok": not any(row.faults for row in rows),
+        "bar": BAR,
+        "device": jax.devices()[0].device_kind,
+        "cores": available(),
+        "jax": jax.__version__,
+        "rows": [row.as_json() for row in rows],
+    }
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print a table of the rows, and how to read it."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("op", overflow="fold", min_width=8)
+    table.add_column("call", overflow="fold")
+    for head in ("time", "autodiff", "fastest", "", "temp", "keeps", "autodiff"):
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        kept, style = row.residual_bytes, "bold red" if row.faults else ""
+        table.add_row(
+            *(row.op, row.call, duration(row.seconds["manual"])),
+            *(_ratio(row.over_autodiff), _ratio(row.over_fastest), row.fastest),
+            memory_ratio(row.temp_bytes["autodiff"], row.temp_bytes["manual"]),
+            *(size(kept["manual"]), size(kept["autodiff"])),
+            Text(row.verdict, style or ("green" if row.verdict == "faster" else "")),
+        )
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    dtypes = ", ".join(dict.fromkeys(row.dtype for row in rows))
+    print(
+        f"{dtypes} on {jax.devices()[0].device_kind}, {_plural(available(), 'core')}, "
+        f"jax {jax.__version__}. time: forward and backward. The ratios are autodiff's\n"
+        "time or temporary memory over the rules': above 1 the rules win. fastest: of the forms "
+        "that JAX\ndifferentiates, by name. keeps: bytes between forward and backward pass."
+    )
+
+
+def _ratio(found: Any) -> str:
+    return f"{found.median:.2f} ± {found.half_width:.2f}"
+
+
+def memory_ratio(autodiff: int, manual: int) -> str:
+    """Return autodiff's bytes over the rules'; where one side takes none, the bytes saved."""
+    if autodiff == manual:
+        return "1.0"
+    return f"{autodiff / manual:.3g}" if manual and autodiff else f"{size(autodiff)} to {size(manual)}"
+
+
+def duration(seconds: float) -> str:
+    """Return 0.00123 as `1.23 ms`."""
+    unit, factor = ("s", 1.0) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
+    return f"{seconds * factor:.3g} {unit}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("s" if count != 1 else "")

@@ -1,0 +1,119 @@
+"""One row: an op on one of its bench examples, against automatic differentiation."""
+
+import statistics
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+
+from ..errors import FnnError
+from ..example import Example
+from ..op import Op
+from . import timing
+from .forms import forms
+from .timing import Ratio
+
+BAR = 1.05
+"""An op that takes more than so many times what a form of autodiff takes is slower."""
+SECONDS = 3.0
+"""For timing one row; compiling comes on top."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured. Times are medians, of a forward and backward pass; bytes are XLA's.
+
+    `fastest` names the fastest form that JAX differentiates: the definition ("autodiff"), the op's
+    `strongest` or its reference. Both ratios are autodiff's time over the rules', so that above 1
+    the rules win. Forms that turned out far too slow to be the fastest have no `seconds`.
+    """
+
+    op: str
+    call: str
+    dtype: str
+    seconds: dict[str, float]
+    fastest: str
+    over_autodiff: Ratio
+    over_fastest: Ratio
+    temp_bytes: dict[str, int]
+    residual_bytes: dict[str, int]
+    rounds: int
+
+    @property
+    def faults(self) -> list[str]:
+        """What `--check` fails for: "slower", "keeps more"."""
+        kept = self.residual_bytes
+        return faults(self.over_fastest.median, kept["manual"], kept["autodiff"])
+
+    @property
+    def verdict(self) -> str:
+        """The faults, or "faster" or "as fast"."""
+        speed = "faster" if self.over_fastest.median > BAR else "as fast"
+        return ", ".join(self.faults) or speed
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "verdict": self.verdict, "ok": not self.faults}
+
+
+def faults(over_fastest: float, kept: int, kept_by_autodiff: int) -> list[str]:
+    """Judge an op by its speed relative to the fastest form, and by the bytes of its residuals."""
+    found = ["slower"] if over_fastest < 1 / BAR else []
+    return found + (["keeps more"] if kept > kept_by_autodiff else [])
+
+
+def examples(op: Op) -> list[Example]:
+    """Return an op's examples for timing.
+
+    Raises FnnError if there are none.
+    """
+    found = [example for example in op.examples if "bench" in example.tags]
+    if not found:
+        raise FnnError(
+            f'{op.name} has no example tagged "bench"; add one of a realistic size to its '
+            f'@op(examples=...): example(..., tags={{"bench"}})'
+        )
+    return found
+
+
+def measure(op: Op, dtype: str = "float32", seconds: float = SECONDS) -> list[Row]:
+    """Measure an op on each of its examples tagged "bench".
+
+    Raises FnnError for an op that has none, that cannot run in this dtype, or whose forms do not
+    compute the same.
+    """
+    return [measure_one(op, example, dtype, seconds) for example in examples(op)]
+
+
+def measure_one(op: Op, example: Example, dtype: str, seconds: float = SECONDS) -> Row:
+    """Measure an op on one example."""
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        call, made = forms(op, example, dtype)
+        programs = {form.name: form.program for form in made}
+        trials = {name: timing.trial(program, *call.inputs) for name, program in programs.items()}
+        rivals = timing.hopeful({n: t for n, t in trials.items() if n != "manual"})
+        timed = {n: programs[n] for n in dict.fromkeys(["manual", "autodiff", *rivals])}
+
+        def compare(times: timing.Times) -> tuple[str, Ratio, Ratio]:
+            fastest = min(rivals, key=lambda name: statistics.median(times[name]))
+            over = (timing.ratio(times[n], times["manual"]) for n in ("autodiff", fastest))
+            return fastest, *over
+
+        times = timing.rounds(
+            *(timed, call.inputs, timing.calls(min(trials.values())), seconds),
+            settled=lambda times: all(ratio.settled for ratio in compare(times)[1:]),
+        )
+    fastest, over_autodiff, over_fastest = compare(times)
+    return Row(
+        op=op.name,
+        call=call.label,
+        dtype=dtype,
+        seconds={name: statistics.median(each) for name, each in times.items()},
+        fastest=fastest,
+        over_autodiff=over_autodiff,
+        over_fastest=over_fastest,
+        temp_bytes={form.name: form.temporary for form in made},
+        residual_bytes={form.name: form.residuals for form in made},
+        rounds=len(times["manual"]),
+    )
