@@ -12,15 +12,19 @@ def array_bytes(array: Any) -> int:
     return array.size * array.dtype.itemsize
 
 
-def residual_bytes(pullback: Callable[..., Any], *types: Any) -> int:
+def residual_bytes(vjp: Callable[..., Any], *types: Any, beside_output: bool = False) -> int:
     """Return the bytes of all arrays that a backward pass holds on to, each counted once.
 
-    `pullback(*arrays)` returns the backward pass, as `jax.vjp` does. It is traced, not run.
+    `vjp(*arrays)` returns the output and the backward pass, as `jax.vjp` does; it is traced, not
+    run. With `beside_output`, an array that is the output itself does not count.
     """
 
     def residuals(*arrays: Any) -> list[Any]:
-        leaves = jax.tree.leaves(pullback(*arrays))
-        return list({id(a): a for a in leaves if isinstance(a, jax.Array)}.values())
+        y, pullback = vjp(*arrays)
+        kept = {id(a): a for a in jax.tree.leaves(pullback) if isinstance(a, jax.Array)}
+        for a in jax.tree.leaves(y) if beside_output else ():
+            kept.pop(id(a), None)
+        return list(kept.values())
 
     return sum(map(array_bytes, jax.eval_shape(residuals, *types)))
 

@@ -10,16 +10,20 @@ from ..errors import FnnError, did_you_mean
 from ..memory import size
 from ..op import Op
 from ..progress import each
-from .cores import available
+from .cores import available, pin
 from .row import BAR, Row, examples, measure_one
+from .timing import Ratio
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
-def measure_each(ops: Mapping[str, Op], named: bool, dtype: str, seconds: float) -> list[Row]:
+def measure_each(
+    ops: Mapping[str, Op], named: bool, dtype: str, seconds: float, cores: int = 0
+) -> list[Row]:
     """Measure ops, with a progress bar on standard error if that is a terminal.
 
-    Ops without an example for timing are passed over, unless they are `named`.
+    Ops without an example for timing are passed over, unless they are `named`. Of no `cores`, as
+    many are used as there are.
 
     Raises FnnError for what cannot be measured.
     """
@@ -28,6 +32,8 @@ def measure_each(ops: Mapping[str, Op], named: bool, dtype: str, seconds: float)
             f"--dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}"
             + did_you_mean(dtype, DTYPES)
         )
+    if cores:
+        pin(cores)
     chosen = [op for op in ops.values() if named or any("bench" in e.tags for e in op.examples)]
     jobs = [(op, example) for op in chosen for example in examples(op)]
     names = each([op.name for op, _ in jobs], "timing")
@@ -54,46 +60,48 @@ def show(rows: Sequence[Row]) -> None:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    table.add_column("op", overflow="fold", min_width=8)
-    table.add_column("call", overflow="fold")
-    for head in ("time", "autodiff", "fastest", "", "temp", "keeps", "autodiff"):
+    table.add_column("op", overflow="fold", min_width=24)
+    for head in ("time", "autodiff", "fastest", "", "temp", "keeps", "autodiff", ""):
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
-    table.add_column("", no_wrap=True)
     for row in rows:
-        kept, style = row.residual_bytes, "bold red" if row.faults else ""
+        temporary = (row.temp_bytes[form] for form in ("autodiff", "manual"))
+        style = "bold red" if row.faults else "green" if row.verdict == "faster" else ""
         table.add_row(
-            *(row.op, row.call, duration(row.seconds["manual"])),
+            *(f"{row.op}({row.call})", duration(row.seconds["manual"])),
             *(_ratio(row.over_autodiff), _ratio(row.over_fastest), row.fastest),
-            memory_ratio(row.temp_bytes["autodiff"], row.temp_bytes["manual"]),
-            *(size(kept["manual"]), size(kept["autodiff"])),
-            Text(row.verdict, style or ("green" if row.verdict == "faster" else "")),
+            memory_ratio(*temporary),
+            *(_kept(row, form) for form in ("manual", "autodiff")),
+            Text(row.verdict, style),
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     dtypes = ", ".join(dict.fromkeys(row.dtype for row in rows))
+    cores = f"{available()} core" + ("s" if available() != 1 else "")
     print(
-        f"{dtypes} on {jax.devices()[0].device_kind}, {_plural(available(), 'core')}, "
-        f"jax {jax.__version__}. time: forward and backward. The ratios are autodiff's\n"
-        "time or temporary memory over the rules': above 1 the rules win. fastest: of the forms "
-        "that JAX\ndifferentiates, by name. keeps: bytes between forward and backward pass."
+        f"{dtypes} on {jax.devices()[0].device_kind}, {cores}, jax {jax.__version__}. "
+        "time: a pass forward and backward.\n"
+        "autodiff, fastest: what the definition and the fastest form take, both differentiated by "
+        "JAX,\nover what the rules take; temp: the same of temporary memory. Above 1 the rules "
+        "win.\nkeeps: bytes kept for the backward pass; + y: and the output y itself."
     )
 
 
-def _ratio(found: Any) -> str:
+def _ratio(found: Ratio) -> str:
     return f"{found.median:.2f} ± {found.half_width:.2f}"
 
 
+def _kept(row: Row, form: str) -> str:
+    beside = row.beside_output[form]
+    return size(beside) + (" + y" if row.residual_bytes[form] > beside else "")
+
+
 def memory_ratio(autodiff: int, manual: int) -> str:
-    """Return autodiff's bytes over the rules'; where one side takes none, the bytes saved."""
+    """Return autodiff's bytes over the rules', `∞` where the rules take none."""
     if autodiff == manual:
         return "1.0"
-    return f"{autodiff / manual:.3g}" if manual and autodiff else f"{size(autodiff)} to {size(manual)}"
+    return f"{autodiff / manual:,.{1 if autodiff < 100 * manual else 0}f}" if manual else "∞"
 
 
 def duration(seconds: float) -> str:
     """Return 0.00123 as `1.23 ms`."""
     unit, factor = ("s", 1.0) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
     return f"{seconds * factor:.3g} {unit}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("s" if count != 1 else "")

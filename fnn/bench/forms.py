@@ -32,11 +32,16 @@ LONGEST = 2000
 
 @dataclass(frozen=True)
 class Form:
-    """One way to compute an op and its cotangents, compiled; what it keeps and takes, in bytes."""
+    """One way to compute an op and its cotangents, compiled.
+
+    In bytes: what it keeps for its backward pass, how much of that is not the output itself, and
+    the program's temporary memory.
+    """
 
     name: str
     program: Callable[..., Any]
     residuals: int
+    beside_output: int
     temporary: int
 
 
@@ -63,8 +68,12 @@ def forms(op: Op, example: Example, dtype: str) -> tuple[Call, list[Form]]:
 
     Raises FnnError, naming the op, where a form cannot be called or computes something else.
     """
-    call = Call(op, example, dtype)
-    wide = call if dtype in ("float32", "float64") else Call(op, example, "float32")
+    try:
+        call = Call(op, example, dtype)
+        wide = call if dtype in ("float32", "float64") else Call(op, example, "float32")
+    except Exception as error:
+        named = f"{op.name} cannot run its bench example in {dtype}"
+        raise FnnError(f"{named}: {_first_line(error)}") from error
     functions = {"manual": op, "autodiff": op, "strongest": op.strongest}
     if "no reference" not in example.tags:
         functions["reference"] = op.reference
@@ -80,9 +89,8 @@ def forms(op: Op, example: Example, dtype: str) -> tuple[Call, list[Form]]:
         except Exception as error:
             if name == "reference":
                 continue  # it need not be JAX code, nor take every dtype
-            first = next(iter(str(error).splitlines()), "")
-            what = f"{type(error).__name__}: {first}"
-            raise FnnError(f"{op.name} ({name}) cannot run {call.label}: {what}") from error
+            named = f"{op.name} ({name}) cannot run {call.label}"
+            raise FnnError(f"{named}: {_first_line(error)}") from error
         if form is None or checked is None:
             continue
         came = jax.device_get(checked.program(*wide.inputs))
@@ -100,8 +108,11 @@ def _form(name: str, function: Callable[..., Any], call: Call) -> Form | None:
         if name == "reference" and len(traced.jaxpr.eqns) > LONGEST:
             return None
         compiled = traced.lower().compile()
-        kept = residual_bytes(lambda *arrays: _vjp(function, arrays)[1], *call.inputs[0])
-    return Form(name, compiled, kept, temporary_bytes(compiled))
+        residuals, beside = (
+            residual_bytes(lambda *a: _vjp(function, a), *call.inputs[0], beside_output=flag)
+            for flag in (False, True)
+        )
+    return Form(name, compiled, residuals, beside, temporary_bytes(compiled))
 
 
 def _both_ways(function: Callable[..., Any], arrays: Sequence[Any], dys: Sequence[Any]) -> Any:
@@ -164,6 +175,10 @@ def _close(came: Sequence[Any], expected: Sequence[Any]) -> bool:
     ]
     apart = sum(float(np.sum((a - b) ** 2)) for a, b in pairs)
     return apart <= AGREE**2 * sum(float(np.sum(b**2)) for _, b in pairs)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _shape(array: Any) -> str:

@@ -27,6 +27,10 @@ class Row:
     `fastest` names the fastest form that JAX differentiates: the definition ("autodiff"), the op's
     `strongest` or its reference. Both ratios are autodiff's time over the rules', so that above 1
     the rules win. Forms that turned out far too slow to be the fastest have no `seconds`.
+
+    `residual_bytes` is all that is kept for the backward pass, `beside_output` what of it is not
+    the output itself. The output is kept anyway, as the next layer's input, so that the latter is
+    what an op adds to a model's memory, and what is judged.
     """
 
     op: str
@@ -38,12 +42,13 @@ class Row:
     over_fastest: Ratio
     temp_bytes: dict[str, int]
     residual_bytes: dict[str, int]
+    beside_output: dict[str, int]
     rounds: int
 
     @property
     def faults(self) -> list[str]:
         """What `--check` fails for: "slower", "keeps more"."""
-        kept = self.residual_bytes
+        kept = self.beside_output
         return faults(self.over_fastest.median, kept["manual"], kept["autodiff"])
 
     @property
@@ -58,7 +63,7 @@ class Row:
 
 
 def faults(over_fastest: float, kept: int, kept_by_autodiff: int) -> list[str]:
-    """Judge an op by its speed relative to the fastest form, and by the bytes of its residuals."""
+    """Judge an op by its speed over the fastest form, and by what it adds to the memory kept."""
     found = ["slower"] if over_fastest < 1 / BAR else []
     return found + (["keeps more"] if kept > kept_by_autodiff else [])
 
@@ -97,8 +102,8 @@ def measure_one(op: Op, example: Example, dtype: str, seconds: float = SECONDS) 
 
         def compare(times: timing.Times) -> tuple[str, Ratio, Ratio]:
             fastest = min(rivals, key=lambda name: statistics.median(times[name]))
-            over = (timing.ratio(times[n], times["manual"]) for n in ("autodiff", fastest))
-            return fastest, *over
+            ratios = {n: timing.ratio(times[n], times["manual"]) for n in ("autodiff", fastest)}
+            return fastest, ratios["autodiff"], ratios[fastest]
 
         times = timing.rounds(
             *(timed, call.inputs, timing.calls(min(trials.values())), seconds),
@@ -115,5 +120,6 @@ def measure_one(op: Op, example: Example, dtype: str, seconds: float = SECONDS) 
         over_fastest=over_fastest,
         temp_bytes={form.name: form.temporary for form in made},
         residual_bytes={form.name: form.residuals for form in made},
+        beside_output={form.name: form.beside_output for form in made},
         rounds=len(times["manual"]),
     )

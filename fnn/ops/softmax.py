@@ -64,7 +64,8 @@ def log_softmax(x, *, axis: int = -1):
 
         yᵢ = xᵢ - log Σⱼ exp(xⱼ),   x̄ᵢ = ȳᵢ - exp(yᵢ) Σⱼ ȳⱼ
 
-    Shapes: x (..., n, ...) -> y of the same shape. Saves y.
+    Shapes: x (..., n, ...) -> y of the same shape. Saves exp(x - max) and its sum, so that no
+    exponential is taken twice.
     """
     shifted = _shift(x, axis)
     return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis, keepdims=True))
@@ -72,10 +73,13 @@ def log_softmax(x, *, axis: int = -1):
 
 @log_softmax.fwd
 def log_softmax_fwd(x, *, axis):
-    y = jax.nn.log_softmax(x, axis)
-    return y, y
+    shifted = x - jnp.max(x, axis, keepdims=True)
+    unnormalised = jnp.exp(shifted)
+    total = jnp.sum(unnormalised, axis, keepdims=True)
+    return shifted - jnp.log(total), (unnormalised, total)
 
 
 @log_softmax.bwd
-def log_softmax_bwd(y, dy, *, axis):
-    return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
+def log_softmax_bwd(residuals, dy, *, axis):
+    unnormalised, total = residuals
+    return dy - unnormalised * (jnp.sum(dy, axis, keepdims=True) / total)

@@ -126,5 +126,5 @@ def _bytes_of(function: Any, arguments: Arguments, dtype: str) -> tuple[int, int
     run = partial(both_ways, function, arguments)
     program = start(run, *types(function, arguments, dtype)).result()
     inputs = [struct(leaf, dtype) for leaf in arguments.leaves]
-    kept = residual_bytes(lambda *arrays: pullback(function, arguments, arrays)[1], *inputs)
-    return kept, temporary_bytes(program)
+    residuals = residual_bytes(lambda *arrays: pullback(function, arguments, arrays), *inputs)
+    return residuals, temporary_bytes(program)

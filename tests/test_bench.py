@@ -1,0 +1,262 @@
+"""`fnn bench`: what a row holds, how it is judged, what is refused. No time is asserted."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fnn import cli
+from fnn.bench import command, measure
+from fnn.bench.row import BAR, faults
+from fnn.bench.timing import calls, hopeful, ratio, rounds
+from fnn.errors import FnnError
+from fnn.example import example, integers, normal
+from fnn.op import Op
+
+BENCH = example(x=normal(6, 4), w=normal(4, 2), tags={"bench"})
+ROUNDS = 7
+
+
+def halved(x, w, labels=None, *, scale=1.0):
+    """Half of tanh(x W)."""
+    y = scale * jnp.tanh(x @ w) / 2
+    return y if labels is None else jnp.where((labels > 0)[:, None], y, 0)
+
+
+def halved_fwd(x, w, labels, *, scale):
+    y = halved(x, w, labels, scale=scale)
+    return y, (x, w, y, labels)
+
+
+def halved_bwd(residuals, dy, *, scale):
+    x, w, y, labels = residuals
+    dz = (scale / 2 - 2 * y * y / scale) * dy
+    dz = dz if labels is None else jnp.where((labels > 0)[:, None], dz, 0)
+    return dz @ w.T, x.T @ dz, None
+
+
+def made(*examples, fwd=halved_fwd, bwd=halved_bwd, **more):
+    op = Op(halved, examples=examples, **more)
+    op.fwd(fwd)
+    op.bwd(bwd)
+    return op
+
+
+def by_einsum(x, w, labels, *, scale):
+    return halved(jnp.eye(len(x)) @ x, w, labels, scale=scale)
+
+
+def test_a_row():
+    (row,) = measure(made(BENCH, strongest=by_einsum), seconds=0)
+    assert (row.op, row.call, row.dtype) == ("halved", "x 6×4, w 4×2", "float32")
+    assert row.rounds == ROUNDS
+    assert row.seconds.keys() >= {"manual", "autodiff"}
+    assert row.fastest in ("autodiff", "strongest")
+    for number in (*row.seconds.values(), row.over_autodiff.median, row.over_fastest.median):
+        assert math.isfinite(number)
+        assert number > 0
+    assert row.over_fastest.interval[0] <= row.over_fastest.median <= row.over_fastest.interval[1]
+    assert row.temp_bytes.keys() == {"manual", "autodiff", "strongest"}
+    assert row.residual_bytes["manual"] == 4 * (6 * 4 + 4 * 2 + 6 * 2)  # x, W and y
+    assert row.beside_output["manual"] == 4 * (6 * 4 + 4 * 2)
+
+
+def test_a_row_of_each_bench_example_and_no_other():
+    labelled = {"x": normal(6, 4), "w": normal(4, 2), "labels": integers(6, high=2)}
+    op = made(BENCH, example(x=normal(2, 4), w=normal(4, 2)))
+    assert len(measure(op, seconds=0)) == 1
+    op = made(BENCH, example(**labelled, scale=0.5, tags={"bench"}))
+    assert measure(op, seconds=0)[1].call == "x 6×4, w 4×2, labels 6, scale=0.5"
+
+
+@pytest.mark.parametrize("dtype", command.DTYPES)
+def test_a_dtype(dtype):
+    (row,) = measure(made(BENCH), dtype, seconds=0)
+    assert row.dtype == dtype
+    assert row.residual_bytes["manual"] == jnp.dtype(dtype).itemsize * 44
+
+
+# Who takes part
+
+
+def timed(**more):
+    (row,) = measure(made(BENCH, **more), seconds=0)
+    return set(row.temp_bytes)
+
+
+def other_gradient(x, w, labels, *, scale):
+    return jax.lax.stop_gradient(halved(x, w, labels, scale=scale))
+
+
+def numpy_only(x, w, labels, *, scale):
+    return x.__array__()
+
+
+def loop(x, w, labels, *, scale):
+    return sum(halved(x, w, labels, scale=scale) / 1000 for _ in range(1000))
+
+
+def test_a_reference_is_a_rival_where_jax_differentiates_it_to_the_same():
+    assert timed() == {"manual", "autodiff"}
+    assert timed(reference=by_einsum) == {"manual", "autodiff", "reference"}
+    for reference in (other_gradient, numpy_only, loop):
+        assert timed(reference=reference) == {"manual", "autodiff"}
+    unlike = example(x=normal(6, 4), w=normal(4, 2), tags={"bench", "no reference"})
+    (row,) = measure(made(unlike, reference=lambda x, w, labels, *, scale: x), seconds=0)
+    assert set(row.temp_bytes) == {"manual", "autodiff"}
+
+
+def doubled(x, w, labels, *, scale):
+    return 2 * halved(x, w, labels, scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("op", "words"),
+    [
+        (made(), 'halved has no example tagged "bench"'),
+        (made(BENCH, strongest=doubled), r"halved \(strongest\) has other values"),
+        (made(BENCH, strongest=other_gradient), r"halved \(strongest\) has other gradients"),
+        (made(BENCH, strongest=lambda x: x), r"halved \(strongest\) cannot run x 6×4, w 4×2: Type"),
+        (made(BENCH, reference=doubled), r"halved \(reference\) has other values"),
+        (
+            made(BENCH, bwd=lambda *a, scale: halved_bwd(*a, scale=2 * scale)),
+            r"halved \(manual\) has other gradients .*`fnn verify halved` says more",
+        ),
+        (
+            made(example(x=normal(6, 4), w=normal(3, 2), tags={"bench"})),
+            r"halved cannot run its bench example .*: TypeError",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_said_by_name(op, words):
+    with pytest.raises(FnnError, match=words):
+        measure(op, seconds=0)
+
+
+# How times are compared, and judged
+
+
+def test_a_ratio_is_of_the_rounds_own_times():
+    found = ratio([2.0, 4.0, 8.0, 6.0, 3.0], [1.0, 2.0, 4.0, 3.0, 1.0])
+    assert found.median == 2.0
+    assert found.quartiles == (2.0, 2.0)
+    assert found.interval == (2.0, 3.0)
+    assert not found.settled
+    assert ratio([2.0] * 9, [1.0] * 9).settled
+
+
+def test_an_interval_narrows_with_the_rounds():
+    noise = [1.0 + 0.1 * math.sin(37 * i) for i in range(1000)]
+    few, many = (ratio(noise[:n], [1.0] * n).half_width for n in (20, 1000))
+    assert many < few / 4
+
+
+def test_rounds_end_when_settled_or_at_the_fewest():
+    programs = {"a": lambda: 0, "b": lambda: 1}
+    times = rounds(programs, (), 2, 0.0, settled=lambda times: False)
+    assert {name: len(each) for name, each in times.items()} == {"a": ROUNDS, "b": ROUNDS}
+    assert len(rounds(programs, (), 1, 60.0, settled=lambda times: True)["a"]) == ROUNDS
+
+
+def test_short_calls_are_repeated_and_slow_rivals_left_out():
+    assert (calls(1e-4), calls(1.0)) == (20, 1)
+    assert hopeful({"a": 1.0, "b": 1.9, "c": 2.1}) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("speed", "kept", "said"),
+    [
+        (1.0, 8, []),
+        (1.001 / BAR, 8, []),
+        (0.999 / BAR, 8, ["slower"]),
+        (2.0, 9, ["keeps more"]),
+        (0.5, 9, ["slower", "keeps more"]),
+    ],
+)
+def test_the_bar(speed, kept, said):
+    assert faults(speed, kept, 8) == said
+
+
+# The command
+
+
+def wasteful_fwd(x, w, labels, *, scale):
+    y, residuals = halved_fwd(x, w, labels, scale=scale)
+    return y, (residuals, jnp.zeros((100, 100), x.dtype))
+
+
+def wasteful_bwd(residuals, dy, *, scale):
+    return halved_bwd(residuals[0], dy, scale=scale)
+
+
+@pytest.fixture
+def bench(monkeypatch, capsys):
+    """The command on a table of one fit op and one that keeps too much: status, output, errors."""
+    wasteful = made(BENCH, fwd=wasteful_fwd, bwd=wasteful_bwd)
+    wasteful.name = "wasteful"
+    table = {"halved": made(BENCH), "wasteful": wasteful, "bare": made()}
+    monkeypatch.setattr(cli, "_table", lambda: table)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fnn", "bench", "--seconds", "0", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return ended.value.code, told.out, told.err
+
+    return run
+
+
+def test_the_table(bench):
+    status, out, err = bench()
+    assert (status, err) == (0, "")
+    assert "halved(x 6×4, w 4×2)" in out
+    assert "128 B + y" in out
+    assert "bare" not in out
+    assert "above 1 the rules win" in " ".join(out.lower().split())
+
+
+def test_json_is_one_object(bench):
+    status, out, err = bench("wasteful", "--json", "--check")
+    told = json.loads(out)
+    assert (status, err) == (1, "")
+    assert told.keys() == {"ok", "bar", "device", "cores", "jax", "rows"}
+    assert told["ok"] is False
+    (row,) = told["rows"]
+    assert "keeps more" in row["verdict"]
+    assert not row["ok"]
+    assert row["residual_bytes"]["manual"] == 4 * (44 + 100 * 100)
+    assert row["beside_output"]["manual"] == 4 * (32 + 100 * 100)
+    assert row["over_autodiff"].keys() == {"median", "interval", "quartiles"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("halvd",), "there is no op 'halvd'; did you mean 'halved'?"),
+        (("bare",), 'halved has no example tagged "bench"'),
+        (("halved", "--dtype", "float23"), "got 'float23'; did you mean 'float32'?"),
+        (("halved", "--dtype", "int32"), "expected one of float64, float32, bfloat16, float16"),
+        (("halved", "--cores", "4096"), "--cores 4096: this process may use"),
+    ],
+)
+def test_a_wrong_call_is_one_message(bench, arguments, words):
+    status, out, err = bench(*arguments)
+    assert status == 2
+    assert words in " ".join(err.split())
+    assert out == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin a process")
+def test_one_core_in_a_process_of_its_own():
+    code = (
+        "import os, fnn.bench.cores as c; c.pin(1); import jax; jax.numpy.ones(2) + 1; "
+        "print(c.available(), len(os.sched_getaffinity(0)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 1\n"
