@@ -176,7 +176,7 @@ def softplus(x):
 
         y = log(1 + eˣ),   x̄ = σ(x) ȳ = (1 - e⁻ʸ) ȳ
 
-    Shapes: x (...) -> y (...). Saves y: 1 - e⁻ʸ is σ(x) to the last digit in both tails.
+    Shapes: x (...) -> y (...). Saves y: 1 - e⁻ʸ is σ(x) to rounding, in both tails.
     """
     return jnp.logaddexp(x, 0.0)
 
