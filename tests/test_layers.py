@@ -11,7 +11,16 @@ import pytest
 from fnn import ops
 from fnn.errors import ShapeError
 from fnn.init import INITIALIZERS, Fans, constant, fans_of, he_normal, normal
-from fnn.layers import LAYERS, Activation, Dense, Flatten, MaskedDense, Serial
+from fnn.layers import (
+    LAYERS,
+    Activation,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Flatten,
+    MaskedDense,
+    Serial,
+)
 
 pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
@@ -72,12 +81,29 @@ def test_orthogonal(shape):
 # Layers
 
 
+def test_the_textbook_convolution_has_the_textbook_numbers():
+    """Ten 5×5 windows over 32×32×3, padded by 2."""
+    layer, x_shape = Conv(10, 5, padding=2), (1, 32, 32, 3)
+    params, _, y_shape = layer.init(KEY, x_shape)
+    assert y_shape == (1, 32, 32, 10)
+    assert sum(p.size for p in jax.tree.leaves(params)) == 760
+    assert layer.multiply_adds(x_shape, y_shape) == 768_000
+
+
+USES = {
+    "dense": ({"features": 5}, (4, 6)),
+    "masked_dense": ({"features": 5, "fan_in": 2}, (4, 6)),
+    "conv": ({"features": 5, "window": 3, "stride": (1, 2), "padding": "SAME"}, (4, 6, 5, 2)),
+    "conv_transpose": ({"features": 4, "window": 3, "stride": 2, "groups": 2}, (4, 3, 2)),
+}
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_does_what_its_init_says(name):
-    arguments = {"dense": {"features": 5}, "masked_dense": {"features": 5, "fan_in": 2}}
-    layer = LAYERS[name](**arguments.get(name, {}))
-    params, state, y_shape = layer.init(KEY, (4, 6))
-    y, after = layer.apply(params, state, jnp.ones((4, 6)))
+    arguments, x_shape = USES.get(name, ({}, (4, 6)))
+    layer = LAYERS[name](**arguments)
+    params, state, y_shape = layer.init(KEY, x_shape)
+    y, after = layer.apply(params, state, jnp.ones(x_shape))
     assert y.shape == y_shape
     chex.assert_trees_all_equal(after, state)
     assert layer.name == name
@@ -142,6 +168,33 @@ def test_each_unit_of_a_masked_layer_sees_fan_in_inputs_and_no_other():
             "dense: expects (..., 6), got (8, 3, 2); add flatten before it",
         ),
         (lambda: LAYERS["relu"](slope=1), TypeError, "relu has no argument 'slope'"),
+        (lambda: Conv(0, 3), ValueError, "conv: features must be at least 1, got 0"),
+        (
+            lambda: Serial([Conv(8, 5)]).init(KEY, (2, 4, 9, 3)),
+            ShapeError,
+            "model.0 conv: the window 5×5 is larger than the input 4×9",
+        ),
+        (
+            lambda: Conv(8, 3, groups=2).init(KEY, (2, 9, 3)),
+            ShapeError,
+            "conv: 2 groups do not divide 3 inputs",
+        ),
+        (
+            lambda: Conv(8, 3, padding=-1).init(KEY, (2, 9, 3)),
+            ValueError,
+            "conv: padding must be 'SAME', 'VALID', a whole number of at least 0",
+        ),
+        (
+            lambda: ConvTranspose(8, 3, output_padding=1).init(KEY, (2, 9, 3)),
+            ShapeError,
+            "conv_transpose: output_padding 1 must be less than the stride 1",
+        ),
+        (
+            lambda: ConvTranspose(8, 3, padding=3).init(KEY, (2, 2, 3)),
+            ShapeError,
+            "conv_transpose: padding 3 cuts off all",
+        ),
+        (lambda: Conv(8, 3).init(KEY, (2, 9)), ShapeError, "conv: expects (batch, 1 to 3 axes"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, error, words):

@@ -8,6 +8,8 @@ from .activation import Flatten as Flatten
 from .activation import activation as activation
 from .affine import Dense as Dense
 from .affine import MaskedDense as MaskedDense
+from .convolution import Conv as Conv
+from .convolution import ConvTranspose as ConvTranspose
 from .layer import Layer as Layer
 from .layer import OpLayer as OpLayer
 from .serial import Serial as Serial
@@ -16,5 +18,7 @@ LAYERS: dict[str, Callable[..., Layer]] = {
     "flatten": Flatten,
     "dense": Dense,
     "masked_dense": MaskedDense,
+    "conv": Conv,
+    "conv_transpose": ConvTranspose,
     **{name: activation(op) for name, op in ACTIVATIONS.items()},
 }

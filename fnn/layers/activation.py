@@ -33,10 +33,15 @@ class Activation(OpLayer):
     """One op of `ACTIVATIONS`, applied to what comes: `Activation(fnn.ops.relu)`."""
 
     op: Op
-    statics: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    given: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
-        self.op._bind_statics(dict(self.statics))
+        self.op._bind_statics(dict(self.given))
+
+    @property
+    def statics(self):
+        """What is given to the op; it has defaults for the rest."""
+        return self.given
 
     def init(self, key, x_shape):
         """No parameters, and the same shape."""

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -47,10 +46,17 @@ class Layer(ABC):
 
 
 class OpLayer(Layer):
-    """A layer that is one call of an op; parameters and state are named as the op's arguments."""
+    """A layer that is one call of an op.
+
+    Parameters and state are named as the op's arguments, hyperparameters as its statics.
+    """
 
     op: Op
-    statics: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def statics(self) -> Mapping[str, Any]:
+        """The op's hyperparameters, by name."""
+        return {name: getattr(self, name) for name in self.op.statics}
 
     @property
     def name(self) -> str:

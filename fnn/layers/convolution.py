@@ -1,0 +1,92 @@
+"""Conv and ConvTranspose: one window of weights, slid over space."""
+
+import math
+from dataclasses import dataclass, field
+
+import jax
+
+from .. import ops
+from ..errors import ShapeError
+from ..init import Initializer, glorot_uniform, zeros
+from ..ops.geometry import Padding, Sizes, sizes
+from .layer import OpLayer
+
+
+class _Convolution(OpLayer):
+    """What the two share: the checks of shapes, and the parameters."""
+
+    features: int
+    window: Sizes
+    groups: int
+    use_bias: bool
+    w_init: Initializer
+    b_init: Initializer
+
+    def __post_init__(self):
+        if self.features < 1:
+            raise ValueError(f"{self.name}: features must be at least 1, got {self.features}")
+
+    def init(self, key, x_shape):
+        """Draw w and b."""
+        if not 3 <= len(x_shape) <= 5:
+            raise ShapeError(
+                f"{self.name}: expects (batch, 1 to 3 axes of space, channels), got {x_shape}"
+            )
+        window = sizes(self.name, "window", self.window, len(x_shape) - 2)
+        w_key, b_key = jax.random.split(key)
+        w_shape = (*window, max(x_shape[-1] // max(self.groups, 1), 1), self.features)
+        params = {"w": self.w_init(w_key, w_shape)}
+        if self.use_bias:
+            params["b"] = self.b_init(b_key, (self.features,))
+        x = jax.ShapeDtypeStruct(x_shape, params["w"].dtype)
+        y = jax.eval_shape(lambda x: self.op(x, **params, **self.statics), x)
+        return params, {}, y.shape
+
+
+@dataclass(frozen=True)
+class Conv(_Convolution):
+    """Slide a window of weights over 1, 2 or 3 axes of space; see `fnn.ops.conv`.
+
+    Parameters: w (*window, inputs / groups, features), b (features,) unless `use_bias` is false.
+    """
+
+    op = ops.conv
+    features: int
+    window: Sizes
+    stride: Sizes = 1
+    padding: Padding = "VALID"
+    dilation: Sizes = 1
+    groups: int = 1
+    use_bias: bool = True
+    w_init: Initializer = field(default_factory=glorot_uniform)
+    b_init: Initializer = field(default_factory=zeros)
+
+    def multiply_adds(self, x_shape, y_shape):
+        """One for every weight, at every place where the window stands."""
+        taps = math.prod(sizes(self.name, "window", self.window, len(x_shape) - 2))
+        return math.prod(y_shape[1:]) * taps * (x_shape[-1] // self.groups)
+
+
+@dataclass(frozen=True)
+class ConvTranspose(_Convolution):
+    """Enlarge 1, 2 or 3 axes of space, each number painting a window; see `fnn.ops.conv_transpose`.
+
+    Parameters: w (*window, inputs / groups, features), b (features,) unless `use_bias` is false.
+    """
+
+    op = ops.conv_transpose
+    features: int
+    window: Sizes
+    stride: Sizes = 1
+    padding: Padding = "VALID"
+    output_padding: Sizes = 0
+    dilation: Sizes = 1
+    groups: int = 1
+    use_bias: bool = True
+    w_init: Initializer = field(default_factory=glorot_uniform)
+    b_init: Initializer = field(default_factory=zeros)
+
+    def multiply_adds(self, x_shape, y_shape):
+        """One for every weight, at every place of the input."""
+        taps = math.prod(sizes(self.name, "window", self.window, len(x_shape) - 2))
+        return math.prod(x_shape[1:]) * taps * (y_shape[-1] // self.groups)
