@@ -12,19 +12,20 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A recipe for one array: `sample` makes it from a generator in float64, ints or booleans."""
+    """A recipe for one array: `sample` makes it, in float64, of integers, booleans or keys."""
 
-    sample: Callable[[np.random.Generator], np.ndarray]
+    sample: Callable[[np.random.Generator], Any]
 
-    def __call__(self, rng: np.random.Generator, dtype: Any) -> np.ndarray:
+    def __call__(self, rng: np.random.Generator, dtype: Any) -> Any:
         """Draw the array; floating-point values are rounded to `dtype`."""
         array = self.sample(rng)
-        return array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array
+        return array.astype(dtype) if jax.dtypes.issubdtype(array.dtype, np.floating) else array
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ def integers(*shape: int, low: int = 0, high: int) -> Draw:
 def booleans(*shape: int) -> Draw:
     """Independent fair coins."""
     return Draw(lambda rng: rng.random(shape) < 0.5)
+
+
+def key() -> Draw:
+    """One PRNG key."""
+    return Draw(lambda rng: jax.random.key(int(rng.integers(2**31))))
 
 
 def values(*array: Any) -> Draw:

@@ -9,6 +9,9 @@ from .activations import step as step
 from .activations import tanh as tanh
 from .affine import dense as dense
 from .affine import masked_dense as masked_dense
+from .batch_norm import batch_norm as batch_norm
+from .batch_norm import batch_norm_inference as batch_norm_inference
+from .batch_norm import batch_norm_leaky_relu as batch_norm_leaky_relu
 from .convolution import conv as conv
 from .convolution import conv_transpose as conv_transpose
 from .cross_entropy import softmax_cross_entropy as softmax_cross_entropy
@@ -17,6 +20,17 @@ from .divergences import binary_cross_entropy_with_logits as binary_cross_entrop
 from .divergences import categorical_cross_entropy as categorical_cross_entropy
 from .divergences import kl_divergence as kl_divergence
 from .divergences import squared_error as squared_error
+from .dropout import alpha_dropout as alpha_dropout
+from .dropout import channel_dropout as channel_dropout
+from .dropout import drop_path as drop_path
+from .dropout import dropout as dropout
+from .group_norm import group_norm as group_norm
+from .group_norm import instance_norm as instance_norm
+from .norms import l2_normalize as l2_normalize
+from .norms import layer_norm as layer_norm
+from .norms import local_response_norm as local_response_norm
+from .norms import rms_norm as rms_norm
+from .norms import weight_norm as weight_norm
 from .padding import pad as pad
 from .patches import fold as fold
 from .patches import unfold as unfold

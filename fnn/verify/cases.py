@@ -25,7 +25,7 @@ def examples(op: Op, seed: int) -> list[Case]:
         if "bench" in example.tags:
             continue
         arrays, statics = op.bind(**example.draw(seed * 1000 + i, np.float64))
-        given = parse(op, [None if a is None else np.asarray(a) for a in arrays], statics)
+        given = parse(op, [_on_host(a) for a in arrays], statics)
         fixed = bool(example.tags & {"kink", "extreme"})
         label = f"example {i}" + "".join(f", {tag}" for tag in sorted(example.tags))
         made.append(Case(label, "example", given, fixed, "no reference" not in example.tags))
@@ -35,6 +35,13 @@ def examples(op: Op, seed: int) -> list[Case]:
             f'fnn.verify({op.name}, "f32[8,16]")'
         )
     return made
+
+
+def _on_host(array: jax.Array | None) -> Any:
+    """Return an array of numpy's, which knows no PRNG keys; what was left out stays None."""
+    if array is None or jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return array
+    return np.asarray(array)
 
 
 def cases_of(subject: Subject, given: Arguments, vary: bool) -> list[Case]:

@@ -1,0 +1,295 @@
+"""Normalisation of vectors: each to a mean, a size or a length of its own, whatever its batch.
+
+With x̂ = (x - μ) r and r = 1/σ, the Jacobian of x̂ by x is r (I - 1/n - x̂ x̂ᵀ/n): it takes out of
+a cotangent its mean, and its part along x̂. What has no mean taken out keeps the first of these.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import ShapeError
+from ..example import example, normal, values
+from ..op import op
+from .moments import affine, check, leading, per_channel, row_mean, scaled, wide
+
+
+def _examples(bias):
+    """Ordinary and odd shapes, with and without parameters, sizes 0 and 1, tails."""
+
+    def given(n):
+        return {"scale": normal(n), **({"bias": normal(n)} if bias else {})}
+
+    return (
+        example(x=normal(4, 5), **given(5)),
+        example(x=normal(2, 3, 7), **given(7), eps=1e-3),
+        example(x=normal(3, 5)),
+        example(x=normal(6), **given(6)),
+        example(x=normal(3, 1), **given(1)),
+        example(x=normal(0, 5), **given(5)),
+        example(x=normal(3, 0), **given(0)),
+        example(
+            x=values([1e4, 1e4, 1e4], [1e4, -1e4, 0.0], [1e-6, -1e-6, 0.0], [100.0, 100.5, 101.0]),
+            **given(3),
+            tags={"extreme"},
+        ),
+    )
+
+
+@op(
+    reference=lambda x, scale, bias, *, eps: affine(
+        jax.nn.standardize(x, -1, epsilon=eps), scale, bias
+    ),
+    examples=(
+        *_examples(bias=True),
+        example(x=normal(3, 5), scale=normal(5)),
+        example(x=normal(3, 5), bias=normal(5)),
+    ),
+    source="Ba, Kiros & Hinton 2016, arXiv:1607.06450",
+)
+def layer_norm(x, scale=None, bias=None, *, eps: float = 1e-5):
+    """Give every row mean 0 and variance 1, then scale and shift its entries.
+
+        μ = E[x],   r = 1/√(E[(x - μ)²] + ε),   x̂ = (x - μ) r,   y = γ x̂ + β
+
+    Shapes: x (..., n), scale γ and bias β (n,) or None -> y (..., n), of x's dtype; means are
+    over the last axis, in at least float32. Backward, Σ over the leading axes:
+
+        x̄ = r (γȳ - E[γȳ] - x̂ E[γȳ x̂]),   γ̄ = Σ ȳ x̂,   β̄ = Σ ȳ
+
+    Saves x, γ, and μ and r of each row.
+    """
+    wide_x = wide(x)
+    mean = jnp.mean(wide_x, -1, keepdims=True)
+    var = jnp.mean((wide_x - mean) ** 2, -1, keepdims=True)
+    return affine((wide_x - mean) / jnp.sqrt(var + eps), scale, bias).astype(x.dtype)
+
+
+@layer_norm.fwd
+def layer_norm_fwd(x, scale, bias, *, eps):
+    check("layer_norm", x, eps, scale=scale, bias=bias)
+    wide_x = wide(x)
+    mean = row_mean(wide_x)
+    centred = wide_x - mean
+    r = jax.lax.rsqrt(row_mean(centred * centred) + eps)
+    return affine(centred * r, scale, bias).astype(x.dtype), (x, scale, mean, r)
+
+
+@layer_norm.bwd
+def layer_norm_bwd(residuals, dy, *, eps):
+    del eps
+    x, scale, mean, r = residuals
+    dy, z = wide(dy), (wide(x) - mean) * r
+    dx = r * (scaled(dy, scale) - row_mean(dy, scale) - z * row_mean(dy * z, scale))
+    return dx, jnp.sum(dy * z, leading(x)), jnp.sum(dy, leading(x))
+
+
+@op(
+    reference=lambda x, scale, *, eps: scaled(
+        jax.nn.standardize(x, -1, mean=jnp.zeros(1), epsilon=eps), scale
+    ),
+    examples=_examples(bias=False),
+    source="Zhang & Sennrich 2019, arXiv:1910.07467",
+)
+def rms_norm(x, scale=None, *, eps: float = 1e-6):
+    """Give every row a mean square of 1, then scale its entries.
+
+        r = 1/√(E[x²] + ε),   x̂ = x r,   y = γ x̂
+
+    Shapes: x (..., n), scale γ (n,) or None -> y (..., n), of x's dtype; means are over the last
+    axis, in at least float32. Backward, Σ over the leading axes:
+
+        x̄ = r (γȳ - x̂ E[γȳ x̂]),   γ̄ = Σ ȳ x̂
+
+    Saves x, γ, and r of each row.
+    """
+    wide_x = wide(x)
+    z = wide_x / jnp.sqrt(jnp.mean(wide_x**2, -1, keepdims=True) + eps)
+    return scaled(z, scale).astype(x.dtype)
+
+
+@rms_norm.fwd
+def rms_norm_fwd(x, scale, *, eps):
+    check("rms_norm", x, eps, scale=scale)
+    wide_x = wide(x)
+    r = jax.lax.rsqrt(row_mean(wide_x * wide_x) + eps)
+    return scaled(wide_x * r, scale).astype(x.dtype), (x, scale, r)
+
+
+@rms_norm.bwd
+def rms_norm_bwd(residuals, dy, *, eps):
+    del eps
+    x, scale, r = residuals
+    dy, z = wide(dy), wide(x) * r
+    dx = r * (scaled(dy, scale) - z * row_mean(dy * z, scale))
+    return dx, jnp.sum(dy * z, leading(x))
+
+
+@op(
+    reference=lambda x, *, axis, eps: (
+        x / jnp.sqrt(jnp.linalg.norm(x, axis=axis, keepdims=True) ** 2 + eps)
+    ),
+    examples=(
+        example(x=normal(4, 5)),
+        example(x=normal(2, 3, 4), axis=1),
+        example(x=normal(3, 4), axis=0, eps=1e-3),
+        example(x=normal(6)),
+        example(x=normal(3, 1), eps=1e-2),
+        example(x=normal(0, 5)),
+        example(x=normal(3, 0)),
+        example(x=values([1e4, 1e4, 1e4], [1e-6, -1e-6, 0.0], [0.0, 0.0, 0.0]), tags={"extreme"}),
+    ),
+    source="cosine similarity; in networks: Wang, Xiang, Cheng & Yuille 2017, arXiv:1704.06369",
+)
+def l2_normalize(x, *, axis: int = -1, eps: float = 1e-12):
+    """Give every vector along `axis` the length 1; one much shorter than √ε is only enlarged.
+
+        r = 1/√(Σ x² + ε),   y = x r,   x̄ = r (ȳ - y Σ ȳ y)
+
+    Shapes: x (..., n, ...) -> y of the same shape; sums along `axis`, in at least float32.
+    Saves x, and r of each vector.
+    """
+    wide_x = wide(x)
+    squared = jnp.sum(wide_x**2, axis, keepdims=True)
+    return (wide_x / jnp.sqrt(squared + eps)).astype(x.dtype)
+
+
+@l2_normalize.fwd
+def l2_normalize_fwd(x, *, axis, eps):
+    check("l2_normalize", x, eps)
+    if not -x.ndim <= axis < x.ndim:
+        raise ShapeError(f"l2_normalize: there is no axis {axis} in x {x.shape}")
+    wide_x = wide(x)
+    r = jax.lax.rsqrt(jnp.sum(wide_x * wide_x, axis, keepdims=True) + eps)
+    return (wide_x * r).astype(x.dtype), (x, r)
+
+
+@l2_normalize.bwd
+def l2_normalize_bwd(residuals, dy, *, axis, eps):
+    del eps
+    x, r = residuals
+    dy, y = wide(dy), wide(x) * r
+    return r * (dy - y * jnp.sum(dy * y, axis, keepdims=True))
+
+
+@op(
+    reference=lambda v, g, *, eps: (
+        v * (g / jnp.sqrt(jnp.einsum("...o,...o->o", v, v) + eps))[(None,) * (v.ndim - 1)]
+    ),
+    examples=(
+        example(v=normal(5, 3), g=normal(3)),
+        example(v=normal(2, 3, 4, 5), g=normal(5), eps=1e-3),
+        example(v=normal(4), g=normal(4), eps=1e-2),
+        example(v=normal(1, 1), g=normal(1), eps=1e-2),
+        example(v=normal(0, 3), g=normal(3)),
+        example(v=normal(5, 0), g=normal(0)),
+        example(v=values([1e4, 1e-6, 0.0], [-1e4, 1e-6, 0.0]), g=normal(3), tags={"extreme"}),
+    ),
+    source="Salimans & Kingma 2016, arXiv:1602.07868",
+)
+def weight_norm(v, g, *, eps: float = 1e-12):
+    """Give the weights of each output a direction v and a length g of their own.
+
+        r = 1/√(Σ v² + ε),   u = v r,   w = g u
+
+    Shapes: v (..., out), such as a matrix or a convolution's kernel, g (out,) -> w as v; sums are
+    over all axes but the last, in at least float32. Backward:
+
+        ḡ = Σ w̄ u,   v̄ = g r (w̄ - u ḡ)
+
+    ε keeps weights of 0 from a division by 0. Saves v, g, and r of each output.
+    """
+    wide_v = wide(v)
+    length = jnp.sqrt(jnp.sum(wide_v**2, leading(v)) + eps)
+    return scaled(wide_v / per_channel(length, wide_v), g).astype(v.dtype)
+
+
+@weight_norm.fwd
+def weight_norm_fwd(v, g, *, eps):
+    check("weight_norm", v, eps, g=g)
+    wide_v = wide(v)
+    r = jax.lax.rsqrt(jnp.sum(wide_v * wide_v, leading(v)) + eps)
+    return scaled(wide_v * per_channel(r, wide_v), g).astype(v.dtype), (v, g, r)
+
+
+@weight_norm.bwd
+def weight_norm_bwd(residuals, dw, *, eps):
+    del eps
+    v, g, r = residuals
+    dw, u = wide(dw), wide(v) * per_channel(r, wide(v))
+    dg = jnp.sum(dw * u, leading(v))
+    return scaled((dw - u * per_channel(dg, u)) * per_channel(r, u), g), dg
+
+
+@op(
+    reference=lambda x, *, size, alpha, beta, k: (
+        x * jnp.exp(-beta * jnp.log(k + alpha * jnp.einsum("...i,ij->...j", x * x, _band(x, size))))
+    ),
+    examples=(
+        example(x=normal(3, 7), alpha=0.5),
+        example(x=normal(2, 3, 2, 6), size=3, alpha=0.5, beta=0.5, k=1.0),
+        example(x=normal(2, 3, 5), size=4, alpha=0.5),
+        example(x=normal(4, 3), size=9, alpha=0.5),
+        example(x=normal(4, 3), size=1, alpha=0.5),
+        example(x=normal(5)),
+        example(x=normal(1, 1)),
+        example(x=normal(0, 5)),
+        example(x=normal(3, 0)),
+        example(x=values([1e4, 1e-6, -1e4], [0.0, 1e-6, 0.0]), tags={"extreme"}),
+    ),
+    source="Krizhevsky, Sutskever & Hinton 2012, NIPS, section 3.3",
+)
+def local_response_norm(
+    x, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+):
+    """Divide every channel by what it and its neighbours show at the same place.
+
+        dᵢ = k + α Σⱼ xⱼ²,   yᵢ = xᵢ dᵢ^-β,   j from i - ⌊size/2⌋ to i + ⌊(size-1)/2⌋
+
+    Shapes: x (..., channels) -> y as x, computed in at least float32. Backward, i over the
+    channels whose neighbour j is:
+
+        x̄ⱼ = ȳⱼ dⱼ^-β - 2αβ xⱼ Σᵢ ȳᵢ xᵢ dᵢ^(-β-1)
+
+    α multiplies the sum, as in the paper; elsewhere it multiplies the mean. Saves x.
+    """
+    wide_x = wide(x)
+    channels = x.shape[-1]
+    aside = [(0, 0)] * (x.ndim - 1)
+    padded = jnp.pad(wide_x**2, [*aside, (size // 2, (size - 1) // 2)])
+    total = sum(padded[..., i : i + channels] for i in range(size))
+    return (wide_x / (k + alpha * total) ** beta).astype(x.dtype)
+
+
+def _band(x, size):
+    """Whether channel i is a neighbour of channel j, as a matrix of 0 and 1."""
+    distance = jnp.arange(x.shape[-1])[:, None] - jnp.arange(x.shape[-1])[None]
+    return ((-(size // 2) <= distance) & (distance <= (size - 1) // 2)).astype(x.dtype)
+
+
+def _neighbours(x, below, above):
+    """Sum over the channels from i - `below` to i + `above`."""
+    aside = (1,) * (x.ndim - 1)
+    window, strides = (*aside, below + above + 1), (1,) * x.ndim
+    padding = [(0, 0)] * (x.ndim - 1) + [(below, above)]
+    return jax.lax.reduce_window(x, jnp.zeros((), x.dtype), jax.lax.add, window, strides, padding)
+
+
+@local_response_norm.fwd
+def local_response_norm_fwd(x, *, size, alpha, beta, k):
+    check("local_response_norm", x, 0)
+    if size < 1 or not k > 0 or alpha < 0:
+        raise ValueError(
+            "local_response_norm: expected size ≥ 1, k > 0 and alpha ≥ 0, got "
+            f"size {size!r}, k {k!r}, alpha {alpha!r}"
+        )
+    wide_x = wide(x)
+    d = k + alpha * _neighbours(wide_x * wide_x, size // 2, (size - 1) // 2)
+    return (wide_x * d**-beta).astype(x.dtype), x
+
+
+@local_response_norm.bwd
+def local_response_norm_bwd(x, dy, *, size, alpha, beta, k):
+    x, dy = wide(x), wide(dy)
+    d = k + alpha * _neighbours(x * x, size // 2, (size - 1) // 2)
+    direct = dy * d**-beta
+    return direct - 2 * alpha * beta * x * _neighbours(direct * x / d, (size - 1) // 2, size // 2)
