@@ -48,15 +48,18 @@ def _normalise(x, eps, axis_name):
     return centred * per_channel(r, x), mean, var, r
 
 
-def _pull_back(z, r, scale, dz, axis_name):
-    """From x̂ and the cotangent of γ x̂ + β, return those of x, γ and β."""
-    dscale, dbias = jnp.sum(dz * z, leading(z)), jnp.sum(dz, leading(z))
-    along_one, along_z = (
-        per_channel(_everywhere(total / count(z, leading(z)), axis_name), z)
-        for total in (dbias, dscale)
+def _pull_back(centred, unit, r, scale, dz, axis_name):
+    """From the cotangent of z = γ x̂ + β, return those of x, γ and β, where x̂ = `centred` `unit`.
+
+    What is one number a channel is multiplied before it meets what is one number a place.
+    """
+    axes = leading(dz)
+    dscale, dbias = jnp.sum(dz * centred, axes) * unit, jnp.sum(dz, axes)
+    along_one, along_x_hat = (
+        _everywhere(total / count(dz, axes), axis_name) for total in (dbias, dscale)
     )
-    dx = scaled((dz - along_one - z * along_z) * per_channel(r, z), scale)
-    return dx, dscale, dbias
+    dx_hat = dz - per_channel(along_one, dz) - centred * per_channel(unit * along_x_hat, dz)
+    return dx_hat * per_channel(scaled(r, scale), dz), dscale, dbias
 
 
 def _reference(x, scale, bias, *, eps, axis_name):
@@ -92,8 +95,9 @@ def batch_norm(x, scale=None, bias=None, *, eps: float = 1e-5, axis_name: str | 
     estimate without bias (with `axis_name`, N counts all devices).
 
     `axis_name` is the axis of a `shard_map` or `vmap` over whose members the batch is split, in
-    equal parts: the statistics are then those of the whole batch. A batch that is split by a
-    sharding alone, under jit, is one batch anyway. Saves x, γ, and μ and r of each channel.
+    equal parts: the statistics are then those of the whole batch. Differentiate inside the vmap:
+    outside it, JAX does not let a backward rule see the axis. A batch that is split by a sharding
+    alone, under jit, is one batch anyway. Saves x, γ, and μ and r of each channel.
     """
     wide_x = wide(x)
     mean = _everywhere(jnp.mean(wide_x, leading(x)), axis_name)
@@ -115,9 +119,8 @@ def batch_norm_fwd(x, scale, bias, *, eps, axis_name):
 def batch_norm_bwd(residuals, cotangents, *, eps, axis_name):
     del eps
     x, scale, mean, r = residuals
-    x, dy = wide(x), wide(cotangents[0])
-    z = (x - per_channel(mean, x)) * per_channel(r, x)
-    return _pull_back(z, r, scale, dy, axis_name)
+    centred = wide(x) - per_channel(mean, wide(x))
+    return _pull_back(centred, r, r, scale, wide(cotangents[0]), axis_name)
 
 
 def _inference_examples():
@@ -300,9 +303,9 @@ def batch_norm_leaky_relu_bwd(
     x_or_y, dy = wide(x_or_y), wide(cotangents[0])
     if mean is None:
         z = jnp.where(x_or_y > 0, x_or_y, x_or_y / negative_slope)
-        x_hat = (z - per_channel(bias, z)) / per_channel(scale, z)
+        centred, unit = (z - per_channel(bias, z)) / per_channel(scale, z), jnp.ones_like(r)
     else:
-        x_hat = (x_or_y - per_channel(mean, dy)) * per_channel(r, dy)
-        z = affine(x_hat, scale, bias)
+        centred, unit = x_or_y - per_channel(mean, x_or_y), r
+        z = affine(centred * per_channel(r, centred), scale, bias)
     dz = jnp.where(z > 0, dy, negative_slope * dy)
-    return _pull_back(x_hat, r, scale, dz, axis_name)
+    return _pull_back(centred, unit, r, scale, dz, axis_name)

@@ -1,0 +1,211 @@
+"""Normalisations and dropouts: what a table over all ops cannot see of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import fnn
+from fnn import ops
+from fnn.errors import ShapeError
+
+pytestmark = pytest.mark.core
+
+
+def drawn(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+X = drawn(0, 8, 3, 5) * 2 + 30
+SCALE, BIAS, DY = 1 + 0.3 * drawn(1, 5), drawn(2, 5), drawn(3, 8, 3, 5)
+
+
+def on_four_devices(op, check_vma):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def run(x, scale, bias):
+        return jax.shard_map(
+            lambda *a: op(*a, axis_name="data"),
+            mesh=mesh,
+            in_specs=(P("data"), P(), P()),
+            out_specs=(P("data"), P(), P()),
+            check_vma=check_vma,
+        )(x, scale, bias)
+
+    return run
+
+
+@pytest.mark.parametrize("rules", ["manual", "autodiff"])
+@pytest.mark.parametrize("op", [ops.batch_norm, ops.batch_norm_leaky_relu], ids=lambda op: op.name)
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_a_batch_on_four_devices_is_one_batch(op, check_vma, rules):
+
+    def both(f):
+        def pulled(x, scale, bias):
+            (y, mean, var), pull = jax.vjp(f, x, scale, bias)
+            return y, mean, var, pull((DY, jnp.ones(5), jnp.ones(5)))
+
+        return jax.jit(pulled)(X, SCALE, BIAS)
+
+    with fnn.rules(rules):
+        got = both(on_four_devices(op, check_vma))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(both(op))):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("op", [ops.batch_norm, ops.batch_norm_leaky_relu], ids=lambda op: op.name)
+def test_gradients_inside_a_vmap_see_the_whole_batch(op):
+    def pulled(x, dy, **axis):
+        (y, *statistics), pull = jax.vjp(lambda *a: op(*a, **axis), x, SCALE, BIAS)
+        return y, statistics, pull((dy, jnp.ones(5), jnp.ones(5)))
+
+    parts = [a.reshape(4, 2, 3, 5) for a in (X, DY)]
+    y, statistics, (dx, *dparameters) = jax.vmap(
+        lambda *a: pulled(*a, axis_name="data"), axis_name="data"
+    )(*parts)
+    got = y.reshape(X.shape), [s[0] for s in statistics]
+    got += dx.reshape(X.shape), [d.sum(0) for d in dparameters]
+    whole = pulled(X, DY)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(whole)):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+def test_the_statistics_of_a_batch_pass_no_gradient_on():
+    for op in (ops.batch_norm, ops.batch_norm_leaky_relu):
+        dx = jax.grad(lambda x: sum(map(jnp.sum, op(x, SCALE, BIAS)[1:])))(X)  # noqa: B023
+        assert not dx.any()
+
+
+def test_a_large_mean_costs_no_digits():
+    """E[x²] - E[x]² would have none left in float32."""
+    x = drawn(5, 64, 3) + jnp.asarray([[1e4, -1e4, 0.0]])
+    want = np.asarray(x, np.float64)
+    want = (want - want.mean(0)) / np.sqrt(want.var(0) + 1e-5)
+    for got in (ops.batch_norm(x)[0], ops.layer_norm(x.T).T, ops.instance_norm(x[None])[0]):
+        np.testing.assert_allclose(got, want, atol=4e-3)  # 2⁻²⁴ of the mean, ten times over
+
+
+def test_statistics_are_float32_at_least_and_the_output_of_xs_dtype():
+    for dtype in ("bfloat16", "float16"):
+        y, mean, var = ops.batch_norm(X.astype(dtype), SCALE, BIAS)
+        assert (y.dtype, mean.dtype, var.dtype) == (dtype, "float32", "float32")
+        with fnn.rules("autodiff"):
+            assert ops.layer_norm(X.astype(dtype), SCALE, BIAS).dtype == dtype
+
+
+def test_a_scale_of_0_still_learns_from_the_output_alone():
+    dscale = jax.grad(lambda s: jnp.sum(ops.batch_norm_leaky_relu(X, s, BIAS)[0] * DY))
+    plain = jax.grad(
+        lambda s: jnp.sum(ops.leaky_relu(ops.batch_norm(X, s, BIAS)[0], negative_slope=0.01) * DY)
+    )
+    zero = jnp.zeros(5)
+    np.testing.assert_allclose(dscale(zero), plain(zero + 1e-2), rtol=1e-3, atol=1e-3)
+
+
+def test_in_place_batch_norm_keeps_the_output_or_where_that_has_few_digits_the_input():
+    for dtype, least, kept in (("float32", 1e-2, 0), ("bfloat16", 1e-2, 1), ("bfloat16", 0.25, 0)):
+        x = X.astype(dtype)
+        (y, *_), saved = ops.batch_norm_leaky_relu.fwd(x, SCALE, BIAS, least_scale=least)
+        large = [a for a in jax.tree.leaves(saved) if a.size == x.size]
+        assert len(large) == 1
+        assert large[0] is (y, x)[kept]
+
+
+def test_local_response_norm_counts_as_the_paper_does():
+    x = jnp.asarray([1.0, 2.0, 3.0, 4.0])
+    y = ops.local_response_norm(x, size=3, alpha=0.5, beta=1.0, k=2.0)
+    np.testing.assert_allclose(y, x / (2 + 0.5 * jnp.asarray([5.0, 14.0, 29.0, 25.0])), rtol=1e-6)
+    y = ops.local_response_norm(x, size=2, alpha=1.0, beta=1.0, k=1.0)
+    np.testing.assert_allclose(y, x / (1 + jnp.asarray([1.0, 5.0, 13.0, 25.0])), rtol=1e-6)
+
+
+KEY = jax.random.key(7)
+DROPOUTS = (ops.dropout, ops.channel_dropout, ops.drop_path, ops.alpha_dropout)
+
+
+@pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
+def test_dropout_keeps_the_key_alone_and_its_rate_is_the_rate(op):
+    x = drawn(8, 600, 2, 100)
+    y, saved = op.fwd(x, KEY, rate=0.3)
+    assert jax.tree.leaves(saved) == [KEY]
+    dropped = np.asarray(op.bwd(saved, jnp.ones_like(x), rate=0.3)[0]) == 0
+    apart = {"channel_dropout": 60_000, "drop_path": 600}.get(op.name, x.size)
+    assert abs(dropped.mean() - 0.3) < 4 * np.sqrt(0.21 / apart)
+    assert abs(np.mean(y)) < 0.02
+    if op is ops.alpha_dropout:
+        assert abs(np.var(y) - 1) < 0.02
+    else:
+        np.testing.assert_array_equal(dropped, y == 0)
+
+
+def test_what_is_dropped_together():
+    x = jnp.ones((20, 3, 4, 10))
+    channels = ops.channel_dropout(x, KEY, rate=0.5)
+    examples = ops.drop_path(x, KEY, rate=0.5)
+    assert np.ptp(channels, axis=(1, 2)).max() == 0
+    assert set(np.unique(channels[0, 0, 0])) == {0, 2}
+    assert np.ptp(examples, axis=(1, 2, 3)).max() == 0
+    assert set(np.unique(examples)) == {0, 2}
+
+
+@pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
+def test_a_drawing_depends_on_the_key_alone(op):
+    x = drawn(9, 6, 5)
+    y = op(x, KEY, rate=0.5)
+    np.testing.assert_array_equal(op(x, jax.random.key_data(KEY), rate=0.5), y)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(op(x, KEY, rate=0.5), y)
+    assert op(x, KEY, rate=0.0) is not None
+    np.testing.assert_array_equal(op(x, KEY, rate=0.0), x)
+
+
+@pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan")])
+def test_a_rate_that_is_none_is_refused(op, rate):
+    with pytest.raises(ValueError, match=f"{op.name}: rate must be at least 0 and below 1, got"):
+        op(drawn(0, 2, 3), KEY, rate=rate)
+
+
+WRONG = {
+    "scale": (lambda: ops.layer_norm(X, SCALE[:4]), "layer_norm: x .8, 3, 5. has 5 channels"),
+    "bias": (lambda: ops.batch_norm(X, SCALE, BIAS[:1]), "bias has the shape .1,."),
+    "mean": (lambda: ops.batch_norm_inference(X, SCALE[:2], SCALE), "mean has the shape"),
+    "length": (lambda: ops.weight_norm(X, SCALE[:2]), "weight_norm: .* g has the shape"),
+    "groups": (lambda: ops.group_norm(X, groups=2), "5 channels do not make 2 groups"),
+    "no groups": (lambda: ops.group_norm(X, groups=0), "5 channels do not make 0 groups"),
+    "no batch": (lambda: ops.group_norm(SCALE, groups=1), "expects .batch, ..., channels."),
+    "no places": (lambda: ops.instance_norm(X[:, 0]), "with places between, got .8, 5."),
+    "a number": (lambda: ops.rms_norm(jnp.ones(())), "rms_norm: x is one number"),
+    "axis": (lambda: ops.l2_normalize(X, axis=3), "l2_normalize: there is no axis 3"),
+    "channels": (lambda: ops.channel_dropout(SCALE, KEY, rate=0.5), "channel_dropout: expects"),
+    "examples": (lambda: ops.drop_path(jnp.ones(()), KEY, rate=0.5), "drop_path: expects"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_shape_that_cannot_be_is_refused_in_words(case):
+    run, words = WRONG[case]
+    with pytest.raises(ShapeError, match=words):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (lambda: ops.layer_norm(X, eps=-1e-5), "layer_norm: eps must not be negative"),
+        (lambda: ops.local_response_norm(X, size=0), "local_response_norm: expected size ≥ 1"),
+        (lambda: ops.local_response_norm(X, k=0.0), "k 0.0"),
+        (
+            lambda: ops.batch_norm_leaky_relu(X, SCALE, BIAS, negative_slope=0.0),
+            "batch_norm_leaky_relu: negative_slope must be positive, got 0.0",
+        ),
+        (
+            lambda: ops.batch_norm_leaky_relu(X, SCALE, BIAS, least_scale=0.0),
+            "least_scale must be positive",
+        ),
+    ],
+)
+def test_a_static_that_cannot_be_is_refused_in_words(run, words):
+    with pytest.raises(ValueError, match=words):
+        run()
