@@ -167,8 +167,9 @@ def l2_normalize_fwd(x, *, axis, eps):
 def l2_normalize_bwd(residuals, dy, *, axis, eps):
     del eps
     x, r = residuals
-    dy, y = wide(dy), wide(x) * r
-    return r * (dy - y * jnp.sum(dy * y, axis, keepdims=True))
+    x, dy = wide(x), wide(dy)
+    along = r * jnp.sum(dy * x, axis, keepdims=True)
+    return r * (dy - x * (r * along))
 
 
 @op(
