@@ -170,9 +170,59 @@ def images():
                 )
 
 
+def norms():
+    shapes = (4, 5, 3, 6), (6,), (6,)
+    case(
+        "batch_norm",
+        lambda x, g, b: ops.batch_norm(x, g, b, eps=1e-3)[0],
+        of_images(lambda x, g, b: F.batch_norm(x, None, None, g, b, training=True, eps=1e-3)),
+        *shapes,
+    )
+    mean, var = np.linspace(-1, 1, 6), np.linspace(0.5, 2, 6)  # PyTorch has no gradient of these
+    case(
+        "batch_norm_inference",
+        lambda x, g, b: ops.batch_norm_inference(x, jnp.asarray(mean), jnp.asarray(var), g, b),
+        of_images(
+            lambda x, g, b: F.batch_norm(x, torch.tensor(mean), torch.tensor(var), g, b, eps=1e-5)
+        ),
+        *shapes,
+    )
+    case(
+        "group_norm",
+        lambda x, g, b: ops.group_norm(x, g, b, groups=3, eps=1e-3),
+        of_images(lambda x, g, b: F.group_norm(x, 3, g, b, eps=1e-3)),
+        *shapes,
+    )
+    case(
+        "instance_norm",
+        lambda x: ops.instance_norm(x, eps=1e-3),
+        of_images(lambda x: F.instance_norm(x, eps=1e-3)),
+        shapes[0],
+    )
+    case(
+        "layer_norm",
+        lambda x, g, b: ops.layer_norm(x, g, b, eps=1e-3),
+        lambda x, g, b: F.layer_norm(x, (6,), g, b, eps=1e-3),
+        *shapes,
+    )
+    case(
+        "rms_norm",
+        lambda x, g: ops.rms_norm(x, g, eps=1e-3),
+        lambda x, g: F.rms_norm(x, (6,), g, eps=1e-3),
+        *shapes[:2],
+    )
+    case(
+        "local_response_norm",
+        lambda x: ops.local_response_norm(x, size=3, alpha=0.1, beta=0.7, k=2.0),
+        of_images(lambda x: F.local_response_norm(x, 3, alpha=0.3, beta=0.7, k=2.0)),
+        shapes[0],
+    )
+
+
 convolutions()
 patches()
 images()
+norms()
 
 
 @pytest.mark.parametrize("label", CASES)
