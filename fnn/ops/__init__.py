@@ -34,6 +34,7 @@ from .norms import weight_norm as weight_norm
 from .padding import pad as pad
 from .patches import fold as fold
 from .patches import unfold as unfold
+from .pooling import max_pool as max_pool
 from .resize import pixel_shuffle as pixel_shuffle
 from .resize import pixel_unshuffle as pixel_unshuffle
 from .resize import resize as resize
