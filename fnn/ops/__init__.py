@@ -9,6 +9,10 @@ from .activations import step as step
 from .activations import tanh as tanh
 from .affine import dense as dense
 from .affine import masked_dense as masked_dense
+from .averages import avg_pool as avg_pool
+from .averages import global_avg_pool as global_avg_pool
+from .averages import global_max_pool as global_max_pool
+from .averages import lp_pool as lp_pool
 from .batch_norm import batch_norm as batch_norm
 from .batch_norm import batch_norm_inference as batch_norm_inference
 from .batch_norm import batch_norm_leaky_relu as batch_norm_leaky_relu
@@ -35,6 +39,8 @@ from .padding import pad as pad
 from .patches import fold as fold
 from .patches import unfold as unfold
 from .pooling import max_pool as max_pool
+from .pooling import max_pool_with_indices as max_pool_with_indices
+from .pooling import max_unpool as max_unpool
 from .resize import pixel_shuffle as pixel_shuffle
 from .resize import pixel_unshuffle as pixel_unshuffle
 from .resize import resize as resize

@@ -1,5 +1,6 @@
-"""Max pooling: a window's largest number, where it was, and the way back there."""
+"""Max pooling: the largest number of each window, where it was, and the way back there."""
 
+import functools
 import math
 
 import jax
@@ -7,10 +8,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ShapeError
-from ..example import example, integers, normal, uniform, values
+from ..example import Example, example, integers, normal, uniform, values
 from ..op import Static, op
 from .geometry import Padding, Sizes, Windows, spatial
-from .taps import first_largest, gather_back, inside, pooling_windows, positions, taps
+from .taps import blocks, inside, met, over_windows, pooling_windows, to_inputs, wide
+
+_SOURCE = "Ranzato, Huang, Boureau & LeCun 2007, CVPR, doi:10.1109/CVPR.2007.383157"
+
+
+def _examples(*more: Example) -> tuple[Example, ...]:
+    """Windows that fit, leave remainders, overlap, leave holes; padding, dilation, 1 to 3 axes."""
+    lowest = values([[[1e4], [-np.inf]], [[-1e4], [-np.inf]], [[-np.inf], [-np.inf]]])
+    return (
+        example(x=normal(2, 4, 6, 3), window=2),
+        example(x=normal(1, 7, 7, 2), window=2),
+        example(x=normal(2, 7, 5, 2), window=3, stride=2),
+        example(x=normal(1, 8, 7, 2), window=(3, 2), stride=(1, 2), padding=((1, 1), (0, 1))),
+        example(x=normal(1, 6, 6, 2), window=3, stride=2, padding="SAME"),
+        example(x=normal(1, 9, 8, 1), window=2, stride=3),
+        example(x=normal(1, 7, 8, 2), window=3, stride=2, padding=2, dilation=2),
+        example(x=normal(2, 9, 2), window=4, stride=3, padding=((2, 1),)),
+        example(x=normal(1, 4, 5, 3, 2), window=2, stride=(2, 1, 2), padding=(0, 1, 1)),
+        example(x=normal(1, 1, 1, 1), window=1),
+        example(x=normal(0, 4, 4, 2), window=2),
+        example(x=values(*np.ones((1, 5, 6, 2))), window=3, stride=2, padding=1, tags={"kink"}),
+        example(x=values(*np.zeros((1, 4, 4, 1))), window=2, tags={"kink"}),
+        example(x=values(*-np.ones((1, 3, 3, 1))), window=2, stride=1, padding=1, tags={"kink"}),
+        example(x=uniform(2, 5, 5, 2, low=-3.0, high=-2.0), window=3, stride=2, padding=1),
+        example(x=lowest, window=(2, 1), padding=((1, 0), (0, 0)), tags={"extreme"}),
+        *more,
+    )
 
 
 def _reduce_window(x, *, window, stride, padding, dilation):
@@ -26,45 +53,32 @@ def _reduce_window(x, *, window, stride, padding, dilation):
     )
 
 
-_EXAMPLES = (
-    example(x=normal(2, 4, 6, 3), window=2),
-    example(x=normal(1, 7, 7, 2), window=2),
-    example(x=normal(2, 7, 5, 2), window=3, stride=2),
-    example(x=normal(1, 8, 7, 2), window=(3, 2), stride=(1, 2), padding=((1, 1), (0, 1))),
-    example(x=normal(1, 6, 6, 2), window=3, stride=2, padding="SAME"),
-    example(x=normal(1, 9, 8, 1), window=2, stride=3),
-    example(x=normal(1, 7, 8, 2), window=3, stride=2, padding=2, dilation=2),
-    example(x=normal(2, 9, 2), window=4, stride=3, padding=((2, 1),), dilation=1),
-    example(x=normal(1, 4, 5, 3, 2), window=2, stride=(2, 1, 2), padding=(0, 1, 1)),
-    example(x=normal(1, 1, 1, 1), window=1),
-    example(x=normal(0, 4, 4, 2), window=2),
-    example(x=values(*np.ones((1, 5, 6, 2))), window=3, stride=2, padding=1, tags={"kink"}),
-    example(x=values(*np.zeros((1, 4, 4, 1))), window=2, tags={"kink"}),
-    example(x=values(*-np.ones((1, 3, 3, 1))), window=2, stride=1, padding=1, tags={"kink"}),
-    example(x=uniform(2, 5, 5, 2, low=-3.0, high=-2.0), window=3, stride=2, padding=1),
-    example(
-        x=values([[[1e4], [-np.inf]], [[-1e4], [-np.inf]], [[-np.inf], [-np.inf]]]),
-        window=(2, 1),
-        padding=((1, 0), (0, 0)),
-        tags={"extreme"},
+def _largest(x, win: Windows):
+    """The largest number of each window, and by which tap it was met first."""
+    taps = met(x, win, -jnp.inf)
+    largest = (taps == jnp.max(taps, -1, keepdims=True)) | jnp.isnan(taps)
+    first = jnp.argmax(inside(win) & largest, -1)
+    return jnp.take_along_axis(taps, jnp.expand_dims(first, -1), -1)[..., 0], first
+
+
+def _find_largest(arrays, names):
+    """The largest of some arrays, and the name of the first that is as large; NaN is largest."""
+    y = functools.reduce(jnp.maximum, arrays)
+    name = jnp.full(y.shape, names[-1])
+    for array, own in reversed(list(zip(arrays[:-1], names[:-1], strict=True))):
+        name = jnp.where((array == y) | (array != array), own, name)
+    return y, name
+
+
+@op(
+    reference=_reduce_window,
+    examples=_examples(
+        example(x=normal(64, 28, 28, 32), window=2, tags={"bench"}),
+        example(x=normal(32, 112, 112, 64), window=2, tags={"bench"}),
+        example(x=normal(32, 55, 55, 64), window=3, stride=2, tags={"bench"}),
     ),
-    example(x=normal(64, 28, 28, 32), window=2, tags={"bench"}),
-    example(x=normal(32, 112, 112, 64), window=2, tags={"bench"}),
-    example(x=normal(32, 55, 55, 64), window=3, stride=2, tags={"bench"}),
+    source=_SOURCE,
 )
-_SOURCE = "Ranzato, Huang, Boureau & LeCun 2007, CVPR, doi:10.1109/CVPR.2007.383157"
-
-
-def _stacked(x, win: Windows):
-    """The taps along a new last axis, and which of them the first largest is."""
-    met = jnp.stack(taps(x, win, -jnp.inf), -1)
-    masks = [True if mask is None else mask for mask in inside(win)]
-    real = jnp.stack([jnp.broadcast_to(mask, met.shape[:-1]) for mask in masks], -1)
-    wins = real & ((met == jnp.max(met, -1, keepdims=True)) | jnp.isnan(met))
-    return met, jnp.argmax(wins, -1)
-
-
-@op(reference=_reduce_window, examples=_EXAMPLES, source=_SOURCE)
 def max_pool(
     x,
     *,
@@ -77,30 +91,168 @@ def max_pool(
 
         yᵢ = max over taps t of x[i s + t d],   x̄ⱼ = Σ of ȳᵢ over the windows i that j wins
 
-    Where several are equally large, the first in row-major order wins, and a NaN wins over
-    numbers. Padding counts as -∞ and never wins; a window that meets padding alone is an error.
+    Of several that are equally large the first in row-major order wins, and NaN is larger than
+    every number. Padding counts as -∞ and never wins; a window of padding alone is an error.
     Shapes: x (batch, *space, channels) -> y (batch, *places, channels); `stride` None is the
-    window. Saves the winning tap of each window, one byte for up to 255 taps, and not x.
+    window. Saves which tap won, a byte a window (of more than 255 taps: four), and not x.
     """
-    win = pooling_windows("max_pool", x, window, stride, padding, dilation)
-    met, first = _stacked(x, win)
-    return jnp.take_along_axis(met, jnp.expand_dims(first, -1), -1)[..., 0]
+    return _largest(x, pooling_windows("max_pool", x, window, stride, padding, dilation))[0]
 
 
 @max_pool.fwd
 def max_pool_fwd(x, *, window, stride, padding, dilation):
     win = pooling_windows("max_pool", x, window, stride, padding, dilation)
-    dtype = jnp.uint8 if win.taps <= 255 else jnp.int32
-    y, tap = first_largest(taps(x, win, -jnp.inf), win, list(range(win.taps)), dtype)
+    dtype = np.uint8 if win.taps <= 255 else np.int32
+
+    def largest(arrays, numbers):
+        return _find_largest(arrays, [dtype(n) for n in numbers])
+
+    y, tap = over_windows(x, win, largest)
     return y, (tap, Static(win))
 
 
 @max_pool.bwd
 def max_pool_bwd(residuals, dy, **_):
-    tap, win = residuals
+    taps, win = residuals
 
-    def term(number, tap, dy):
+    def won(number, tap, dy):
         return jnp.where(tap == number.astype(tap.dtype), dy, 0)
 
-    wide = jnp.promote_types(dy.dtype, jnp.float32)
-    return gather_back(win.value, term, tap, dy.astype(wide))
+    return to_inputs(win.value, won, taps, wide(dy))
+
+
+@op(examples=_examples(), source=_SOURCE)
+def max_pool_with_indices(
+    x,
+    *,
+    window: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+):
+    """Keep the largest number of each window, and say where it was.
+
+        y as of max_pool,   kᵢ = the index of yᵢ in the flattened space of x
+
+    The indices are int32, count row by row through the unpadded space, and have no gradient; the
+    gradient by x is `max_unpool(ȳ, k, space=...)`. Ties and padding are as in max_pool.
+    Shapes: x (batch, *space, channels) -> y and k (batch, *places, channels). Saves k.
+    """
+    win = pooling_windows("max_pool_with_indices", x, window, stride, padding, dilation)
+    y, first = _largest(x, win)
+    offset = np.array([_flat(win, offset) for offset in win.offsets()], np.int32)
+    return y, _starts(win) + jnp.asarray(offset)[first]
+
+
+@max_pool_with_indices.fwd
+def max_pool_with_indices_fwd(x, *, window, stride, padding, dilation):
+    win = pooling_windows("max_pool_with_indices", x, window, stride, padding, dilation)
+    offset = [np.int32(_flat(win, offset)) for offset in win.offsets()]
+
+    def largest(arrays, numbers):
+        return _find_largest(arrays, [offset[n] for n in numbers])
+
+    y, index = over_windows(x, win, largest)
+    index = index + _starts(win)
+    return (y, index), (index, Static(win))
+
+
+@max_pool_with_indices.bwd
+def max_pool_with_indices_bwd(residuals, dy, **_):
+    indices, win = residuals
+    flat = np.arange(math.prod(win.value.inputs), dtype=np.int32)
+    here = blocks(flat.reshape(1, *win.value.inputs, 1), win.value, behind=-1)
+
+    def won(_, index, dy):
+        return jnp.where(index == here, dy, 0)
+
+    return to_inputs(win.value, won, indices, wide(dy[0]))
+
+
+def _flat(win: Windows, offset):
+    """How far apart two numbers of the flattened space are that stand `offset` apart."""
+    return sum(o * math.prod(win.inputs[axis + 1 :]) for axis, o in enumerate(offset))
+
+
+def _starts(win: Windows):
+    """The index in the flattened space at which each window starts, (1, *places, 1) of int32."""
+    axes = zip(win.outputs, win.stride, win.padding, strict=True)
+    starts = [np.arange(m) * s - before for m, s, (before, _) in axes]
+    return np.asarray(_flat(win, np.ix_(*starts)), np.int32)[None, ..., None]
+
+
+@op(
+    examples=(
+        example(y=normal(2, 2, 3, 2), indices=integers(2, 2, 3, 2, high=20), space=(4, 5)),
+        example(y=normal(2, 3, 1), indices=values(*[[[4], [0], [9]]] * 2), space=(10,)),
+        example(y=normal(1, 2, 1, 2, 1), indices=integers(1, 2, 1, 2, 1, high=8), space=(2, 2, 2)),
+        example(y=normal(1, 4, 2), indices=values([[3, 3], [3, 0], [-1, 6], [7, 1]]), space=(6,)),
+        example(y=normal(1, 1, 1), indices=values([[0]]), space=(1,)),
+        example(y=normal(0, 2, 2, 1), indices=integers(0, 2, 2, 1, high=9), space=(3, 3)),
+        example(
+            y=values([[1e4], [-1e4], [0.0]]),
+            indices=values([[1], [1], [5]]),
+            space=(6,),
+            tags={"extreme"},
+        ),
+    ),
+    source="Zeiler & Fergus 2014, ECCV, arXiv:1311.2901",
+)
+def max_unpool(y, indices, *, space: tuple[int, ...]):
+    """Put numbers back to where max_pool_with_indices found them, and 0 elsewhere.
+
+        xₚ = Σ of yᵢ over the places i with kᵢ = p,   ȳᵢ = x̄ at kᵢ
+
+    This is the transposed Jacobian of max pooling. Where windows overlap, two may name one place;
+    their numbers are added. Where they do not, pooling x again gives y back, if no y is below 0.
+    An index outside the space is left out.
+    Shapes: y and indices (batch, *places, channels) -> x (batch, *space, channels). Saves the
+    indices.
+    """
+    if y.shape != indices.shape:
+        raise ShapeError(f"max_unpool: y {y.shape} and indices {indices.shape} must match in shape")
+    flat, index = _flattened(y, indices, space)
+    here = jnp.arange(math.prod(space), dtype=jnp.int32)[None, :, None, None]
+    named = index.transpose(0, 2, 1)[:, None] == here
+    x = jnp.sum(jnp.where(named, flat.transpose(0, 2, 1)[:, None], 0), -1)
+    return x.reshape(y.shape[0], *space, y.shape[-1])
+
+
+@max_unpool.fwd
+def max_unpool_fwd(y, indices, *, space):
+    if y.shape != indices.shape:
+        raise ShapeError(f"max_unpool: y {y.shape} and indices {indices.shape} must match in shape")
+    flat, index = _flattened(y, indices, space)
+    size = math.prod(space)
+    batch, _, channels = flat.shape
+    rows = np.arange(batch, dtype=np.int32)[:, None, None]
+    columns = np.arange(channels, dtype=np.int32)
+    x = jnp.zeros((batch, size, channels), wide(flat).dtype)
+    x = x.at[rows, _or_out(index, size), columns[None, None]].add(wide(flat), mode="drop")
+    return x.astype(y.dtype).reshape(batch, *space, channels), indices
+
+
+@max_unpool.bwd
+def max_unpool_bwd(indices, dx, *, space):
+    flat, index = _flattened(dx, indices, space)
+    back = jnp.take_along_axis(flat, _or_out(index, flat.shape[1]), 1, mode="fill", fill_value=0)
+    return back.reshape(indices.shape), None
+
+
+def _flattened(numbers, indices, space):
+    """Both with one axis of space, the indices as int32."""
+    if len(space) != len(spatial("max_unpool", indices)):
+        raise ShapeError(
+            f"max_unpool: space {space} has {len(space)} axes, the indices {indices.shape} have "
+            f"{indices.ndim - 2}; space is the shape that max_pool_with_indices was given, without "
+            "batch and channels"
+        )
+    batch, channels = indices.shape[0], indices.shape[-1]
+    flat = numbers.reshape(batch, math.prod(numbers.shape[1:-1]), channels)
+    index = indices.reshape(batch, math.prod(indices.shape[1:-1]), channels)
+    return flat, index.astype(jnp.int32)
+
+
+def _or_out(index, size):
+    """Indices below 0, which would count from the end, moved behind it."""
+    return jnp.where(index < 0, size, index)

@@ -1,4 +1,4 @@
-"""Pooling's two movements: what each tap of a window meets, and what the windows give back.
+"""Pooling's two movements: what the windows meet, and what they give back.
 
 With l numbers of padding in front, tap o (counted from the window's start) of the window at place i
 meets number h = i s + o - l. Turned around: write h = u s + r with r < s; then the windows that
@@ -10,6 +10,7 @@ a block, and compared with r: one loop over h that reads a small array, and no s
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def pooling_windows(
 ) -> Windows:
     """Return the windows over x, each of which must meet at least one input."""
     win = windows(name, spatial(name, x), window, stride, padding, dilation)
-    if any(axis.sum(0).min() == 0 for axis in _inside(win)):
+    if (counts(win) == 0).any():
         raise ShapeError(
             f"{name}: with padding {win.padding} around the input {win.inputs}, a window of extent "
             f"{win.extent} meets padding alone; the padding must be smaller than the extent"
@@ -32,98 +33,128 @@ def pooling_windows(
     return win
 
 
-def taps(x: jax.Array, win: Windows, fill: float) -> list[jax.Array]:
-    """Return, for each tap in row-major order, what it meets at every place."""
-    ends = ((0, 0), *win.padding, (0, 0))
-    if any(map(any, ends)):
-        x = jax.lax.pad(x, jnp.asarray(fill, x.dtype), [(*end, 0) for end in ends])
-    return [x[(slice(None), *win.met(offset))] for offset in win.offsets()]
+def wide(x: jax.Array) -> jax.Array:
+    """Return x in the dtype that sums are formed in: float32, or float64."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def inside(win: Windows) -> list[np.ndarray | None]:
-    """Return, for each tap, where it meets no padding, as (1, *places, 1); None is everywhere."""
-    masks = []
-    for rows in itertools.product(*_inside(win)):
-        mask = functools.reduce(np.logical_and.outer, rows)
-        masks.append(None if mask.all() else mask[None, ..., None])
-    return masks
+def met(x: jax.Array, win: Windows, fill: float) -> jax.Array:
+    """Stack what each tap, in row-major order, meets at every place, along a new last axis."""
+    ends = [(0, 0, 0), *((*end, 0) for end in win.padding), (0, 0, 0)]
+    x = jax.lax.pad(x, jnp.asarray(fill, x.dtype), ends)
+    return jnp.stack([x[(slice(None), *win.met(offset))] for offset in win.offsets()], -1)
+
+
+def inside(win: Windows) -> np.ndarray:
+    """Return where each tap meets an input and not padding, as (1, *places, 1, taps)."""
+    grids = itertools.product(*(table.T for table in _inside(win)))
+    masks = [functools.reduce(np.logical_and.outer, rows) for rows in grids]
+    return np.stack(masks, -1)[None, ..., None, :]
 
 
 def counts(win: Windows) -> np.ndarray:
     """Return how many inputs each window meets, as (1, *places, 1)."""
-    each = (axis.sum(0) for axis in _inside(win))
+    each = (table.sum(1) for table in _inside(win))
     return functools.reduce(np.multiply.outer, each)[None, ..., None]
 
 
+def over_windows(
+    x: jax.Array, win: Windows, function: Callable[[list[jax.Array], list[int]], tuple[Any, ...]]
+) -> list[jax.Array]:
+    """Apply `function` to what the windows meet, and never to padding.
+
+    Windows at the border meet fewer inputs than those within. Each group of places whose windows
+    hold the same taps is computed by itself, `function(arrays, numbers of the taps)`, and then
+    joined to the others. A padded copy of x would cost more than all the rest.
+    """
+
+    def join(*groups: tuple[range, np.ndarray]) -> list[jax.Array]:
+        axis = len(groups)
+        if axis == len(win.inputs):
+            numbers = itertools.product(*(np.flatnonzero(taps).tolist() for _, taps in groups))
+            places = [range_ for range_, _ in groups]
+            cut = [(np.ravel_multi_index(t, win.size), _cut(win, places, t)) for t in numbers]
+            return list(function([x[index] for _, index in cut], [int(n) for n, _ in cut]))
+        parts = [join(*groups, group) for group in _groups(tables[axis])]
+        return [
+            jnp.concatenate(p, axis + 1) if len(p) > 1 else p[0] for p in zip(*parts, strict=True)
+        ]
+
+    tables = list(_inside(win))
+    return join()
+
+
 def _inside(win: Windows) -> Iterator[np.ndarray]:
-    """Yield for each axis a table (taps, places): does the tap meet an input there?"""
-    axes = zip(win.inputs, win.size, win.stride, win.padding, win.dilation, win.outputs, strict=True)
+    """Yield for each axis a table (places, taps): does the tap meet an input there?"""
+    axes = zip(
+        win.inputs, win.size, win.stride, win.padding, win.dilation, win.outputs, strict=True
+    )
     for n, k, s, (before, _), d, m in axes:
-        met = np.arange(m) * s + np.arange(k)[:, None] * d - before
-        yield (met >= 0) & (met < n)
+        number = np.arange(m)[:, None] * s + np.arange(k) * d - before
+        yield (number >= 0) & (number < n)
 
 
-def first_largest(met: list[jax.Array], win: Windows, names: list[int], dtype) -> tuple:
-    """Return the largest of the taps, and the name of the first tap that is as large.
+def _groups(table: np.ndarray) -> Iterator[tuple[range, np.ndarray]]:
+    """Yield the runs of places whose windows hold the same taps, and those taps."""
+    starts = [0, *(np.flatnonzero((table[1:] != table[:-1]).any(1)) + 1), len(table)]
+    for start, stop in itertools.pairwise(map(int, starts)):
+        yield range(start, stop), table[start]
 
-    A NaN is larger than everything, and padding never wins.
+
+def _cut(win: Windows, places: list[range], tap: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the part of x that a tap meets over these places."""
+    each = zip(places, tap, win.stride, win.dilation, win.padding, strict=True)
+    starts = [(p.start * s + t * d - before, len(p), s) for p, t, s, d, (before, _) in each]
+    return (slice(None), *(slice(i, i + (m - 1) * s + 1, s) for i, m, s in starts))
+
+
+def to_inputs(win: Windows, term: Callable[..., jax.Array], *places: jax.Array) -> jax.Array:
+    """Sum for each input over the windows that meet it.
+
+        xₕ = Σₐ term(tap of a at h, *(p moved by a for p in places))
+
+    The tap is its number in row-major order, int32 of shape (1, 1, s, ..., 1, s, 1), and -1 where
+    the window does not meet the input; the term is taken as 0 there. The places are arrays
+    (batch, *places, channels) and come as (batch, u, 1, ..., channels), 0 where there is no window.
     """
-    y = functools.reduce(jnp.maximum, met)
-    name = jnp.full(y.shape, names[-1], dtype)
-    for tap, mask, code in reversed(list(zip(met, inside(win), names, strict=True))[:-1]):
-        wins = (tap == y) | (tap != tap)
-        wins = wins if mask is None else wins & mask
-        name = jnp.where(wins, jnp.asarray(code, dtype), name)
-    return y, name
-
-
-def blocks(x: jax.Array, win: Windows) -> jax.Array:
-    """View x (batch, *space, channels) as (batch, u, r, ..., channels), zeros behind the end."""
-    more = [(0, -n % s, 0) for n, s in zip(win.inputs, win.stride, strict=True)]
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *more, (0, 0, 0)])
-    return x.reshape(_block_shape(x.shape[0], win, x.shape[-1]))
-
-
-def positions(win: Windows) -> np.ndarray:
-    """Return the flat index of every number of space, as blocks has it; -1 behind the end."""
-    flat = np.arange(np.prod(win.inputs), dtype=np.int32).reshape(win.inputs)
-    more = [(0, -n % s) for n, s in zip(win.inputs, win.stride, strict=True)]
-    return np.pad(flat, more, constant_values=-1).reshape(_block_shape(1, win, 1))
-
-
-def gather_back(win: Windows, term: Callable[..., jax.Array], *places: jax.Array) -> jax.Array:
-    """Sum over the windows that meet each input; the transpose of reading the taps.
-
-        x̄ = Σₐ term(tap, *(p moved by a for p in places))
-
-    `tap` is the number of the tap by which a window meets an input, in row-major order, and -1
-    where it does not: int32 of shape (1, 1, s, ..., 1, s, 1). The places are arrays
-    (batch, *places, channels) and come to `term` as (batch, u, 1, ..., channels), with 0 where
-    there is no window. What it returns has, or broadcasts to, the shape of `blocks`.
-    """
-    moves = [list(_moves(win, axis)) for axis in range(len(win.inputs))]
-    whole = _block_shape(places[0].shape[0], win, places[0].shape[-1])
-    ends = [
-        (m[-1], -(-n // s) - 1 - m[0] - (o - 1), 0)
-        for m, n, s, o in zip(moves, win.inputs, win.stride, win.outputs, strict=True)
-    ]
+    axes = range(len(win.inputs))
+    moves = [list(_moves(win, axis)) for axis in axes]
+    number = [-(-n // s) for n, s in zip(win.inputs, win.stride, strict=True)]
+    ends = [(m[-1], u - m[0] - o, 0) for m, u, o in zip(moves, number, win.outputs, strict=True)]
     ends = [(0, 0, 0), *ends, (0, 0, 0)]
     padded = [jax.lax.pad(p, jnp.zeros((), p.dtype), ends) for p in places]
+    shape = (places[0].shape[0], *_interleave(number, win.stride), places[0].shape[-1])
     total = None
     for a in itertools.product(*moves):
-        cut = [slice(m[-1] - i, m[-1] - i + u) for m, i, u in zip(moves, a, whole[1:-1:2], strict=True)]
-        index = (slice(None), *itertools.chain(*((c, None) for c in cut)))
-        part = jnp.broadcast_to(term(_tap(win, a), *(p[index] for p in padded)), whole)
+        first = [m[-1] - i for m, i in zip(moves, a, strict=True)]
+        cut = [slice(f, f + u) for f, u in zip(first, number, strict=True)]
+        index = (slice(None), *_interleave(cut, [None] * len(cut)))
+        tap = _tap(win, a)
+        part = term(tap, *(p[index] for p in padded))
+        if (tap < 0).any():
+            part = jnp.where(tap < 0, 0, part)
         total = part if total is None else total + part
     assert total is not None
-    x = total.reshape(whole[0], *(u * s for u, s in zip(whole[1:-1:2], win.stride, strict=True)), whole[-1])
+    x = jnp.broadcast_to(total, shape)
+    for axis in axes:
+        x = jax.lax.collapse(x, axis + 1, axis + 3)
     return x[(slice(None), *map(slice, win.inputs))]
 
 
+def blocks(x: Any, win: Windows, behind: int = 0) -> Any:
+    """View x (batch, *space, channels) as (batch, u, r, ..., channels), as `to_inputs` has it."""
+    xp = np if isinstance(x, np.ndarray) else jnp
+    ends = [(0, -n % s) for n, s in zip(win.inputs, win.stride, strict=True)]
+    if any(map(any, ends)):
+        x = xp.pad(x, [(0, 0), *ends, (0, 0)], constant_values=behind)
+    number = [-(-n // s) for n, s in zip(win.inputs, win.stride, strict=True)]
+    return x.reshape(x.shape[0], *_interleave(number, win.stride), x.shape[-1])
+
+
 def _moves(win: Windows, axis: int) -> Iterator[int]:
-    """Yield every a for which some number of a block is met by the window a blocks before it."""
-    s, (before, _), e = win.stride[axis], win.padding[axis], win.extent[axis]
-    for a in range(-before // s, (e - 1 - before) // s + 1):
+    """Yield every a for which the window a blocks before meets some number of a block."""
+    s, before, extent = win.stride[axis], win.padding[axis][0], win.extent[axis]
+    for a in range(-before // s, (extent - 1 - before) // s + 1):
         if (_axis_tap(win, axis, a) >= 0).any():
             yield a
 
@@ -132,19 +163,18 @@ def _axis_tap(win: Windows, axis: int, a: int) -> np.ndarray:
     """Return for each r the tap along one axis of the window a blocks before, or -1."""
     s, d = win.stride[axis], win.dilation[axis]
     offset = np.arange(s) + a * s + win.padding[axis][0]
-    met = (offset >= 0) & (offset < win.extent[axis]) & (offset % d == 0)
-    return np.where(met, offset // d, -1)
+    meets = (offset >= 0) & (offset < win.extent[axis]) & (offset % d == 0)
+    return np.where(meets, offset // d, -1)
 
 
 def _tap(win: Windows, a: tuple[int, ...]) -> np.ndarray:
-    each = [_axis_tap(win, axis, i) for axis, i in enumerate(a)]
-    grid = np.meshgrid(*each, indexing="ij")
-    number = np.ravel_multi_index([np.maximum(g, 0) for g in grid], win.size)
-    met = np.logical_and.reduce([g >= 0 for g in grid])
-    shape = (1, *itertools.chain(*((1, s) for s in win.stride)), 1)
-    return np.where(met, number, -1).astype(np.int32).reshape(shape)
+    """Return for each number of a block the tap of the window a blocks before, or -1."""
+    each = np.ix_(*(_axis_tap(win, axis, i) for axis, i in enumerate(a)))
+    number = np.ravel_multi_index([np.maximum(t, 0) for t in each], win.size)
+    meets = functools.reduce(np.logical_and, [t >= 0 for t in each])
+    shape = (1, *_interleave([1] * len(a), win.stride), 1)
+    return np.where(meets, number, -1).astype(np.int32).reshape(shape)
 
 
-def _block_shape(batch: int, win: Windows, channels: int) -> tuple[int, ...]:
-    axes = ((-(-n // s), s) for n, s in zip(win.inputs, win.stride, strict=True))
-    return (batch, *itertools.chain(*axes), channels)
+def _interleave(a: Any, b: Any) -> Iterator[Any]:
+    return itertools.chain(*zip(a, b, strict=True))

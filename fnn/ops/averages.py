@@ -1,0 +1,279 @@
+"""Averages and norms over windows, and over all of space."""
+
+import functools
+import math
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import ShapeError
+from ..example import Example, example, normal, values
+from ..op import Static, op
+from .geometry import Padding, Sizes, spatial
+from .taps import blocks, counts, met, over_windows, pooling_windows, to_inputs, wide
+
+
+def _examples(*more: Example, **statics) -> tuple[Example, ...]:
+    return (
+        example(x=normal(2, 4, 6, 3), window=2, **statics),
+        example(x=normal(1, 7, 7, 2), window=2, **statics),
+        example(x=normal(2, 7, 5, 2), window=3, stride=2, padding=1, **statics),
+        example(x=normal(1, 5, 6, 2), window=(3, 2), stride=1, padding="SAME", **statics),
+        example(x=normal(1, 9, 8, 1), window=2, stride=3, **statics),
+        example(x=normal(1, 7, 8, 2), window=3, stride=2, padding=2, dilation=2, **statics),
+        example(x=normal(2, 9, 2), window=4, stride=3, padding=((2, 1),), **statics),
+        example(x=normal(1, 4, 5, 3, 2), window=2, stride=(2, 1, 2), padding=(0, 1, 1), **statics),
+        example(x=normal(1, 1, 1, 1), window=1, **statics),
+        example(x=normal(0, 4, 4, 2), window=2, **statics),
+        example(x=normal(1, 4, 4, 1, scale=1e4), window=2, tags={"extreme"}, **statics),
+        *more,
+    )
+
+
+def _mean_by_reduce_window(x, *, window, stride, padding, dilation, count_padding):
+    win = pooling_windows("avg_pool", x, window, stride, padding, dilation)
+
+    def total(x):
+        ends = ((0, 0), *win.padding, (0, 0))
+        size, stride = (1, *win.size, 1), (1, *win.stride, 1)
+        zero, dilation = jnp.zeros((), x.dtype), (1, *win.dilation, 1)
+        return jax.lax.reduce_window(
+            x, zero, jax.lax.add, size, stride, ends, window_dilation=dilation
+        )
+
+    return total(x) / (win.taps if count_padding else total(jnp.ones_like(x)))
+
+
+@op(
+    reference=_mean_by_reduce_window,
+    examples=(
+        *_examples(example(x=normal(64, 28, 28, 32), window=2, tags={"bench"})),
+        *_examples(count_padding=False),
+    ),
+    source="LeCun, Bottou, Bengio & Haffner 1998, Proc. IEEE, doi:10.1109/5.726791",
+)
+def avg_pool(
+    x,
+    *,
+    window: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+    count_padding: bool = True,
+):
+    """Take the mean of each window.
+
+        yᵢ = (1/cᵢ) Σ over taps t of x[i s + t d],   x̄ⱼ = Σ of ȳᵢ/cᵢ over the windows i that meet j
+
+    Padding counts as 0. cᵢ is the number of taps, or, without `count_padding`, of those taps that
+    meet no padding. A window of padding alone is an error.
+    Shapes: x (batch, *space, channels) -> y (batch, *places, channels); `stride` None is the
+    window. Saves nothing.
+    """
+    win = pooling_windows("avg_pool", x, window, stride, padding, dilation)
+    number = win.taps if count_padding else jnp.asarray(counts(win), x.dtype)
+    return jnp.sum(met(x, win, 0.0), -1) / number
+
+
+@avg_pool.fwd
+def avg_pool_fwd(x, *, window, stride, padding, dilation, count_padding):
+    win = pooling_windows("avg_pool", x, window, stride, padding, dilation)
+
+    def mean(arrays, numbers):
+        total = functools.reduce(operator.add, map(wide, arrays))
+        return ((total / (win.taps if count_padding else len(numbers))).astype(x.dtype),)
+
+    return over_windows(x, win, mean)[0], Static(win)
+
+
+@avg_pool.bwd
+def avg_pool_bwd(win, dy, *, count_padding, **_):
+    dy, number = wide(dy), counts(win.value)
+    if count_padding or (number == win.value.taps).all():
+        share = dy / win.value.taps
+    else:
+        share = dy / jnp.asarray(number, dy.dtype)
+    return to_inputs(win.value, lambda _, share: share, share)
+
+
+def _norm_by_loop(x, *, p, window, stride, padding, dilation):
+    """By numpy, a place at a time."""
+    win = pooling_windows("lp_pool", x, window, stride, padding, dilation)
+    padded = np.pad(np.asarray(x), ((0, 0), *win.padding, (0, 0)))
+    y = np.zeros((x.shape[0], *win.outputs, x.shape[-1]), padded.dtype)
+    for place in np.ndindex(win.outputs):
+        each = zip(place, win.stride, win.extent, win.dilation, strict=True)
+        cut = tuple(slice(i * s, i * s + e, d) for i, s, e, d in each)
+        numbers = padded[(slice(None), *cut)].reshape(x.shape[0], win.taps, x.shape[-1])
+        y[(slice(None), *place)] = np.linalg.norm(numbers, p, axis=1)
+    return y
+
+
+@op(
+    reference=_norm_by_loop,
+    examples=(
+        *_examples(p=2.0),
+        example(x=normal(2, 5, 4, 2), p=1.0, window=2, stride=1),
+        example(x=normal(2, 5, 4, 2), p=3.5, window=(2, 3), stride=2, padding=1),
+        example(x=normal(2, 6, 2), p=1.5, window=3),
+        example(x=values(*np.zeros((1, 4, 2))), p=2.0, window=2, tags={"kink"}),
+        example(x=values([[0.0], [0.0], [1.0], [0.0]]), p=1.5, window=2, tags={"kink"}),
+        example(x=values([[1e30], [-1e30], [1e-30], [0.0]]), p=2.0, window=2, tags={"extreme"}),
+    ),
+    source="Sermanet, Chintala & LeCun 2012, ICPR, arXiv:1204.3968",
+)
+def lp_pool(
+    x,
+    *,
+    p: float,
+    window: Sizes,
+    stride: Sizes | None = None,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+):
+    """Take the p-norm of each window, p ≥ 1.
+
+        yᵢ = (Σ over taps t of |x[i s + t d]|ᵖ)^(1/p)
+        x̄ⱼ = Σ of ȳᵢ sign(xⱼ) (|xⱼ| / yᵢ)^(p-1) over the windows i that meet j
+
+    |xⱼ| ≤ yᵢ, so no factor exceeds 1. A window of zeros is the norm's kink: its subgradients are
+    a ball around 0, and 0 is taken. So is 0 for |x| at 0, where p = 1. Padding counts as 0.
+    Shapes: x (batch, *space, channels) -> y (batch, *places, channels); `stride` None is the
+    window. Saves x and y.
+    """
+    win = _norm_windows(x, p, window, stride, padding, dilation)
+    return _norm(list(jnp.moveaxis(met(x, win, 0.0), -1, 0)), p)
+
+
+@lp_pool.fwd
+def lp_pool_fwd(x, *, p, window, stride, padding, dilation):
+    win = _norm_windows(x, p, window, stride, padding, dilation)
+
+    def norm(arrays, _):
+        return (_norm([wide(a) for a in arrays], p).astype(x.dtype),)
+
+    y = over_windows(x, win, norm)[0]
+    return y, (x, y, Static(win))
+
+
+@lp_pool.bwd
+def lp_pool_bwd(residuals, dy, *, p, **_):
+    x, y, win = residuals
+    here = blocks(wide(x), win.value)
+    sign, size = jnp.sign(here), jnp.abs(here)
+
+    def share(_, y, dy):
+        ratio = jnp.where(y > 0, size, 0) / jnp.where(y > 0, y, 1)
+        return dy * sign * ratio ** (p - 1)
+
+    return to_inputs(win.value, share, wide(y), wide(dy))
+
+
+def _norm_windows(x, p, *geometry):
+    if not 1 <= p < math.inf:
+        raise ValueError(f"lp_pool: p must be a finite number of at least 1, got {p!r}")
+    return pooling_windows("lp_pool", x, *geometry)
+
+
+def _norm(arrays, p):
+    """(Σ |a|ᵖ)^(1/p), by the largest |a|, so that no power overflows; its gradient cancels."""
+    sizes = [jnp.abs(a) for a in arrays]
+    largest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, sizes))
+    scale = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
+    total = functools.reduce(operator.add, [(size / scale) ** p for size in sizes])
+    some = total > 0
+    return jnp.where(some, scale * jnp.where(some, total, 1) ** (1 / p), total)
+
+
+def _space(name, x):
+    """The axes of space, of which none may be empty."""
+    if 0 in spatial(name, x):
+        raise ShapeError(f"{name}: there is nothing in an empty space, x is {tuple(x.shape)}")
+    return tuple(range(1, x.ndim - 1))
+
+
+_GLOBAL = (
+    example(x=normal(2, 4, 3, 2)),
+    example(x=normal(3, 5, 1)),
+    example(x=normal(1, 2, 3, 2, 2)),
+    example(x=normal(1, 1, 1)),
+    example(x=normal(0, 3, 3, 2)),
+    example(x=normal(2, 3, 2, scale=1e4), tags={"extreme"}),
+)
+
+
+@op(
+    reference=lambda x: (
+        np.stack([row.reshape(-1, x.shape[-1]).mean(0) for row in x])
+        if len(x)
+        else np.zeros((0, x.shape[-1]))
+    ),
+    examples=_GLOBAL,
+    source="Lin, Chen & Yan 2014, arXiv:1312.4400",
+)
+def global_avg_pool(x):
+    """Take the mean over all of space.
+
+        y = (1/n) Σⱼ xⱼ,   x̄ⱼ = ȳ/n
+
+    Shapes: x (batch, *space, channels) -> y (batch, channels). Saves the shape alone.
+    """
+    return jnp.mean(x, _space("global_avg_pool", x))
+
+
+@global_avg_pool.fwd
+def global_avg_pool_fwd(x):
+    return jnp.mean(wide(x), _space("global_avg_pool", x)).astype(x.dtype), Static(x.shape)
+
+
+@global_avg_pool.bwd
+def global_avg_pool_bwd(shape, dy):
+    space = shape.value[1:-1]
+    each = jnp.expand_dims(dy / math.prod(space), tuple(range(1, len(space) + 1)))
+    return jnp.broadcast_to(each, (dy.shape[0], *space, dy.shape[-1]))
+
+
+@op(
+    reference=lambda x: x.max(tuple(range(1, x.ndim - 1))),
+    examples=(*_GLOBAL, example(x=values(*np.ones((2, 3, 2, 2))), tags={"kink"})),
+    source="Oquab, Bottou, Laptev & Sivic 2015, CVPR, doi:10.1109/CVPR.2015.7298668",
+)
+def global_max_pool(x):
+    """Keep the largest number of all of space.
+
+        y = maxⱼ xⱼ,   x̄ⱼ = ȳ where j is the first that is largest, 0 elsewhere
+
+    The first is so in row-major order; NaN is larger than every number.
+    Shapes: x (batch, *space, channels) -> y (batch, channels). Saves where y was, and not x.
+    """
+    flat = x.reshape(x.shape[0], math.prod(_sizes("global_max_pool", x)), x.shape[-1])
+    return jnp.take_along_axis(flat, jnp.argmax(flat, 1, keepdims=True), 1)[:, 0]
+
+
+@global_max_pool.fwd
+def global_max_pool_fwd(x):
+    axes, space = _space("global_max_pool", x), x.shape[1:-1]
+    y = jnp.max(x, axes, keepdims=True)
+    # Two passes over x: a reduction that carries the index along is slower than both.
+    index = jnp.where((x == y) | (x != x), _indices(space), math.prod(space))
+    return jnp.squeeze(y, axes), (jnp.min(index, axes, keepdims=True), Static(space))
+
+
+@global_max_pool.bwd
+def global_max_pool_bwd(residuals, dy):
+    index, space = residuals
+    dy = dy.reshape(index.shape)
+    return jnp.where(index == _indices(space.value), dy, 0)
+
+
+def _sizes(name, x):
+    return tuple(x.shape[axis] for axis in _space(name, x))
+
+
+def _indices(space):
+    """The index of each number in the flattened space, (1, *space, 1)."""
+    shape = (1, *space, 1)
+    each = [jax.lax.broadcasted_iota(jnp.int32, shape, axis + 1) for axis in range(len(space))]
+    return sum(i * math.prod(space[axis + 1 :]) for axis, i in enumerate(each))
