@@ -41,6 +41,9 @@ from .patches import unfold as unfold
 from .pooling import max_pool as max_pool
 from .pooling import max_pool_with_indices as max_pool_with_indices
 from .pooling import max_unpool as max_unpool
+from .regions import adaptive_avg_pool as adaptive_avg_pool
+from .regions import adaptive_max_pool as adaptive_max_pool
+from .regions import fractional_max_pool as fractional_max_pool
 from .resize import pixel_shuffle as pixel_shuffle
 from .resize import pixel_unshuffle as pixel_unshuffle
 from .resize import resize as resize

@@ -162,11 +162,12 @@ def lp_pool_fwd(x, *, p, window, stride, padding, dilation):
 def lp_pool_bwd(residuals, dy, *, p, **_):
     x, y, win = residuals
     here = blocks(wide(x), win.value)
-    sign, size = jnp.sign(here), jnp.abs(here)
 
     def share(_, y, dy):
-        ratio = jnp.where(y > 0, size, 0) / jnp.where(y > 0, y, 1)
-        return dy * sign * ratio ** (p - 1)
+        ratio = jnp.where(y > 0, here, 0) / jnp.where(y > 0, y, 1)
+        if p % 2 == 0:
+            return dy * ratio ** int(p - 1)
+        return dy * jnp.sign(ratio) * jnp.abs(ratio) ** (p - 1)
 
     return to_inputs(win.value, share, wide(y), wide(dy))
 
@@ -179,12 +180,16 @@ def _norm_windows(x, p, *geometry):
 
 def _norm(arrays, p):
     """(Σ |a|ᵖ)^(1/p), by the largest |a|, so that no power overflows; its gradient cancels."""
-    sizes = [jnp.abs(a) for a in arrays]
-    largest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, sizes))
+    largest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, map(jnp.abs, arrays)))
     scale = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
-    total = functools.reduce(operator.add, [(size / scale) ** p for size in sizes])
+    total = functools.reduce(operator.add, [_power(a / scale, p) for a in arrays])
     some = total > 0
     return jnp.where(some, scale * jnp.where(some, total, 1) ** (1 / p), total)
+
+
+def _power(a, p):
+    """|a|ᵖ, of slope 0 at 0 (that of JAX's |a| is 1); an even power is smooth, and needs no |a|."""
+    return a ** int(p) if p % 2 == 0 else (a * jnp.sign(a)) ** p
 
 
 def _space(name, x):

@@ -147,8 +147,9 @@ def blocks(x: Any, win: Windows, behind: int = 0) -> Any:
     ends = [(0, -n % s) for n, s in zip(win.inputs, win.stride, strict=True)]
     if any(map(any, ends)):
         x = xp.pad(x, [(0, 0), *ends, (0, 0)], constant_values=behind)
-    number = [-(-n // s) for n, s in zip(win.inputs, win.stride, strict=True)]
-    return x.reshape(x.shape[0], *_interleave(number, win.stride), x.shape[-1])
+    for axis, s in reversed(list(enumerate(win.stride, 1))):
+        x = x.reshape(*x.shape[:axis], x.shape[axis] // s, s, *x.shape[axis + 1 :])
+    return x
 
 
 def _moves(win: Windows, axis: int) -> Iterator[int]:
