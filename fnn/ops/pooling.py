@@ -209,8 +209,7 @@ def max_unpool(y, indices, *, space: tuple[int, ...]):
     Shapes: y and indices (batch, *places, channels) -> x (batch, *space, channels). Saves the
     indices.
     """
-    if y.shape != indices.shape:
-        raise ShapeError(f"max_unpool: y {y.shape} and indices {indices.shape} must match in shape")
+    _must_match(y, indices)
     flat, index = _flattened(y, indices, space)
     here = jnp.arange(math.prod(space), dtype=jnp.int32)[None, :, None, None]
     named = index.transpose(0, 2, 1)[:, None] == here
@@ -220,8 +219,7 @@ def max_unpool(y, indices, *, space: tuple[int, ...]):
 
 @max_unpool.fwd
 def max_unpool_fwd(y, indices, *, space):
-    if y.shape != indices.shape:
-        raise ShapeError(f"max_unpool: y {y.shape} and indices {indices.shape} must match in shape")
+    _must_match(y, indices)
     flat, index = _flattened(y, indices, space)
     size = math.prod(space)
     batch, _, channels = flat.shape
@@ -237,6 +235,11 @@ def max_unpool_bwd(indices, dx, *, space):
     flat, index = _flattened(dx, indices, space)
     back = jnp.take_along_axis(flat, _or_out(index, flat.shape[1]), 1, mode="fill", fill_value=0)
     return back.reshape(indices.shape), None
+
+
+def _must_match(y, indices):
+    if y.shape != indices.shape:
+        raise ShapeError(f"max_unpool: y {y.shape} and indices {indices.shape} must match in shape")
 
 
 def _flattened(numbers, indices, space):

@@ -32,7 +32,7 @@ class _Regions:
 
     def members(self, n: int) -> Any:
         """Return the table (regions, n): does the region hold the number?"""
-        here = np.arange(n, dtype=np.int32)
+        here = np.arange(n, dtype=np.int32)[None]
         return (self.first[:, None] <= here) & (here < self.end[:, None])
 
     def reads(self) -> Iterator[tuple[Any, Any]]:
@@ -45,7 +45,7 @@ class _Regions:
         """Yield the first region that holds each number, the next, ..., and whether it does."""
         xp = np if isinstance(self.first, np.ndarray) else jnp
         here = np.arange(n, dtype=np.int32)
-        start = xp.sum(self.end <= here[:, None], 1, dtype=np.int32)
+        start = xp.sum(self.end[None] <= here[:, None], 1, dtype=np.int32)
         for a in range(self.overlap):
             region = xp.minimum(start + a, len(self.first) - 1)
             yield region, (start + a < len(self.first)) & (self.first[region] <= here)
@@ -245,6 +245,7 @@ def _random_regions(name, x, key, output, overlapping) -> tuple[_Regions, ...]:
     They are those of a real number u = z/n in (0, 1], exactly: a₀ = 0, aₘ = n.
     """
     inputs, outputs = _in_and_out(name, x, output)
+    shared = int(overlapping)
     if any(m > n for n, m in zip(inputs, outputs, strict=True)):
         raise ShapeError(
             f"{name}: output {outputs} is larger than the input {inputs}; regions would be empty"
@@ -254,9 +255,9 @@ def _random_regions(name, x, key, output, overlapping) -> tuple[_Regions, ...]:
     for axis, (n, m) in enumerate(zip(inputs, outputs, strict=True)):
         z = jax.random.randint(keys[axis], (), 1, n + 1, dtype=jnp.int32)
         bounds = -(-(n * np.arange(m + 1, dtype=np.int32) + z) // m) - (-(-z // m))
-        end = jnp.minimum(bounds[1:] + overlapping, n)
-        longest = min(-(-n // m) + overlapping, n)
-        regions.append(_Regions(bounds[:-1], end, longest, 1 + overlapping))
+        end = jnp.minimum(bounds[1:] + shared, n)
+        longest = min(-(-n // m) + shared, n)
+        regions.append(_Regions(bounds[:-1], end, longest, 1 + shared))
     return tuple(regions)
 
 

@@ -35,7 +35,7 @@ def pooling_windows(
 
 def wide(x: jax.Array) -> jax.Array:
     """Return x in the dtype that sums are formed in: float32, or float64."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def met(x: jax.Array, win: Windows, fill: float) -> jax.Array:
