@@ -12,7 +12,8 @@ from ..errors import ShapeError
 from ..example import Example, example, normal, values
 from ..op import Static, op
 from .geometry import Padding, Sizes, spatial
-from .taps import blocks, counts, met, over_windows, pooling_windows, to_inputs, wide
+from .moments import wide
+from .taps import blocks, counts, met, over_windows, pooling_windows, to_inputs
 
 
 def _examples(*more: Example, **statics) -> tuple[Example, ...]:

@@ -11,7 +11,8 @@ from ..errors import ShapeError
 from ..example import Example, example, integers, normal, uniform, values
 from ..op import Static, op
 from .geometry import Padding, Sizes, Windows, spatial
-from .taps import blocks, inside, met, over_windows, pooling_windows, to_inputs, wide
+from .moments import wide
+from .taps import blocks, inside, met, over_windows, pooling_windows, to_inputs
 
 _SOURCE = "Ranzato, Huang, Boureau & LeCun 2007, CVPR, doi:10.1109/CVPR.2007.383157"
 
@@ -140,14 +141,14 @@ def max_pool_with_indices(
     """
     win = pooling_windows("max_pool_with_indices", x, window, stride, padding, dilation)
     y, first = _largest(x, win)
-    offset = np.array([_flat(win, offset) for offset in win.offsets()], np.int32)
+    offset = np.array([_flat(win, offset) for _, offset in win.offsets()], np.int32)
     return y, _starts(win) + jnp.asarray(offset)[first]
 
 
 @max_pool_with_indices.fwd
 def max_pool_with_indices_fwd(x, *, window, stride, padding, dilation):
     win = pooling_windows("max_pool_with_indices", x, window, stride, padding, dilation)
-    offset = [np.int32(_flat(win, offset)) for offset in win.offsets()]
+    offset = [np.int32(_flat(win, offset)) for _, offset in win.offsets()]
 
     def largest(arrays, numbers):
         return _find_largest(arrays, [offset[n] for n in numbers])

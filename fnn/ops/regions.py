@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ShapeError
-from ..example import Draw, Example, example, normal, uniform, values
+from ..example import Example, example, key, normal, uniform, values
 from ..op import Static, op
 from .geometry import Sizes, sizes, spatial
-from .taps import wide
+from .moments import wide
 
 
 @dataclass(frozen=True)
@@ -261,9 +261,6 @@ def _random_regions(name, x, key, output, overlapping) -> tuple[_Regions, ...]:
     return tuple(regions)
 
 
-_KEY = Draw(lambda rng: rng.integers(0, 2**32, 2, dtype=np.uint32))
-
-
 def _by_region(x, key, *, output, overlapping):
     """By numpy, a region at a time."""
     x = np.asarray(x)
@@ -279,15 +276,15 @@ def _by_region(x, key, *, output, overlapping):
 @op(
     reference=_by_region,
     examples=(
-        example(x=normal(2, 7, 5, 2), key=_KEY, output=(5, 3)),
-        example(x=normal(2, 7, 5, 2), key=_KEY, output=(5, 3), overlapping=False),
-        example(x=normal(1, 9, 2), key=_KEY, output=4),
-        example(x=normal(1, 4, 5, 3, 1), key=_KEY, output=(3, 3, 2), overlapping=False),
-        example(x=normal(1, 3, 3, 1), key=_KEY, output=3),
-        example(x=normal(1, 1, 1), key=_KEY, output=1),
-        example(x=normal(0, 5, 5, 1), key=_KEY, output=3),
-        example(x=values(*np.ones((1, 5, 4, 2))), key=_KEY, output=3, tags={"kink"}),
-        example(x=uniform(2, 6, 2, low=-1e4, high=-1e3), key=_KEY, output=4, tags={"extreme"}),
+        example(x=normal(2, 7, 5, 2), key=key(), output=(5, 3)),
+        example(x=normal(2, 7, 5, 2), key=key(), output=(5, 3), overlapping=False),
+        example(x=normal(1, 9, 2), key=key(), output=4),
+        example(x=normal(1, 4, 5, 3, 1), key=key(), output=(3, 3, 2), overlapping=False),
+        example(x=normal(1, 3, 3, 1), key=key(), output=3),
+        example(x=normal(1, 1, 1), key=key(), output=1),
+        example(x=normal(0, 5, 5, 1), key=key(), output=3),
+        example(x=values(*np.ones((1, 5, 4, 2))), key=key(), output=3, tags={"kink"}),
+        example(x=uniform(2, 6, 2, low=-1e4, high=-1e3), key=key(), output=4, tags={"extreme"}),
     ),
     source="Graham 2014, arXiv:1412.6071",
 )

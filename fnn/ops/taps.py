@@ -33,16 +33,11 @@ def pooling_windows(
     return win
 
 
-def wide(x: jax.Array) -> jax.Array:
-    """Return x in the dtype that sums are formed in: float32, or float64."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
-
-
 def met(x: jax.Array, win: Windows, fill: float) -> jax.Array:
     """Stack what each tap, in row-major order, meets at every place, along a new last axis."""
     ends = [(0, 0, 0), *((*end, 0) for end in win.padding), (0, 0, 0)]
     x = jax.lax.pad(x, jnp.asarray(fill, x.dtype), ends)
-    return jnp.stack([x[(slice(None), *win.met(offset))] for offset in win.offsets()], -1)
+    return jnp.stack([x[(slice(None), *win.met(offset))] for _, offset in win.offsets()], -1)
 
 
 def inside(win: Windows) -> np.ndarray:
