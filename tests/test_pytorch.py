@@ -219,10 +219,67 @@ def norms():
     )
 
 
+def pools():
+    largest = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+    mean = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+    for d, plain in itertools.product((1, 2, 3), [(2, 2, 0), (3, 2, 1)]):
+        how = dict(zip(("window", "stride", "padding"), plain))
+        shape = (2, *(7, 6, 5)[:d], 3)
+        case(
+            f"max_pool {d}d {how}",
+            lambda x, how=how: ops.max_pool(x, **how),
+            of_images(lambda x, f=largest[d], how=plain: f(x, *how)),
+            shape,
+        )
+        for counted in (True, False):
+            case(
+                f"avg_pool {d}d {how} {counted}",
+                lambda x, how=how, c=counted: ops.avg_pool(x, **how, count_padding=c),
+                of_images(
+                    lambda x, f=mean[d], how=plain, c=counted: f(x, *how, count_include_pad=c)
+                ),
+                shape,
+            )
+    case(
+        "lp_pool",
+        lambda x: ops.lp_pool(x, p=2.0, window=3, stride=2),
+        of_images(lambda x: F.lp_pool2d(x, 2.0, 3, 2)),
+        (2, 7, 6, 3),
+    )
+    for output in ((3, 4), (9, 2)):
+        case(
+            f"adaptive_avg_pool {output}",
+            lambda x, m=output: ops.adaptive_avg_pool(x, output=m),
+            of_images(lambda x, m=output: F.adaptive_avg_pool2d(x, m)),
+            (2, 7, 6, 3),
+        )
+        case(
+            f"adaptive_max_pool {output}",
+            lambda x, m=output: ops.adaptive_max_pool(x, output=m),
+            of_images(lambda x, m=output: F.adaptive_max_pool2d(x, m)),
+            (2, 7, 6, 3),
+        )
+
+
+def unpooled(x):
+    y, where = F.max_pool2d(x, 2, return_indices=True)
+    return F.max_unpool2d(y, where, 2)
+
+
+def unpool():
+    def ours(x):
+        y, where = ops.max_pool_with_indices(x, window=2)
+        return ops.max_unpool(y, where, space=x.shape[1:-1])
+
+    case("max_unpool", ours, of_images(unpooled), (2, 6, 8, 3))
+
+
 convolutions()
 patches()
 images()
 norms()
+pools()
+unpool()
 
 
 @pytest.mark.parametrize("label", CASES)
