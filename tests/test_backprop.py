@@ -19,6 +19,7 @@ KEY = jax.random.key(0)
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 SHAPES = {  # of one example, and the number of classes, for each config
     "digits_2_or_not_2": ((8, 8, 1), 2),
+    "digits_cnn": ((8, 8, 1), 10),
     "digits_mlp": ((8, 8, 1), 10),
     "digits_none_of_the_above": ((8, 8, 1), 11),
     "mnist_784_15_10": ((28, 28, 1), 10),

@@ -55,6 +55,7 @@ class TestEveryConfigFile:
 def test_the_configs_that_were_promised_are_there():
     assert {path.stem for path in CONFIGS} >= {
         "digits_mlp",
+        "digits_cnn",
         "digits_2_or_not_2",
         "digits_none_of_the_above",
         "mnist_784_15_10",

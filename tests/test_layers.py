@@ -19,6 +19,7 @@ from fnn.layers import (
     Dense,
     Flatten,
     MaskedDense,
+    MaxPool,
     Serial,
 )
 
@@ -94,6 +95,10 @@ USES = {
     "dense": ({"features": 5}, (4, 6)),
     "masked_dense": ({"features": 5, "fan_in": 2}, (4, 6)),
     "conv": ({"features": 5, "window": 3, "stride": (1, 2), "padding": "SAME"}, (4, 6, 5, 2)),
+    "max_pool": ({"window": 2}, (4, 6, 5, 2)),
+    "avg_pool": ({"window": 3, "stride": 2, "padding": 1}, (4, 6, 5, 2)),
+    "global_avg_pool": ({}, (4, 6, 5, 2)),
+    "group_norm": ({"groups": 2}, (4, 6, 4)),
     "conv_transpose": ({"features": 4, "window": 3, "stride": 2, "groups": 2}, (4, 3, 2)),
 }
 
@@ -193,6 +198,11 @@ def test_each_unit_of_a_masked_layer_sees_fan_in_inputs_and_no_other():
             lambda: ConvTranspose(8, 3, padding=3).init(KEY, (2, 2, 3)),
             ShapeError,
             "conv_transpose: padding 3 cuts off all",
+        ),
+        (
+            lambda: Serial([MaxPool(5)]).init(KEY, (2, 4, 9, 3)),
+            ShapeError,
+            "model.0 max_pool: the window 5×5 is larger than the input 4×9",
         ),
         (lambda: Conv(8, 3).init(KEY, (2, 9)), ShapeError, "conv: expects (batch, 1 to 3 axes"),
     ],

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..op import Op
 
@@ -67,6 +68,14 @@ class OpLayer(Layer):
         """Call the op."""
         del key, train
         return self.op(x, **params, **state, **self.statics), state
+
+    def y_shape(self, params: Params, x_shape: Shape) -> Shape:
+        """Return the shape of the outputs, as the op says it.
+
+        Raises ShapeError where the op cannot take such inputs.
+        """
+        x = jax.ShapeDtypeStruct(x_shape, jnp.float32)
+        return jax.eval_shape(lambda x: self.op(x, **params, **self.statics), x).shape
 
     def multiply_adds(self, x_shape: Shape, y_shape: Shape) -> int:
         """Multiplications-and-additions of the forward pass for one example."""
