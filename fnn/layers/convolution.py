@@ -12,15 +12,19 @@ from ..ops.geometry import Padding, Sizes, sizes
 from .layer import OpLayer
 
 
+@dataclass(frozen=True)
 class _Convolution(OpLayer):
-    """What the two share: the checks of shapes, and the parameters."""
+    """What the two share: the hyperparameters, the checks of shapes, and the parameters."""
 
     features: int
     window: Sizes
-    groups: int
-    use_bias: bool
-    w_init: Initializer
-    b_init: Initializer
+    stride: Sizes = 1
+    padding: Padding = "VALID"
+    dilation: Sizes = 1
+    groups: int = 1
+    use_bias: bool = True
+    w_init: Initializer = field(default_factory=glorot_uniform)
+    b_init: Initializer = field(default_factory=zeros)
 
     def __post_init__(self):
         if self.features < 1:
@@ -49,15 +53,6 @@ class Conv(_Convolution):
     """
 
     op = ops.conv
-    features: int
-    window: Sizes
-    stride: Sizes = 1
-    padding: Padding = "VALID"
-    dilation: Sizes = 1
-    groups: int = 1
-    use_bias: bool = True
-    w_init: Initializer = field(default_factory=glorot_uniform)
-    b_init: Initializer = field(default_factory=zeros)
 
     def multiply_adds(self, x_shape, y_shape):
         """One for every weight, at every place where the window stands."""
@@ -73,16 +68,7 @@ class ConvTranspose(_Convolution):
     """
 
     op = ops.conv_transpose
-    features: int
-    window: Sizes
-    stride: Sizes = 1
-    padding: Padding = "VALID"
     output_padding: Sizes = 0
-    dilation: Sizes = 1
-    groups: int = 1
-    use_bias: bool = True
-    w_init: Initializer = field(default_factory=glorot_uniform)
-    b_init: Initializer = field(default_factory=zeros)
 
     def multiply_adds(self, x_shape, y_shape):
         """One for every weight, at every place of the input."""

@@ -17,10 +17,9 @@ class _Pool(OpLayer):
 
 
 @dataclass(frozen=True)
-class MaxPool(_Pool):
-    """Keep the largest number of each window; see `fnn.ops.max_pool`."""
+class _Windowed(_Pool):
+    """A pool that slides a window; `stride` None is the window."""
 
-    op = ops.max_pool
     window: Sizes
     stride: Sizes | None = None
     padding: Padding = "VALID"
@@ -28,14 +27,17 @@ class MaxPool(_Pool):
 
 
 @dataclass(frozen=True)
-class AvgPool(_Pool):
+class MaxPool(_Windowed):
+    """Keep the largest number of each window; see `fnn.ops.max_pool`."""
+
+    op = ops.max_pool
+
+
+@dataclass(frozen=True)
+class AvgPool(_Windowed):
     """Take the mean of each window; see `fnn.ops.avg_pool`."""
 
     op = ops.avg_pool
-    window: Sizes
-    stride: Sizes | None = None
-    padding: Padding = "VALID"
-    dilation: Sizes = 1
     count_padding: bool = True
 
 
