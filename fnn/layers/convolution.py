@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, field
 
 import jax
+import jax.numpy as jnp
 
 from .. import ops
-from ..errors import ShapeError
 from ..init import Initializer, glorot_uniform, zeros
-from ..ops.geometry import Padding, Sizes, sizes
+from ..ops.geometry import Padding, Sizes, sizes, spatial
 from .layer import OpLayer
 
 
@@ -32,11 +32,8 @@ class _Convolution(OpLayer):
 
     def init(self, key, x_shape):
         """Draw w and b."""
-        if not 3 <= len(x_shape) <= 5:
-            raise ShapeError(
-                f"{self.name}: expects (batch, 1 to 3 axes of space, channels), got {x_shape}"
-            )
-        window = sizes(self.name, "window", self.window, len(x_shape) - 2)
+        space = spatial(self.name, jax.ShapeDtypeStruct(x_shape, jnp.float32))
+        window = sizes(self.name, "window", self.window, len(space))
         w_key, b_key = jax.random.split(key)
         w_shape = (*window, max(x_shape[-1] // max(self.groups, 1), 1), self.features)
         params = {"w": self.w_init(w_key, w_shape)}

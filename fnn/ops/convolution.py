@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ..errors import ShapeError
 from ..example import example, normal
 from ..op import Static, op
+from .affine import _add_bias
 from .correlation import (
     correlate,
     correlate_as_told,
@@ -48,10 +49,6 @@ def _places(x, w, groups, **how):
 def _origins(x, w, groups, **how):
     name = "conv_transpose"
     return transposed_windows(name, *_fitting(name, x, w, groups), **how)
-
-
-def _add_bias(y, b):
-    return y if b is None else y + jnp.expand_dims(b, tuple(range(y.ndim - 1)))
 
 
 def _grouped(x, groups):

@@ -67,11 +67,6 @@ def exchange_channels(w: Any, groups: int) -> Any:
     return jnp.swapaxes(split, -3, -1).reshape(*window, outputs // groups, groups * inputs)
 
 
-def _flip(w: Any) -> Any:
-    """Reverse the taps."""
-    return jnp.flip(w, tuple(range(w.ndim - 2)))
-
-
 # As XLA is told everywhere but on a CPU
 
 
@@ -80,13 +75,16 @@ def correlate_as_told(x: Any, w: Any, at: Windows, groups: int) -> Any:
     return _convolve(x, w, at.stride, at.padding, at.dilation, groups)
 
 
-def _convolve(x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int = 1) -> Any:
+def _convolve(
+    x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int = 1, holes: Any = None
+) -> Any:
     space = _AXES[len(stride)]
     return lax.conv_general_dilated(
         x,
         w,
         stride,
         padding,
+        lhs_dilation=holes,
         rhs_dilation=dilation,
         dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
         feature_group_count=groups,
@@ -97,17 +95,8 @@ def spread_as_told(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     """Correlate ȳ, with s - 1 zeros between its numbers, with the taps reversed."""
     ends = zip(at.inputs, at.outputs, at.stride, at.extent, at.padding, strict=True)
     padding = [(e - 1 - low, n + low - 1 - (m - 1) * s) for n, m, s, e, (low, _) in ends]
-    space = _AXES[len(padding)]
-    return lax.conv_general_dilated(
-        dy,
-        exchange_channels(_flip(w), groups),
-        (1,) * len(padding),
-        padding,
-        lhs_dilation=at.stride,
-        rhs_dilation=at.dilation,
-        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
-        feature_group_count=groups,
-    )
+    w = exchange_channels(jnp.flip(w, range(len(padding))), groups)
+    return _convolve(dy, w, (1,) * len(padding), padding, at.dilation, groups, at.stride)
 
 
 def weigh_as_told(x: Any, dy: Any, at: Windows, groups: int) -> Any:
