@@ -17,131 +17,150 @@ and the backward pass goes through them in reverse, each step one op's backward 
 Names: `x` the input, `y0` what a first layer without parameters makes of it, `z1`, `w1`, `b1`
 the first layer with parameters, `y1` its activation (`z1` itself where none follows), and so on;
 where several layers without parameters follow each other, `y1`, `y1_2`, `y1_3`. A gradient has
-the name of what it is the gradient of. All are functions of arrays, so `jax.jit` compiles them.
+the name of what it is the gradient of. An array that is read twice, as the input of a residual
+block is, gets the sum of both gradients. All are functions of arrays: `jax.jit` compiles them.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from .layers import Layer, OpLayer, Serial
+from .layers import Layer, OpLayer, graph, own_key
 from .loss import Loss
-from .op import Saved
+from .op import Op, Saved
 
 Arrays = dict[str, jax.Array]
+Path = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer on the tape: what it is, where its parameters are, what its arrays are called."""
+    """One call on the tape: the op, and what its arguments and its output are called."""
 
-    layer: OpLayer
-    path: tuple[str, ...]
-    x: str
-    y: str
-    k: int
+    op: Op
+    statics: tuple[tuple[str, Any], ...]
+    arguments: tuple[str | None, ...]  # None for what is neither an input nor a parameter
+    output: str
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["saved"], meta_fields=["steps"])
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["saved", "constants", "state"],
+    meta_fields=["steps", "parameters"],
+)
 @dataclass(frozen=True)
 class Tape:
     """What the forward pass keeps for the backward pass: an op's residuals for each step."""
 
     steps: tuple[Step, ...]
     saved: tuple[Saved, ...]
+    constants: tuple[tuple[jax.Array, ...], ...]  # cotangents, 0, of what an op returns beside y
+    state: Any  # the layers' next
+    parameters: tuple[tuple[Path, str], ...]  # the place of each, and what it is called
 
 
-def forward(model: Layer, params: Any, state: Any, x: jax.Array) -> tuple[Arrays, Tape]:
+def forward(
+    model: Layer,
+    params: Any,
+    state: Any,
+    x: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    train: bool = False,
+) -> tuple[Arrays, Tape]:
     """Run the model on x (batch, ...); return every array by name, and the tape.
 
     Raises TypeError for a layer that is not one call of an op.
     """
-    values, saved = {"x": x}, []
-    steps = tuple(_steps(model))
-    for step in steps:
-        own = _at(params, step.path)
-        values |= {f"{name}{step.k}": value for name, value in own.items()}
-        y, kept = step.layer.op.fwd(
-            values[step.x], **own, **_at(state, step.path), **step.layer.statics
-        )
-        values[step.y] = y
-        saved.append(kept)
-    values |= {f"y{k}": values[f"z{k}"] for k in _without_activation(steps)}
-    return values, Tape(steps, tuple(saved))
+    values, names = {"x": x}, ["x"]
+    steps, kept, constants, parameters = [], [], [], []
+    after: dict[str, Any] = {}
+    k = plain = 0
+    for path, layer, inputs in graph(model):
+        if not isinstance(layer, OpLayer):
+            raise TypeError(f"backprop: {layer.name} is not an OpLayer, one call of an op")
+        own = _at(params, path)
+        k, plain = (k + 1, 0) if own else (k, plain + 1)
+        y = f"z{k}" if own else f"y{k}" if plain == 1 else f"y{k}_{plain}"
+        called = {name: f"{name}{k}" for name in own}
+        values |= {called[name]: own[name] for name in own}
+        parameters += [((*path, name), called[name]) for name in own]
+
+        read = [names[i] for i in inputs]
+        drawn = functools.reduce(own_key, path, key)
+        call = layer.call(own, _at(state, path), values[read[0]].shape, key=drawn, train=train)
+        outputs, saved = call.op.fwd(*map(values.get, read), **call.arrays, **call.statics)
+        values[y], next_state = call.finish(outputs)
+        if next_state:
+            _put(after, path, next_state)
+
+        rest = call.op.arguments[len(read) :]
+        steps.append(Step(call.op, tuple(call.statics.items()), (*read, *map(called.get, rest)), y))
+        kept.append(saved)
+        others = outputs[1:] if isinstance(outputs, tuple) else ()
+        constants.append(tuple(map(jnp.zeros_like, others)))
+        names.append(y)
+    values |= {f"y{k}": values[f"z{k}"] for k in _without_activation(values)}
+    return values, Tape(tuple(steps), tuple(kept), tuple(constants), after, tuple(parameters))
 
 
 def backward(tape: Tape, dy: jax.Array) -> Arrays:
     """Return ∂D/∂v for every array v of the forward pass, given ∂D/∂y of the model's output."""
-    gradients = {tape.steps[-1].y if tape.steps else "x": dy}
-    for step, saved in zip(reversed(tape.steps), reversed(tape.saved), strict=True):
-        op = step.layer.op
-        cotangents = op.bwd(saved, gradients[step.y], **step.layer.statics)
-        for name, cotangent in zip(op.arguments, cotangents, strict=True):
-            if cotangent is not None:
-                gradients[step.x if name == op.arguments[0] else f"{name}{step.k}"] = cotangent
-    gradients |= {f"y{k}": gradients[f"z{k}"] for k in _without_activation(tape.steps)}
-    return gradients
+    gradients = {_output(tape): dy}
+    for i in reversed(range(len(tape.steps))):
+        step, constants = tape.steps[i], tape.constants[i]
+        dy = gradients[step.output]
+        cotangents = step.op.bwd(
+            tape.saved[i], (dy, *constants) if constants else dy, **dict(step.statics)
+        )
+        for name, cotangent in zip(step.arguments, cotangents, strict=True):
+            if name is not None and cotangent is not None:
+                sum_so_far = gradients.get(name)
+                gradients[name] = cotangent if sum_so_far is None else sum_so_far + cotangent
+    return gradients | {f"y{k}": gradients[f"z{k}"] for k in _without_activation(gradients)}
 
 
-def parameter_gradients(tape: Tape, gradients: Arrays, params: Any) -> Any:
+def parameter_gradients(tape: Tape, gradients: Arrays) -> Any:
     """Arrange the parameters' gradients as the parameters are: a tree for an optimiser."""
     tree: dict[str, Any] = {}
-    for step in tape.steps:
-        names = _at(params, step.path)
-        if names:
-            node = functools.reduce(lambda t, key: t.setdefault(key, {}), step.path, tree)
-            node |= {name: gradients[f"{name}{step.k}"] for name in names}
+    for path, name in tape.parameters:
+        _put(tree, path, gradients[name])
     return tree
 
 
 def value_and_grad(model: Layer, loss: Loss) -> Callable[..., tuple[tuple[jax.Array, Any], Any]]:
-    """Return a function of `params, state, x, labels` as `jax.value_and_grad` would make it.
+    """Return a function of `params, state, x, labels, key`, as `jax.value_and_grad` makes one.
 
-    It returns `(D, state), gradients`, with gradients shaped as params.
+    It returns `(D, state), gradients`, with gradients shaped as params, for a step of training.
     """
 
-    def function(params, state, x, labels):
-        values, tape = forward(model, params, state, x)
-        D, saved = loss.fwd(values[tape.steps[-1].y], labels)
+    def function(params, state, x, labels, key=None):
+        values, tape = forward(model, params, state, x, key=key, train=True)
+        D, saved = loss.fwd(values[_output(tape)], labels)
         gradients = backward(tape, loss.bwd(saved))
-        return (D, state), parameter_gradients(tape, gradients, params)
+        return (D, tape.state), parameter_gradients(tape, gradients)
 
     return function
 
 
-def _steps(model: Layer) -> Iterator[Step]:
-    """Name what each layer reads and writes."""
-    x, k, plain = "x", 0, 0
-    for path, layer in leaves(model):
-        if not isinstance(layer, OpLayer):
-            raise TypeError(f"backprop: {layer.name} is not an OpLayer, one call of an op")
-        if layer.op.arguments[1:]:
-            k, plain, y = k + 1, 0, f"z{k + 1}"
-        else:
-            plain += 1
-            y = f"y{k}" if plain == 1 else f"y{k}_{plain}"
-        yield Step(layer, path, x, y, k)
-        x = y
+def _output(tape: Tape) -> str:
+    return tape.steps[-1].output if tape.steps else "x"
 
 
-def leaves(model: Layer, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Layer]]:
-    """Yield every layer that holds no others, with its path in the parameters."""
-    if not isinstance(model, Serial):
-        yield path, model
-        return
-    for key, layer in model.keyed():
-        yield from leaves(layer, (*path, key))
-
-
-def _at(tree: Any, path: tuple[str, ...]) -> dict[str, Any]:
+def _at(tree: Any, path: Path) -> dict[str, Any]:
     """The dict at `path`, empty where a layer has none."""
     return functools.reduce(lambda node, key: node.get(key, {}), path, tree)
 
 
-def _without_activation(steps: tuple[Step, ...]) -> list[int]:
+def _put(tree: dict[str, Any], path: Path, value: Any) -> None:
+    functools.reduce(lambda node, key: node.setdefault(key, {}), path[:-1], tree)[path[-1]] = value
+
+
+def _without_activation(arrays: Arrays) -> list[int]:
     """The k whose zₖ is used as it is, so that yₖ = zₖ."""
-    written = {step.y for step in steps}
-    return [step.k for step in steps if step.y == f"z{step.k}" and f"y{step.k}" not in written]
+    numbers = (int(name[1:]) for name in arrays if name[0] == "z")
+    return [k for k in numbers if f"y{k}" not in arrays]

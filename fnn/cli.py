@@ -174,19 +174,10 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
         return
     _print_table(
         f"{ready.config.name}: one example, input {_shape(ready.data.x_shape)}",
-        ("layer", "", "output", "parameters", "multiply-adds"),
+        ("layer", "", "output", "receptive field", "parameters", "multiply-adds"),
         [
-            *(
-                (
-                    r.path,
-                    r.layer,
-                    _shape(r.output_shape),
-                    f"{r.parameters:,}",
-                    f"{r.multiply_adds:,}",
-                )
-                for r in rows
-            ),
-            ("total", "", "", f"{totals['parameters']:,}", f"{totals['multiply_adds']:,}"),
+            *((r.path, r.layer, *map(_shape, r[2:4]), *map("{:,}".format, r[4:])) for r in rows),
+            ("total", "", "", "", f"{totals['parameters']:,}", f"{totals['multiply_adds']:,}"),
         ],
     )
     print(
@@ -374,7 +365,7 @@ def _describe(op: Any) -> dict[str, Any]:
 
 
 def _shape(shape: Any) -> str:
-    return "×".join(map(str, shape)) or "scalar"
+    return "×".join(map(str, shape)) or "–"
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -23,13 +23,13 @@ class DataError(FnnError):
 class ShapeError(FnnError, ValueError):
     """Layers whose shapes do not fit together; `path` is where: `(3,)` is the model's layer 3."""
 
-    def __init__(self, message: str, path: tuple[int, ...] = ()):
+    def __init__(self, message: str, path: tuple[int | str, ...] = ()):
         super().__init__(message)
         self.path = path
 
-    def inside(self, index: int) -> "ShapeError":
-        """Return the error as the container sees it, whose layer `index` raised it."""
-        return ShapeError(self.args[0], (index, *self.path))
+    def inside(self, part: int | str) -> "ShapeError":
+        """Return the error as the container sees it, whose layer or branch `part` raised it."""
+        return ShapeError(self.args[0], (part, *self.path))
 
     def __str__(self) -> str:
         where = ".".join(("model", *map(str, self.path)))

@@ -11,13 +11,27 @@ import fnn
 from fnn import backprop, ops
 from fnn.config import load
 from fnn.errors import ShapeError
-from fnn.layers import Activation, Dense, Flatten, Layer, MaskedDense, Serial
+from fnn.layers import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    DropPath,
+    Flatten,
+    Layer,
+    MaskedDense,
+    Residual,
+    Serial,
+)
 from fnn.loss import LOSSES, Loss
 
 pytestmark = pytest.mark.core
 KEY = jax.random.key(0)
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-SHAPES = {  # of one example, and the number of classes, for each config
+CONFIGS = Path(__file__).parents[1] / "configs"
+LARGE = {"alexnet"}  # differentiating it three times takes minutes; its layers are the others'
+SHAPES = {  # of one example, the number of classes, and overrides, for each config
+    "cifar10_resnet": ((8, 8, 3), 10, "model.0.resnet.depth=8"),
+    "mnist_lenet5": ((28, 28, 1), 10),
     "digits_2_or_not_2": ((8, 8, 1), 2),
     "digits_cnn": ((8, 8, 1), 10),
     "digits_mlp": ((8, 8, 1), 10),
@@ -39,6 +53,12 @@ MODELS = {
     "vector activation": Serial([Dense(4), Activation(ops.softmax)]),
     "perceptron": Serial([Dense(5), Activation(ops.step), Dense(4)]),
     "nested": Serial([Serial([Dense(5), Activation(ops.leaky_relu)]), Serial([Dense(4)])]),
+    "branches": Serial(
+        [Dense(4), Residual([Dense(5), Activation(ops.tanh), Dense(4)], [Dense(4)]), Residual([])]
+    ),
+    "state and keys": Serial(
+        [Dense(4), Residual([BatchNorm(), DropPath(0.3)]), Dropout(0.2), Activation(ops.tanh)]
+    ),
     "no activation": Serial([Dense(5), Dense(4)]),
     "many activations": Serial(
         [Dense(4), Activation(ops.softplus), Activation(ops.log_softmax), Activation(ops.identity)]
@@ -47,18 +67,20 @@ MODELS = {
 
 
 def agree(model, loss, x, labels):
-    """The three ways to the same gradients, in float64."""
+    """The three ways to the same gradients and the same next state, in float64."""
     params, state, _ = model.init(KEY, x.shape)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
 
     def D(params):
-        return loss(model.apply(params, state, x)[0], labels)
+        y, after = model.apply(params, state, x, key=KEY, train=True)
+        return loss(y, labels), after
 
-    (got, _), gradients = jax.jit(backprop.value_and_grad(model, loss))(params, state, x, labels)
-    manual = jax.value_and_grad(D)(params)
+    found = jax.jit(backprop.value_and_grad(model, loss))(params, state, x, labels, KEY)
+    gradients = found[1]
+    manual = jax.value_and_grad(D, has_aux=True)(params)
     with fnn.rules("autodiff"):
-        natural = jax.value_and_grad(D)(params)
-    chex.assert_trees_all_close((got, gradients), natural, rtol=1e-12, atol=1e-12)
+        natural = jax.value_and_grad(D, has_aux=True)(params)
+    chex.assert_trees_all_close(found, natural, rtol=1e-12, atol=1e-12)
     chex.assert_trees_all_close(manual, natural, rtol=1e-12, atol=1e-12)
     assert any(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
 
@@ -84,11 +106,14 @@ def test_gradients_agree_for_every_loss(loss, outputs):
         agree(model, made, jax.random.normal(KEY, (6, 3)), labels)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_gradients_agree_for_every_config(path):
-    assert path.stem in SHAPES, "say here what shape its examples have"
-    config = load(path)
-    x_shape, classes = SHAPES[path.stem]
+def test_every_config_is_here():
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == SHAPES.keys() | LARGE
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_gradients_agree_for_every_config(name):
+    x_shape, classes, *overrides = SHAPES[name]
+    config = load(CONFIGS / f"{name}.yaml", overrides)
     with jax.enable_x64(True):
         x = jax.random.uniform(KEY, (5, *x_shape), jnp.float64)
         agree(config.build_model(), config.build_loss(), x, jnp.arange(5) % classes)

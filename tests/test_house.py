@@ -14,7 +14,7 @@ ORDER = [
     {"op"},
     {"ops", "init"},
     {"layers", "loss", "data"},
-    {"backprop", "verify", "bench"},
+    {"backprop", "verify", "bench", "models"},
     {"config", "testing"},
     {"train", "report"},
     {"cli"},

@@ -14,13 +14,19 @@ from fnn.init import INITIALIZERS, Fans, constant, fans_of, he_normal, normal
 from fnn.layers import (
     LAYERS,
     Activation,
+    BatchNorm,
     Conv,
     ConvTranspose,
     Dense,
+    Dropout,
+    DropPath,
     Flatten,
     MaskedDense,
     MaxPool,
+    Residual,
     Serial,
+    Upsample,
+    scan_1d,
 )
 
 pytestmark = pytest.mark.core
@@ -98,7 +104,17 @@ USES = {
     "max_pool": ({"window": 2}, (4, 6, 5, 2)),
     "avg_pool": ({"window": 3, "stride": 2, "padding": 1}, (4, 6, 5, 2)),
     "global_avg_pool": ({}, (4, 6, 5, 2)),
+    "global_max_pool": ({}, (4, 6, 5, 2)),
+    "global_softmax_pool": ({}, (4, 6, 5, 2)),
+    "unfold": ({"window": (3, 2), "stride": 2}, (4, 6, 5, 2)),
+    "upsample": ({"scale": (3, 1), "method": "linear"}, (4, 6, 5, 2)),
     "group_norm": ({"groups": 2}, (4, 6, 4)),
+    "dropout": ({"rate": 0.5}, (4, 6)),
+    "channel_dropout": ({"rate": 0.5}, (4, 6)),
+    "alpha_dropout": ({"rate": 0.5}, (4, 6)),
+    "drop_path": ({"rate": 0.5}, (4, 6)),
+    "residual": ({"body": [Dense(6), BatchNorm()]}, (4, 6)),
+    "scan_1d": ({"window": 3, "body": [Dense(5)]}, (4, 8, 2)),
     "conv_transpose": ({"features": 4, "window": 3, "stride": 2, "groups": 2}, (4, 3, 2)),
 }
 
@@ -111,6 +127,9 @@ def test_every_layer_does_what_its_init_says(name):
     y, after = layer.apply(params, state, jnp.ones(x_shape))
     assert y.shape == y_shape
     chex.assert_trees_all_equal(after, state)
+    y, after = layer.apply(params, state, jnp.ones(x_shape), key=KEY, train=True)
+    assert y.shape == y_shape
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
     assert layer.name == name
     assert hash(layer) == hash(layer)
 
@@ -133,6 +152,64 @@ def test_serials_nest():
     params, state, y_shape = nested.init(KEY, (8, 6))
     assert set(params["1_serial"]) == {"0_dense"}
     assert nested.apply(params, state, jnp.ones((8, 6)))[0].shape == y_shape
+
+
+def test_batch_norm_keeps_running_statistics_without_their_bias():
+    layer, x = BatchNorm(momentum=0.75), 3 * jax.random.normal(KEY, (5, 2, 4)) + 1
+    params, state, _ = layer.init(KEY, x.shape)
+    y, after = layer.apply(params, state, x, train=True)
+    rows = x.reshape(10, 4)
+    want = {"mean": 0.25 * rows.mean(0), "var": 0.75 + 0.25 * rows.var(0, ddof=1)}
+    chex.assert_trees_all_close(after, want, rtol=1e-5)
+    chex.assert_trees_all_close(y.mean((0, 1)), jnp.zeros(4), atol=1e-6)
+    fixed, same = layer.apply(params, after, x)
+    centred = (x - after["mean"][None, None]) * after["var"][None, None] ** -0.5
+    chex.assert_trees_all_close(fixed, centred, rtol=1e-4)
+    chex.assert_trees_all_equal(same, after)
+
+
+def test_under_vmap_every_member_has_its_own_statistics():
+    layer, x = BatchNorm(), jax.random.normal(KEY, (3, 5, 4))
+    params, state, _ = layer.init(KEY, (5, 4))
+
+    def train(x):
+        return layer.apply(params, state, x, train=True)
+
+    singly = [train(member) for member in x]
+    chex.assert_trees_all_close(
+        jax.vmap(train)(x), jax.tree.map(lambda *a: jnp.stack(a), *singly), rtol=1e-5, atol=1e-6
+    )
+    halves = BatchNorm(axis_name="halves")
+    y, after = jax.vmap(lambda x: halves.apply(params, state, x, train=True), axis_name="halves")(
+        x[0, :4].reshape(2, 2, 4)
+    )
+    whole, want = layer.apply(params, state, x[0, :4], train=True)
+    chex.assert_trees_all_close(y.reshape(4, 4), whole, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(jax.tree.map(lambda a: a[1], after), want, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_draws_anew_for_each_layer_and_key_and_only_to_train():
+    model, x = Serial([Dropout(0.5), Residual([Dropout(0.5)])]), jnp.ones((4, 64))
+    y, _ = model.apply({}, {}, x, key=KEY, train=True)
+    again, _ = model.apply({}, {}, x, key=KEY, train=True)
+    other, _ = model.apply({}, {}, x, key=jax.random.key(1), train=True)
+    chex.assert_trees_all_equal(y, again)
+    assert set(y.ravel().tolist()) == {0.0, 2.0, 6.0}, "the second mask is not the first"
+    assert bool(jnp.any(y != other))
+    chex.assert_trees_all_equal(model.apply({}, {}, x)[0], 2 * x)
+
+
+def test_a_scanning_network_is_a_convolution_and_finds_a_pattern_anywhere():
+    scan = scan_1d(window=3, body=[Dense(5), Activation(ops.tanh)], stride=2)
+    x = jax.random.normal(KEY, (2, 11, 4))
+    params, state, _ = scan.init(KEY, x.shape)
+    w, b = (params["1_dense"][name] for name in ("w", "b"))
+    places = jnp.tanh(ops.conv(x, w.reshape(3, 4, 5), b, stride=2))
+    y, _ = scan.apply(params, state, x)
+    chex.assert_trees_all_close(y, places.max(1), rtol=1e-5)
+    word = jnp.zeros((1, 11, 4)).at[:, 2:5].set(x[:1, :3])
+    later = jnp.roll(word, 4, 1)
+    chex.assert_trees_all_close(*(scan.apply(params, state, a)[0] for a in (word, later)))
 
 
 def test_each_unit_of_a_masked_layer_sees_fan_in_inputs_and_no_other():
@@ -204,6 +281,24 @@ def test_each_unit_of_a_masked_layer_sees_fan_in_inputs_and_no_other():
             ShapeError,
             "model.0 max_pool: the window 5×5 is larger than the input 4×9",
         ),
+        (
+            lambda: Serial([Dense(4), Residual([Dense(4), Conv(2, 3)])]).init(KEY, (2, 9)),
+            ShapeError,
+            "model.1.body.1 conv: expects (batch, 1 to 3 axes",
+        ),
+        (
+            lambda: Residual([Conv(8, 3, stride=2, padding=1)]).init(KEY, (2, 9, 8)),
+            ShapeError,
+            "the body makes (2, 5, 8) of (2, 9, 8), the shortcut (2, 9, 8); give a shortcut",
+        ),
+        (
+            lambda: Dropout(0.5).apply({}, {}, jnp.ones((2, 3)), train=True),
+            ValueError,
+            "dropout: draws when it trains; give apply a key",
+        ),
+        (lambda: DropPath(1), ValueError, "drop_path: rate must be at least 0 and below 1, got 1"),
+        (lambda: BatchNorm(momentum=2), ValueError, "momentum must be from 0 to 1, got 2"),
+        (lambda: Upsample(0).init(KEY, (2, 9, 3)), ValueError, "upsample: scale must be whole"),
         (lambda: Conv(8, 3).init(KEY, (2, 9)), ShapeError, "conv: expects (batch, 1 to 3 axes"),
     ],
 )

@@ -49,8 +49,9 @@ def _transforms() -> Table:
 
 def _layers() -> Table:
     from ..layers import LAYERS
+    from ..models import MODELS
 
-    return LAYERS
+    return {**LAYERS, **MODELS}
 
 
 def _losses() -> Table:

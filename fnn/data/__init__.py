@@ -14,6 +14,7 @@ from .idx_files import read_idx as read_idx
 from .npz_files import npz as npz
 from .split import stratified_split as stratified_split
 from .synthetic import moons as moons
+from .synthetic import noise as noise
 from .synthetic import rings as rings
 from .synthetic import spirals as spirals
 from .synthetic import xor as xor
@@ -29,6 +30,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "spirals": spirals,
     "rings": rings,
     "moons": moons,
+    "noise": noise,
 }
 
 TRANSFORMS: dict[str, Callable[..., Dataset]] = {

@@ -1,11 +1,16 @@
-"""Small two-dimensional sets that a straight line cannot separate.
+"""Sets that are drawn: of the plane, which no straight line separates, and of pure noise.
 
 The draws are those of `np.random.default_rng(seed)`; every loader raises DataError for an argument
 out of its range.
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
+from ..errors import DataError
+from . import dataset
 from .arguments import check_integer, check_number, check_seed
 from .dataset import Dataset, numbered_classes
 from .split import check_split_arguments, split_dataset
@@ -14,6 +19,7 @@ MAX_POINTS = 10_000_000
 MAX_COPIES = 1_000_000
 MAX_CLASSES = 100
 MAX_NOISE = 100.0
+MAX_NUMBERS = 2**28  # a gibibyte a split
 
 
 def xor(*, copies: int = 1, noise: float = 0.0, seed: int = 0) -> Dataset:
@@ -113,6 +119,32 @@ def moons(
     arc = _on_circle(rng.uniform(0, 0.5, points)) - [0.5, 0.25]  # (points, 2)
     x = arc * (1 - 2 * y[:, None]) / 1.5
     return _noisy("moons", x, y, noise, rng, test_fraction, seed)
+
+
+def noise(
+    *, shape: Sequence[int], classes: int = 10, examples: int = 256, seed: int = 0
+) -> Dataset:
+    """Make examples that say nothing of their labels, to see what a model's step takes.
+
+        x ~ N(0, 1)
+
+    Shapes: x (examples, *shape) float32, y (examples,) int32, the classes "0" to classes - 1 in
+    turn; both splits are drawn alike.
+    Raises DataError for an argument out of range.
+    """
+    check_integer("noise", "classes", classes, 2, dataset.MAX_CLASSES)
+    check_integer("noise", "examples", examples, 1, MAX_POINTS)
+    check_seed("noise", "seed", seed)
+    if not shape or min(shape) < 1 or examples * math.prod(shape) > MAX_NUMBERS:
+        raise DataError(
+            f"noise: shape is {tuple(shape)} of {examples} examples; expected sizes of at least 1, "
+            f"and at most {MAX_NUMBERS:,} numbers in all"
+        )
+    rng = np.random.default_rng(seed)
+    x_train, x_test = (rng.standard_normal((examples, *shape), np.float32) for _ in range(2))
+    y = _balanced_labels(examples, classes)
+    names = tuple(str(k) for k in range(classes))
+    return Dataset("noise", x_train, y, x_test, y, names)
 
 
 def _check_common(

@@ -10,14 +10,29 @@ from .affine import Dense as Dense
 from .affine import MaskedDense as MaskedDense
 from .convolution import Conv as Conv
 from .convolution import ConvTranspose as ConvTranspose
+from .dropout import AlphaDropout as AlphaDropout
+from .dropout import ChannelDropout as ChannelDropout
+from .dropout import Dropout as Dropout
+from .dropout import DropPath as DropPath
 from .layer import Layer as Layer
 from .layer import OpLayer as OpLayer
+from .layer import Reach as Reach
+from .layer import graph as graph
+from .layer import own_key as own_key
+from .normalisation import BatchNorm as BatchNorm
 from .normalisation import GroupNorm as GroupNorm
 from .normalisation import LayerNorm as LayerNorm
+from .normalisation import LocalResponseNorm as LocalResponseNorm
 from .pooling import AvgPool as AvgPool
 from .pooling import GlobalAvgPool as GlobalAvgPool
+from .pooling import GlobalMaxPool as GlobalMaxPool
+from .pooling import GlobalSoftmaxPool as GlobalSoftmaxPool
 from .pooling import MaxPool as MaxPool
+from .residual import Residual as Residual
+from .scan_1d import scan_1d as scan_1d
 from .serial import Serial as Serial
+from .space import Unfold as Unfold
+from .space import Upsample as Upsample
 
 LAYERS: dict[str, Callable[..., Layer]] = {
     "flatten": Flatten,
@@ -28,7 +43,19 @@ LAYERS: dict[str, Callable[..., Layer]] = {
     "max_pool": MaxPool,
     "avg_pool": AvgPool,
     "global_avg_pool": GlobalAvgPool,
+    "global_max_pool": GlobalMaxPool,
+    "global_softmax_pool": GlobalSoftmaxPool,
+    "unfold": Unfold,
+    "upsample": Upsample,
+    "batch_norm": BatchNorm,
     "layer_norm": LayerNorm,
     "group_norm": GroupNorm,
+    "local_response_norm": LocalResponseNorm,
+    "dropout": Dropout,
+    "channel_dropout": ChannelDropout,
+    "alpha_dropout": AlphaDropout,
+    "drop_path": DropPath,
+    "residual": Residual,
+    "scan_1d": scan_1d,
     **{name: activation(op) for name, op in ACTIVATIONS.items()},
 }

@@ -9,7 +9,7 @@ from typing import Any
 from .. import ops
 from ..errors import ShapeError
 from ..op import Op
-from .layer import OpLayer
+from .layer import OpLayer, Reach
 
 ACTIVATIONS = {
     function.name: function
@@ -61,6 +61,10 @@ class Flatten(OpLayer):
         if len(x_shape) < 1:
             raise ShapeError(f"flatten: expects (batch, ...), got {x_shape}")
         return {}, {}, (x_shape[0], math.prod(x_shape[1:]))
+
+    def reach(self, x_shape):
+        """All there is: what comes after it tells no places apart."""
+        return tuple(Reach(n) for n in x_shape[1:-1])
 
 
 def activation(op: Op) -> Callable[..., Activation]:

@@ -31,13 +31,13 @@ class _Affine(OpLayer):
     def _bias(self, key):
         return {"b": self.b_init(key, (self.features,))} if self.use_bias else {}
 
-    def apply(self, params, state, x, *, key=None, train=False):
+    def call(self, params, state, x_shape, *, key=None, train=False):
         """Call the op, once the shapes are known to fit."""
         inputs = params["w"].shape[0]
-        if x.shape[-1] != inputs:
-            fix = "; add flatten before it" if math.prod(x.shape[1:]) == inputs else ""
-            raise ShapeError(f"{self.name}: expects (..., {inputs}), got {x.shape}{fix}")
-        return super().apply(params, state, x, key=key, train=train)
+        if x_shape[-1] != inputs:
+            fix = "; add flatten before it" if math.prod(x_shape[1:]) == inputs else ""
+            raise ShapeError(f"{self.name}: expects (..., {inputs}), got {x_shape}{fix}")
+        return super().call(params, state, x_shape, key=key, train=train)
 
     def multiply_adds(self, x_shape, y_shape):
         """One for every weight, at every place where the weights are used."""

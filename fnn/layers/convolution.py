@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,11 @@ import jax.numpy as jnp
 from .. import ops
 from ..init import Initializer, glorot_uniform, zeros
 from ..ops.geometry import Padding, Sizes, sizes, spatial
-from .layer import OpLayer
+from .layer import Reach, Windowed
 
 
 @dataclass(frozen=True)
-class _Convolution(OpLayer):
+class _Convolution(Windowed):
     """What the two share: the hyperparameters, the checks of shapes, and the parameters."""
 
     features: int
@@ -71,3 +72,7 @@ class ConvTranspose(_Convolution):
         """One for every weight, at every place of the input."""
         taps = math.prod(sizes(self.name, "window", self.window, len(x_shape) - 2))
         return math.prod(x_shape[1:]) * taps * (y_shape[-1] // self.groups)
+
+    def reach(self, x_shape):
+        """The places whose windows meet in one number; outputs lie closer than inputs."""
+        return tuple(Reach(-(-e // s), Fraction(1, s)) for e, s in super().reach(x_shape))

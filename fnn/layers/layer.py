@@ -1,17 +1,28 @@
 """What a layer is: hyperparameters and two pure methods."""
 
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ..op import Op
+from ..ops.geometry import Sizes, sizes
 
 Params = dict[str, Any]
 State = dict[str, Any]
 Shape = tuple[int, ...]
+
+
+class Node(NamedTuple):
+    """A layer in the graph of a model: 0 is the model's input, i + 1 the output of node i."""
+
+    path: tuple[str, ...]
+    layer: "Layer"
+    inputs: tuple[int, ...]
 
 
 class Layer(ABC):
@@ -45,11 +56,45 @@ class Layer(ABC):
     ) -> tuple[jax.Array, State]:
         """Compute outputs and the next state. `key` is for layers that draw, when they train."""
 
+    def wire(self, nodes: list[Node], path: tuple[str, ...], x: int) -> int:
+        """Add what is in it to the graph, reading `x`; return what holds its output."""
+        nodes.append(Node(path, self, (x,)))
+        return len(nodes)
+
+
+def own_key(key: jax.Array | None, name: str) -> jax.Array | None:
+    """Return what a part of a layer draws from: the layer's key, changed by the part's name."""
+    return None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def graph(model: Layer) -> list[Node]:
+    """Return the layers that hold no others, in the order in which they run."""
+    nodes: list[Node] = []
+    model.wire(nodes, (), 0)
+    return nodes
+
+
+class Call(NamedTuple):
+    """An op, what it takes beside the layer's inputs, and what becomes of what it returns."""
+
+    op: Op
+    arrays: Mapping[str, Any]
+    statics: Mapping[str, Any]
+    finish: Callable[[Any], tuple[jax.Array, State]]
+
+
+class Reach(NamedTuple):
+    """Along one axis of space: how far a number of the output sees, how far apart two look."""
+
+    extent: int = 1
+    stride: Fraction | int = 1
+
 
 class OpLayer(Layer):
     """A layer that is one call of an op.
 
-    Parameters and state are named as the op's arguments, hyperparameters as its statics.
+    Parameters and state are named as the op's arguments, hyperparameters as its statics. A layer
+    that does something else when it trains says so in `call`.
     """
 
     op: Op
@@ -64,20 +109,58 @@ class OpLayer(Layer):
         """The op's name."""
         return self.op.name
 
+    def call(
+        self,
+        params: Params,
+        state: State,
+        x_shape: Shape,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> Call:
+        """Say which op is called, and how."""
+        del x_shape, key, train
+        return Call(self.op, params | state, self.statics, lambda y: (y, state))
+
     def apply(self, params, state, x, *, key=None, train=False):
         """Call the op."""
-        del key, train
-        return self.op(x, **params, **state, **self.statics), state
+        call = self.call(params, state, x.shape, key=key, train=train)
+        return call.finish(call.op(x, **call.arrays, **call.statics))
 
-    def y_shape(self, params: Params, x_shape: Shape) -> Shape:
+    def y_shape(self, params: Params, x_shape: Shape, state: State | None = None) -> Shape:
         """Return the shape of the outputs, as the op says it.
 
         Raises ShapeError where the op cannot take such inputs.
         """
         x = jax.ShapeDtypeStruct(x_shape, jnp.float32)
-        return jax.eval_shape(lambda x: self.op(x, **params, **self.statics), x).shape
+        return jax.eval_shape(lambda x: self.apply(params, state or {}, x)[0], x).shape
 
     def multiply_adds(self, x_shape: Shape, y_shape: Shape) -> int:
         """Multiplications-and-additions of the forward pass for one example."""
         del x_shape, y_shape
         return 0
+
+    def reach(self, x_shape: Shape) -> tuple[Reach, ...]:
+        """What of the input a number of the output sees, along each axis of space of `x_shape`."""
+        return (Reach(),) * max(len(x_shape) - 2, 0)
+
+
+class Windowed(OpLayer):
+    """A layer that slides a window over space; `stride` None is the window's size."""
+
+    window: Sizes
+    stride: Sizes | None
+    dilation: Sizes = 1
+
+    def reach(self, x_shape):
+        """The window with its holes, and its stride."""
+        window, stride, dilation = (
+            sizes(self.name, what, value, len(x_shape) - 2)
+            for what, value in (
+                ("window", self.window),
+                ("stride", self.window if self.stride is None else self.stride),
+                ("dilation", self.dilation),
+            )
+        )
+        each = zip(window, stride, dilation, strict=True)
+        return tuple(Reach(d * (k - 1) + 1, s) for k, s, d in each)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from .. import ops
 from ..ops.geometry import Padding, Sizes
-from .layer import OpLayer
+from .layer import OpLayer, Reach, Windowed
 
 
 class _Pool(OpLayer):
@@ -17,7 +17,7 @@ class _Pool(OpLayer):
 
 
 @dataclass(frozen=True)
-class _Windowed(_Pool):
+class _Sliding(Windowed, _Pool):
     """A pool that slides a window; `stride` None is the window."""
 
     window: Sizes
@@ -27,22 +27,44 @@ class _Windowed(_Pool):
 
 
 @dataclass(frozen=True)
-class MaxPool(_Windowed):
+class MaxPool(_Sliding):
     """Keep the largest number of each window; see `fnn.ops.max_pool`."""
 
     op = ops.max_pool
 
 
 @dataclass(frozen=True)
-class AvgPool(_Windowed):
+class AvgPool(_Sliding):
     """Take the mean of each window; see `fnn.ops.avg_pool`."""
 
     op = ops.avg_pool
     count_padding: bool = True
 
 
+class _Global(_Pool):
+    """A pool over all of space: (batch, *space, channels) to (batch, channels)."""
+
+    def reach(self, x_shape):
+        """All there is."""
+        return tuple(Reach(n) for n in x_shape[1:-1])
+
+
 @dataclass(frozen=True)
-class GlobalAvgPool(_Pool):
-    """Take the mean over all of space: (batch, *space, channels) to (batch, channels)."""
+class GlobalAvgPool(_Global):
+    """Take the mean over all of space; see `fnn.ops.global_avg_pool`."""
 
     op = ops.global_avg_pool
+
+
+@dataclass(frozen=True)
+class GlobalMaxPool(_Global):
+    """Keep the largest number of all of space; see `fnn.ops.global_max_pool`."""
+
+    op = ops.global_max_pool
+
+
+@dataclass(frozen=True)
+class GlobalSoftmaxPool(_Global):
+    """Take the mean over all of space, weighted by softmax; see `fnn.ops.global_softmax_pool`."""
+
+    op = ops.global_softmax_pool

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 
 from ..errors import ShapeError
-from .layer import Layer, Params, State
+from .layer import Layer, Params, State, own_key
 
 
 @dataclass(frozen=True)
@@ -14,14 +14,16 @@ class Serial(Layer):
     """Layers applied in order; the parameters of layer i are under the key `i_name`."""
 
     layers: tuple[Layer, ...]
+    label: str = "serial"
 
-    def __init__(self, layers: Sequence[Layer]):
+    def __init__(self, layers: Sequence[Layer], label: str = "serial"):
         object.__setattr__(self, "layers", tuple(layers))
+        object.__setattr__(self, "label", label)
 
     @property
     def name(self):
-        """`serial`."""
-        return "serial"
+        """Its label."""
+        return self.label
 
     def keyed(self) -> list[tuple[str, Layer]]:
         """The layers with their keys: `[("0_flatten", Flatten()), ("1_dense", Dense(15))]`."""
@@ -45,7 +47,7 @@ class Serial(Layer):
         """Apply the layers in order."""
         after: State = {}
         for i, (name, layer) in enumerate(self.keyed()):
-            own = None if key is None else jax.random.fold_in(key, i)
+            own = own_key(key, name)
             try:
                 x, s = layer.apply(
                     params.get(name, {}), state.get(name, {}), x, key=own, train=train
@@ -54,3 +56,9 @@ class Serial(Layer):
                 raise error.inside(i) from None
             after |= {name: s} if s else {}
         return x, after
+
+    def wire(self, nodes, path, x):
+        """Each reads what the one before it made."""
+        for name, layer in self.keyed():
+            x = layer.wire(nodes, (*path, name), x)
+        return x

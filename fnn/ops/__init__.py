@@ -9,9 +9,8 @@ from .activations import step as step
 from .activations import tanh as tanh
 from .affine import dense as dense
 from .affine import masked_dense as masked_dense
+from .arithmetic import add as add
 from .averages import avg_pool as avg_pool
-from .averages import global_avg_pool as global_avg_pool
-from .averages import global_max_pool as global_max_pool
 from .averages import lp_pool as lp_pool
 from .batch_norm import batch_norm as batch_norm
 from .batch_norm import batch_norm_inference as batch_norm_inference
@@ -28,6 +27,9 @@ from .dropout import alpha_dropout as alpha_dropout
 from .dropout import channel_dropout as channel_dropout
 from .dropout import drop_path as drop_path
 from .dropout import dropout as dropout
+from .global_pools import global_avg_pool as global_avg_pool
+from .global_pools import global_max_pool as global_max_pool
+from .global_pools import global_softmax_pool as global_softmax_pool
 from .group_norm import group_norm as group_norm
 from .group_norm import instance_norm as instance_norm
 from .norms import l2_normalize as l2_normalize

@@ -56,6 +56,7 @@ class Layer(_Record):
     path: str
     layer: str
     output_shape: tuple[int, ...] = ()
+    receptive_field: tuple[int, ...] = ()
     parameters: int = 0
     multiply_adds: int = 0
 

@@ -14,9 +14,10 @@ from .plan import step_memory
 from .step import Gradient, TrainState, init, make_steps, make_update, order, value_and_grad
 
 GRADIENTS: tuple[Gradient, ...] = ("manual", "autodiff")
-ROUNDS = 15
+ROUNDS, FEW_ROUNDS = 15, 3
 STEPS = 64
-SECONDS_A_ROUND = 0.02
+SECONDS_A_ROUND, SECONDS = 0.02, 20.0
+"""Rounds are repeated to take so long at least; a large model gets few, once all took so long."""
 
 
 def compare(
@@ -38,7 +39,7 @@ def compare(
     x_shape = (batch_size, *x.shape[1:])
     first = order(seed, 0, len(x))[:batch_size]
     state = init(model, optimizer, x_shape, seed)
-    batch = (state.params, state.layers, x[first], labels[first])
+    batch = (state.params, state.layers, x[first], labels[first], state.key)
     (D, gradients), (D_auto, gradients_auto) = (
         _value_and_gradients(value_and_grad(model, loss, g), batch) for g in GRADIENTS
     )
@@ -110,7 +111,10 @@ def _step_times(
     for gradient in GRADIENTS:  # compile, and see how long a round takes
         one_round(gradient)
     repeats = max(1, round(SECONDS_A_ROUND / (one_round("manual") * count)))
+    started = time.perf_counter()
     for i in range(ROUNDS):
+        if i >= FEW_ROUNDS and time.perf_counter() - started > SECONDS:
+            break
         for gradient in GRADIENTS if i % 2 else reversed(GRADIENTS):
             seconds[gradient].append(one_round(gradient))
     return {g: 1e6 * statistics.median(times) for g, times in seconds.items()}

@@ -9,8 +9,8 @@ import numpy as np
 from ..layers import Layer
 from ..loss import Loss
 
-CHUNK = 4096
-"""Examples in one forward pass: bounds the memory that a large test set takes."""
+CHUNK, CHUNK_BYTES = 4096, 4 * 2**20
+"""Examples in one forward pass, at most: bounds the memory that a large test set takes."""
 
 
 class Evaluation(NamedTuple):
@@ -38,9 +38,10 @@ def make_evaluate(model: Layer, loss: Loss) -> Callable[..., Evaluation]:
         return y, loss.per_example(y, labels), loss.decide(y)
 
     def evaluate(params: Any, layers: Any, x: jax.Array, labels: jax.Array) -> Evaluation:
+        size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes))
         parts = [
-            chunk(params, layers, x[i : i + CHUNK], labels[i : i + CHUNK])
-            for i in range(0, len(x), CHUNK)
+            chunk(params, layers, x[i : i + size], labels[i : i + size])
+            for i in range(0, len(x), size)
         ]
         return Evaluation(*(np.concatenate(a) for a in zip(*jax.device_get(parts), strict=True)))
 

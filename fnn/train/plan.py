@@ -1,15 +1,16 @@
 """What a model is before it is trained: shapes, parameters, multiply-adds, memory of a step."""
 
 import math
-from collections.abc import Iterator
+from dataclasses import MISSING, is_dataclass
+from dataclasses import fields as fields_of
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..backprop import leaves
-from ..layers import Layer, OpLayer
+from ..layers import Activation, Layer, OpLayer, Reach, graph
 from ..loss import Loss
 from .step import Gradient, init, make_update
 
@@ -20,6 +21,7 @@ class Row(NamedTuple):
     path: str
     layer: str
     output_shape: tuple[int, ...]
+    receptive_field: tuple[int, ...]  # along each axis of the input's space
     parameters: int
     multiply_adds: int
 
@@ -33,21 +35,51 @@ class Memory(NamedTuple):
 
 
 def layer_table(model: Layer, x_shape: tuple[int, ...]) -> list[Row]:
-    """List the layers as a batch of `x_shape` goes through them."""
-    return list(_rows(model, x_shape))
+    """List the layers as a batch of `x_shape` goes through them.
 
+    A layer's receptive field is what of the model's input one number of its output sees, padding
+    aside. With e the extent of the layer's windows, s their stride, and j how many numbers of the
+    input lie between two neighbours that the layer reads (Araujo, Norris & Sim 2019,
+    doi:10.23915/distill.00021):
 
-def _rows(model: Layer, x_shape: tuple[int, ...]) -> Iterator[Row]:
-    for path, layer in leaves(model):
+        field ← field + (e - 1) j,   j ← s j
+    """
+    space = x_shape[1:-1]
+    shapes, fields = [x_shape], [tuple(_Field(n) for n in space)]
+    rows = []
+    for path, layer, inputs in graph(model):
+        x_shape = shapes[inputs[0]]
         params, y_shape = abstract_init(layer, x_shape)
-        yield Row(
-            ".".join(("model", *(key.split("_")[0] for key in path))),
-            describe(layer),
-            y_shape[1:],
-            sum(math.prod(p.shape) for p in jax.tree.leaves(params)),
-            layer.multiply_adds(x_shape, y_shape) if isinstance(layer, OpLayer) else 0,
+        reach = layer.reach(x_shape) if isinstance(layer, OpLayer) else ()
+        read = zip(*(fields[i] for i in inputs), strict=True)
+        field = [max(branches, key=lambda f: f.size) for branches in read]
+        if reach:  # once flattened, the field stays
+            field = [f.through(r) for f, r in zip(field, reach, strict=True)]
+        shapes.append(y_shape)
+        fields.append(tuple(field))
+        rows.append(
+            Row(
+                ".".join(("model", *(key.split("_")[0] for key in path))),
+                describe(layer),
+                y_shape[1:],
+                tuple(min(math.ceil(f.size), f.most) for f in field),
+                sum(math.prod(p.shape) for p in jax.tree.leaves(params)),
+                layer.multiply_adds(x_shape, y_shape) if isinstance(layer, OpLayer) else 0,
+            )
         )
-        x_shape = y_shape
+    return rows
+
+
+class _Field(NamedTuple):
+    """A receptive field along one axis of `most` numbers, and how far apart neighbours' are."""
+
+    most: int
+    size: Fraction | int = 1
+    apart: Fraction | int = 1
+
+    def through(self, reach: Reach) -> "_Field":
+        size = self.size + (reach.extent - 1) * self.apart
+        return _Field(self.most, size, self.apart * reach.stride)
 
 
 def abstract_init(layer: Layer, x_shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
@@ -63,9 +95,20 @@ def abstract_init(layer: Layer, x_shape: tuple[int, ...]) -> tuple[Any, tuple[in
 
 
 def describe(layer: Layer) -> str:
-    """Write a layer as one reads it: `dense(128)`."""
-    features = getattr(layer, "features", None)
-    return layer.name if features is None else f"{layer.name}({features})"
+    """Write a layer as one reads it: `conv(32, 3, padding=SAME)`; initialisers are left out."""
+    words: list[str] = []
+    if not is_dataclass(layer):
+        return layer.name
+    for field in fields_of(layer):
+        value = getattr(layer, field.name)
+        if isinstance(layer, Activation) and field.name == "given":
+            usual = layer.op.statics
+            words += [f"{name}={item}" for name, item in value.items() if item != usual[name]]
+        elif field.default is MISSING and isinstance(value, int | float | str | tuple):
+            words.append(str(value))
+        elif field.default is not MISSING and value != field.default:
+            words.append(f"{field.name}={value}")
+    return f"{layer.name}({', '.join(words)})" if words else layer.name
 
 
 def step_memory(

@@ -26,6 +26,7 @@ class TrainState(NamedTuple):
     params: Any
     layers: Any  # the layers' state
     optimizer: Any
+    key: jax.Array  # with the step's number, what its random layers draw from
     step: jax.Array
 
 
@@ -36,12 +37,19 @@ def init(
     model: Layer, optimizer: optax.GradientTransformation, x_shape: tuple[int, ...], seed: int
 ) -> TrainState:
     """Draw a model's parameters from `seed`, for batches of `x_shape`."""
-    params, layers, _ = model.init(jax.random.fold_in(jax.random.key(seed), 0), x_shape)
-    return TrainState(params, layers, optimizer.init(params), jnp.zeros((), jnp.int32))
+    params, layers, _ = model.init(stream(seed, "parameters"), x_shape)
+    state = optimizer.init(params)
+    return TrainState(params, layers, state, stream(seed, "layers"), jnp.zeros((), jnp.int32))
+
+
+def stream(seed: int, use: Literal["parameters", "order", "layers"]) -> jax.Array:
+    """Return the key of one use of a run's seed, independent of the others."""
+    uses = ("parameters", "order", "layers")
+    return jax.random.fold_in(jax.random.key(seed), uses.index(use))
 
 
 def value_and_grad(model: Layer, loss: Loss, gradient: Gradient) -> Callable[..., Any]:
-    """Return a function of `params, layers, x, labels`, giving `(D, layers), gradients`.
+    """Return a function of `params, layers, x, labels, key`, giving `(D, layers), gradients`.
 
     `manual` differentiates with the ops' own rules, `autodiff` lets JAX differentiate their
     definitions, `backprop` runs the explicit backward pass. They agree to rounding.
@@ -49,8 +57,8 @@ def value_and_grad(model: Layer, loss: Loss, gradient: Gradient) -> Callable[...
     if gradient == "backprop":
         return backprop.value_and_grad(model, loss)
 
-    def forward(params, layers, x, labels):
-        y, layers = model.apply(params, layers, x, train=True)
+    def forward(params, layers, x, labels, key):
+        y, layers = model.apply(params, layers, x, key=key, train=True)
         return loss(y, labels), layers
 
     def function(*args):
@@ -73,11 +81,12 @@ def make_update(
     differentiate = value_and_grad(model, loss, gradient)
 
     def update(state, x, labels):
-        (D, layers), gradients = differentiate(state.params, state.layers, x, labels)
+        key = jax.random.fold_in(state.key, state.step)
+        (D, layers), gradients = differentiate(state.params, state.layers, x, labels, key)
         with jax.numpy_dtype_promotion("standard"):  # which is what optax is written for
             changes, after = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, changes)
-        return TrainState(params, layers, after, state.step + 1), D
+        return TrainState(params, layers, after, state.key, state.step + 1), D
 
     return update
 
@@ -121,5 +130,4 @@ def _fetched_together(steps: int, batch_bytes: int) -> int:
 
 def order(seed: int, epoch: int, examples: int) -> jax.Array:
     """Return the order of an epoch: a permutation that depends on nothing but these numbers."""
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    return jax.random.permutation(jax.random.fold_in(key, epoch), examples)
+    return jax.random.permutation(jax.random.fold_in(stream(seed, "order"), epoch), examples)

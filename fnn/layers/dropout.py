@@ -1,0 +1,62 @@
+"""Dropout: layers that leave parts of x out at random while a network is trained."""
+
+from dataclasses import dataclass
+
+from .. import ops
+from .layer import Call, OpLayer
+
+
+@dataclass(frozen=True)
+class _Dropout(OpLayer):
+    """What they share: a rate, a key to draw from, and nothing done outside training."""
+
+    rate: float
+
+    def __post_init__(self):
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"{self.name}: rate must be at least 0 and below 1, got {self.rate!r}")
+
+    def init(self, key, x_shape):
+        """No parameters, and the same shape."""
+        del key
+        return {}, {}, self.y_shape({}, x_shape)
+
+    def call(self, params, state, x_shape, *, key=None, train=False):
+        """Call the op with the key when it trains; otherwise hand x on.
+
+        Raises ValueError where there is no key to train with.
+        """
+        del params, x_shape
+        if not train:
+            return Call(ops.identity, {}, {}, lambda y: (y, state))
+        if key is None:
+            raise ValueError(f"{self.name}: draws when it trains; give apply a key")
+        return Call(self.op, {"key": key}, self.statics, lambda y: (y, state))
+
+
+@dataclass(frozen=True)
+class Dropout(_Dropout):
+    """Set each number to 0 with probability `rate`; see `fnn.ops.dropout`."""
+
+    op = ops.dropout
+
+
+@dataclass(frozen=True)
+class ChannelDropout(_Dropout):
+    """Drop whole channels of an example; see `fnn.ops.channel_dropout`."""
+
+    op = ops.channel_dropout
+
+
+@dataclass(frozen=True)
+class AlphaDropout(_Dropout):
+    """Drop numbers and keep mean and variance; see `fnn.ops.alpha_dropout`."""
+
+    op = ops.alpha_dropout
+
+
+@dataclass(frozen=True)
+class DropPath(_Dropout):
+    """Drop a residual branch, the last layer of its body; see `fnn.ops.drop_path`."""
+
+    op = ops.drop_path
