@@ -7,11 +7,13 @@ annotations and defaults are what a config file is checked against.
 from collections.abc import Callable
 
 from .bundled import digits as digits
+from .cifar_files import cifar as cifar
 from .csv_files import csv as csv
 from .dataset import Dataset as Dataset
 from .idx_files import idx as idx
 from .idx_files import read_idx as read_idx
 from .npz_files import npz as npz
+from .signals import keyword as keyword
 from .split import stratified_split as stratified_split
 from .synthetic import moons as moons
 from .synthetic import noise as noise
@@ -24,12 +26,14 @@ from .transforms import one_vs_rest as one_vs_rest
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
     "idx": idx,
+    "cifar": cifar,
     "csv": csv,
     "npz": npz,
     "xor": xor,
     "spirals": spirals,
     "rings": rings,
     "moons": moons,
+    "keyword": keyword,
     "noise": noise,
 }
 

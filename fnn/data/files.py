@@ -1,12 +1,18 @@
 """Files from outside: found and opened, with an error that says what to mend."""
 
+import gzip
 import os
 import stat
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ..errors import DataError, did_you_mean
+
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_INFLATION = 1032  # deflate spends at least two bits on 258 bytes
+CHUNK = 1 << 20
 
 
 def absolute(path: str) -> str:
@@ -47,6 +53,20 @@ def find_folder(path: str, expected: str) -> str:
     return path
 
 
+def first_spelling(folder: str, *spellings: str) -> str | None:
+    """Return the path of the first name, as it is or with `.gz`, that the folder has."""
+    paths = [os.path.join(folder, name) for name in with_gz(spellings)]
+    for exists in (os.path.isfile, os.path.lexists):  # a file is better than a folder of that name
+        for path in filter(exists, paths):
+            return path
+    return None
+
+
+def with_gz(names: Sequence[str]) -> list[str]:
+    """Return each name as it is and with `.gz`."""
+    return [name + suffix for name in names for suffix in ("", ".gz")]
+
+
 def nearest(folder: str, name: str) -> str:
     """Return the end of an error about a missing `name`: what in the folder is most like it."""
     if not os.path.isdir(folder):
@@ -64,6 +84,36 @@ def open_file(path: str) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {_reason(error)}") from None
+
+
+@contextmanager
+def open_unpacked(path: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a file, plain or gzip (told apart by its first bytes) -> its bytes, the most there are.
+
+    A gzip stream is inflated as it is read; damage that comes to light then is a DataError.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        if not packed:
+            yield file, size
+            return
+        try:
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield cast(BinaryIO, stream), size * MAX_INFLATION
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{path}: damaged gzip file ({error}); expected a whole one; fetch it again"
+            ) from None
+
+
+def read_up_to(stream: BinaryIO, count: int) -> bytearray:
+    """Read `count` bytes, or as many as there are, piece by piece."""
+    data = bytearray()
+    while len(data) < count and (chunk := stream.read(min(CHUNK, count - len(data)))):
+        data += chunk
+    return data
 
 
 def _mode(path: str) -> int | None:

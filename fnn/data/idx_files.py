@@ -11,23 +11,26 @@ Source: Y. LeCun, C. Cortes & C. Burges, "The MNIST database of handwritten digi
 http://yann.lecun.com/exdb/mnist/.
 """
 
-import gzip
 import math
 import os
 import struct
-import zlib
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset, as_float32, as_labels, numbered_classes
-from .files import find_file, find_folder, nearest, open_file
+from .files import (
+    find_file,
+    find_folder,
+    first_spelling,
+    nearest,
+    open_unpacked,
+    read_up_to,
+    with_gz,
+)
 
 ELEMENT_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-GZIP_MAGIC = b"\x1f\x8b"
-MAX_INFLATION = 1032  # deflate spends at least two bits on 258 bytes
-CHUNK = 1 << 20
 
 
 def idx(
@@ -68,20 +71,8 @@ def read_idx(path: str, *, rank: int) -> np.ndarray:
     Raises DataError, naming the file, what was expected and what came.
     """
     path = find_file(path, "an IDX file")
-    with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        file.seek(0)
-        if not packed:
-            return _read_array(file, path, rank, most=size)
-        try:
-            with gzip.GzipFile(fileobj=file) as stream:
-                inflated = cast(BinaryIO, stream)
-                return _read_array(inflated, path, rank, most=size * MAX_INFLATION)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(
-                f"{path}: damaged gzip file ({error}); expected a whole one; fetch it again"
-            ) from None
+    with open_unpacked(path) as (stream, most):
+        return _read_array(stream, path, rank, most=most)
 
 
 def _read_split(folder: str, images: str, labels: str) -> tuple[np.ndarray, np.ndarray]:
@@ -99,15 +90,13 @@ def _read_split(folder: str, images: str, labels: str) -> tuple[np.ndarray, np.n
 def _find(folder: str, name: str) -> str:
     """Return the path of the first spelling of `name` that is in the folder."""
     spellings = list(dict.fromkeys((name, name.replace("-idx", ".idx"))))
-    candidates = [spelling + suffix for spelling in spellings for suffix in ("", ".gz")]
-    paths = [os.path.join(folder, candidate) for candidate in candidates]
-    for exists in (os.path.isfile, os.path.lexists):  # a file is better than a folder of that name
-        for path in filter(exists, paths):
-            return path
-    raise DataError(
-        f"{paths[0]}: no such file; expected one of {', '.join(candidates)} in this folder"
-        + nearest(folder, name)
-    )
+    path = first_spelling(folder, *spellings)
+    if path is None:
+        raise DataError(
+            f"{os.path.join(folder, name)}: no such file; expected one of "
+            f"{', '.join(with_gz(spellings))} in this folder{nearest(folder, name)}"
+        )
+    return path
 
 
 def _read_images(path: str) -> np.ndarray:
@@ -132,7 +121,7 @@ def _read_array(stream: BinaryIO, path: str, rank: int, *, most: int) -> np.ndar
         raise DataError(f"{path}: its header says shape {shape}; expected at least one element")
     elements = bytearray()
     if needed <= most:
-        elements = _read_up_to(stream, needed + 1)
+        elements = read_up_to(stream, needed + 1)
     if len(elements) < needed:
         came = f"only {len(elements)} follow" if needed <= most else "the file is too small for it"
         raise DataError(
@@ -171,11 +160,3 @@ def _read_header(stream: BinaryIO, path: str, rank: int) -> tuple[np.dtype, tupl
             f"{path}: truncated: {4 + len(sizes)} bytes; expected a header of {4 + 4 * rank} bytes"
         )
     return np.dtype(ELEMENT_TYPES[magic[2]]), struct.unpack(f">{rank}I", sizes)
-
-
-def _read_up_to(stream: BinaryIO, count: int) -> bytearray:
-    """Read `count` bytes, or as many as there are."""
-    data = bytearray()
-    while len(data) < count and (chunk := stream.read(min(CHUNK, count - len(data)))):
-        data += chunk
-    return data
