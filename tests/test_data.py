@@ -1,4 +1,4 @@
-"""Datasets, splits, synthetic sets and transforms; files are in test_data_files.py and _idx.py."""
+"""Datasets, splits, synthetic sets and transforms; others: test_data_*.py."""
 
 import ast
 import hashlib
@@ -27,7 +27,7 @@ from fnn.data import (
 )
 from fnn.errors import DataError
 
-SELF_CONTAINED = ("digits", "xor", "spirals", "rings", "moons")
+SELF_CONTAINED = ("digits", "xor", "spirals", "rings", "moons", "keyword")
 IN_ONE_FOLDER = settings(
     max_examples=100,
     deadline=None,

@@ -149,7 +149,7 @@ def _read_split(kind: _Kind, paths: list[str], labels: str) -> tuple[np.ndarray,
 def _read_records(kind: _Kind, path: str) -> np.ndarray:
     """Read one file -> (n, bytes of a record) uint8, its labels in range."""
     path = find_file(path, f"records of {kind.name}")
-    # A first label is below 31, the first byte of gzip. A small gzip file may inflate to a huge one.
+    # No first label is 31, the byte that begins gzip. A small gzip file may inflate to a huge one.
     with open_unpacked(path) as (stream, _):
         data = read_up_to(stream, MAX_RECORDS * kind.record + 1)
     count, rest = divmod(len(data), kind.record)

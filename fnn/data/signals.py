@@ -11,7 +11,7 @@ from .dataset import Dataset
 from .split import check_split_arguments, stratified_split
 from .synthetic import MAX_NOISE
 
-SHORTEST_WORD = 4
+SHORTEST_WORD = 8  # a shorter tone is too much like its reverse
 MAX_LENGTH = 100_000
 MAX_NUMBERS = 50_000_000
 
@@ -19,11 +19,11 @@ MAX_NUMBERS = 50_000_000
 def keyword(
     *,
     points: int = 2000,
-    length: int = 64,
+    length: int = 100,
     word: int = 16,
     noise: float = 0.1,
-    train_part: tuple[float, float] = (0.0, 0.5),
-    test_part: tuple[float, float] = (0.5, 1.0),
+    train_part: tuple[float, float] = (0.15, 0.5),
+    test_part: tuple[float, float] = (0.5, 0.85),
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
@@ -36,7 +36,8 @@ def keyword(
     time tells them apart. The place s is drawn uniformly such that the word lies within a part of
     the signal, given by where it begins and ends as fractions of the length: `train_part` in the
     training split, `test_part` in the test split. By default the two do not overlap, so what is
-    learnt about places in training is of no use in the test; what is learnt about the word is.
+    learnt about places in training is of no use in the test, and what is learnt about the word is;
+    and either side of the signal has room to slide a window off the word, as a scan does.
 
     Shapes: x (points, length, 1) float32, y (points,) int32; the classes "none" and "keyword" are
     of equal size (to one), and the split is stratified.
