@@ -30,6 +30,8 @@ KEY = jax.random.key(0)
 CONFIGS = Path(__file__).parents[1] / "configs"
 LARGE = {"alexnet"}  # differentiating it three times takes minutes; its layers are the others'
 SHAPES = {  # of one example, the number of classes, and overrides, for each config
+    "keyword_mlp": ((40, 1), 2),
+    "keyword_scan": ((40, 1), 2),
     "cifar10_resnet": ((8, 8, 3), 10, "model.0.resnet.depth=8"),
     "mnist_lenet5": ((28, 28, 1), 10),
     "digits_2_or_not_2": ((8, 8, 1), 2),

@@ -9,12 +9,11 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset, as_float32, as_labels, numbered_classes
-from .files import find_file, open_file
+from .files import MAX_INFLATION, find_file, open_file
 from .split import check_split_arguments, split_dataset
 
 SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
 WHOLE_KEYS = ("x", "y")
-MAX_INFLATION = 1032  # deflate spends at least two bits on 258 bytes
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez and np.savez_compressed write
 
 
