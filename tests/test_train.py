@@ -283,6 +283,30 @@ train: {epochs: 1}
         prepare(parse(text.replace("dense: {", "masked_dense: {fan_in: 70, "), "wrong.yaml"))
 
 
+def test_a_layer_in_a_layer_is_refused_with_its_own_line():
+    text = """
+name: wrong
+data: digits
+model:
+  - residual:
+      body:
+        - relu
+        - conv: {features: 1, window: 9}
+  - scan_1d: {window: 3, body: [conv: {features: 1, window: 7}]}
+loss: softmax_cross_entropy
+optimizer: {sgd: {learning_rate: 0.1}}
+train: {epochs: 1}
+"""
+    with pytest.raises(ConfigError, match=r"wrong.yaml:8: model.0.body.1 conv: the window 9×9 is"):
+        prepare(parse(text, "wrong.yaml"))
+    fitting = text.replace("window: 9", "window: 9, padding: 4")
+    with pytest.raises(ConfigError, match=r"wrong.yaml:9: model.1.1 conv: the window 7×7 is"):
+        prepare(parse(fitting, "wrong.yaml"))
+    named = text[: text.index("  - residual")] + "  - alexnet" + text[text.index("\nloss") :]
+    with pytest.raises(ConfigError, match=r"wrong.yaml:5: model.0.0 conv: the window 11×11 is"):
+        prepare(parse(named, "wrong.yaml"))
+
+
 def test_run_folders_never_meet(tmp_path):
     made = {files.create(tmp_path, "x") for _ in range(3)}
     assert len(made) == 3

@@ -142,6 +142,24 @@ class Config(Section):
         """Return `configs/x.yaml:7` for a path such as `model.3.dense` or `model.3 dense`."""
         return self._origins.where(split(path) if isinstance(path, str) else path)
 
+    def where_layer(self, path: tuple[Key, ...]) -> str:
+        """Return the place of a layer: `(3, "body", 0)` is the first of layer 3's body.
+
+        The parts of a layer that the config only names have the place of that name.
+        """
+        keys: list[Key] = ["model"]
+        layers = self.model
+        for part in path:
+            if isinstance(part, str):
+                choice = layers[int(keys[-1])]
+                keys += [choice.name, part]
+                layers = choice.arguments[part]
+            elif isinstance(keys[-1], str):
+                keys.append(part)
+            else:
+                break
+        return self.where(tuple(keys))
+
     def load_dataset(self) -> "Dataset":
         """Load the data and apply the target's transform.
 

@@ -82,8 +82,7 @@ def prepare(config: Config) -> Run:
         _, y_shape = abstract_init(model, run.x_shape)
         loss.check(y_shape, len(data.classes))
     except ShapeError as error:
-        where: tuple[str | int, ...] = ("model", *error.path)
-        raise ConfigError(f"{config.where(where)}: {error}") from error
+        raise ConfigError(f"{config.where_layer(error.path)}: {error}") from error
     return run
 
 
