@@ -234,6 +234,27 @@ train: {epochs: 50}
     write_report(where)
 
 
+def test_running_statistics_and_drawn_masks_are_a_runs_own(quick):
+    text = """
+name: state
+data: {moons: {points: 64}}
+model: [dense: {features: 8}, batch_norm, relu, dropout: {rate: 0.5}, dense: {features: 2}]
+loss: softmax_cross_entropy
+optimizer: {sgd: {learning_rate: 0.1}}
+train: {epochs: 2, batch_size: 16}
+"""
+    where, _, rows = quick(text)
+    assert {path.name for path in where.iterdir()} == FILES | {"state.npz"}
+    with np.load(where / "state.npz") as state:
+        assert set(state) == {"1_batch_norm/mean", "1_batch_norm/var"}
+        assert np.all(state["1_batch_norm/mean"] != 0)
+    assert [row["test_loss"] for row in quick(text)[2]] == [row["test_loss"] for row in rows]
+    by_hand = quick(text + "gradient: backprop")[2]
+    for row, same in zip(rows, by_hand, strict=True):
+        assert row["test_loss"] == pytest.approx(same["test_loss"], rel=1e-4)
+    assert quick(text + "seed: 1")[2][-1]["test_loss"] != rows[-1]["test_loss"]
+
+
 class Interrupting:
     """Progress that presses Ctrl-C in the second epoch."""
 

@@ -16,6 +16,7 @@ from ..op import op
         example(x=normal(1, 1), y=normal(1, 1)),
         example(x=normal(0, 3), y=normal(0, 3)),
         example(x=values([1e30, -1e30, 0.0]), y=values([1e30, 1e30, 0.0]), tags={"extreme"}),
+        example(x=normal(32, 28, 28, 64), y=normal(32, 28, 28, 64), tags={"bench"}),
     ),
     source="the sum rule",
 )

@@ -118,6 +118,7 @@ def _norm_by_loop(x, *, p, window, stride, padding, dilation):
         example(x=normal(2, 5, 4, 2), p=1.0, window=2, stride=1),
         example(x=normal(2, 5, 4, 2), p=3.5, window=(2, 3), stride=2, padding=1),
         example(x=normal(2, 6, 2), p=1.5, window=3),
+        example(x=normal(64, 28, 28, 32), p=2.0, window=2, tags={"bench"}),
         example(x=values(*np.zeros((1, 4, 2))), p=2.0, window=2, tags={"kink"}),
         example(x=values([[0.0], [0.0], [1.0], [0.0]]), p=1.5, window=2, tags={"kink"}),
         example(x=values([[1e30], [-1e30], [1e-30], [0.0]]), p=2.0, window=2, tags={"extreme"}),

@@ -76,6 +76,8 @@ def _reference(x, scale, bias, *, eps, axis_name):
         example(x=normal(4, 3, 2), scale=normal(2)),
         example(x=normal(4, 3, 2), bias=normal(2), eps=1e-3),
         example(x=_EXTREME, scale=normal(3), bias=normal(3), tags={"extreme"}),
+        example(x=normal(32, 32, 32, 64), scale=normal(64), bias=normal(64), tags={"bench"}),
+        example(x=normal(32, 56, 56, 64), scale=normal(64), bias=normal(64), tags={"bench"}),
     ),
     source="Ioffe & Szegedy 2015, arXiv:1502.03167",
 )
@@ -145,6 +147,7 @@ def _inference_examples():
             **parameters(3),
             tags={"extreme"},
         ),
+        example(x=normal(32, 32, 32, 64), **given(64), **parameters(64), tags={"bench"}),
     )
 
 
@@ -234,6 +237,7 @@ def _leaky_examples(**statics):
             bias=normal(5),
             tags={"extreme"},
         ),
+        example(x=normal(32, 32, 32, 64), scale=normal(64), bias=normal(64), tags={"bench"}),
     ),
     source="Rota Bulò, Porzi & Kontschieder 2018, arXiv:1712.02616",
 )

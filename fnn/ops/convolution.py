@@ -85,6 +85,21 @@ _SOURCE = "LeCun et al. 1989, Neural Computation, doi:10.1162/neco.1989.1.4.541"
         example(x=normal(1, 3, 3, 1), w=normal(3, 3, 1, 1), padding=4),
         example(x=normal(0, 4, 4, 2), w=normal(3, 3, 2, 3), b=normal(3)),
         example(x=normal(2, 5, 5, 2, scale=1e4), w=normal(3, 3, 2, 2), tags={"extreme"}),
+        example(x=normal(64, 28, 28, 32), w=normal(3, 3, 32, 64), padding="SAME", tags={"bench"}),
+        example(
+            x=normal(64, 14, 14, 128), w=normal(3, 3, 128, 128), padding="SAME", tags={"bench"}
+        ),
+        example(
+            x=normal(16, 56, 56, 64), w=normal(3, 3, 64, 64), stride=2, padding=1, tags={"bench"}
+        ),
+        example(x=normal(64, 14, 14, 32), w=normal(5, 5, 32, 64), padding="SAME", tags={"bench"}),
+        example(x=normal(32, 28, 28, 64), w=normal(1, 1, 64, 256), tags={"bench"}),
+        example(
+            x=normal(16, 28, 28, 64), w=normal(3, 3, 16, 64), padding=1, groups=4, tags={"bench"}
+        ),
+        example(
+            x=normal(16, 28, 28, 64), w=normal(3, 3, 1, 64), padding=1, groups=64, tags={"bench"}
+        ),
     ),
     source=_SOURCE,
 )
@@ -163,6 +178,16 @@ def _conv_transpose_reference(x, w, b, *, groups, **how):
         example(x=normal(1, 1, 1, 1), w=normal(3, 3, 1, 1)),
         example(x=normal(0, 4, 4, 2), w=normal(3, 3, 2, 3), b=normal(3), stride=2),
         example(x=normal(2, 3, 3, 2, scale=1e4), w=normal(3, 3, 2, 2), tags={"extreme"}),
+        example(
+            x=normal(32, 14, 14, 64), w=normal(4, 4, 64, 32), stride=2, padding=1, tags={"bench"}
+        ),
+        example(
+            x=normal(32, 14, 14, 64),
+            w=normal(3, 3, 64, 32),
+            stride=2,
+            padding="SAME",
+            tags={"bench"},
+        ),
     ),
     source="Zeiler, Krishnan, Taylor & Fergus 2010, Deconvolutional networks, CVPR",
 )

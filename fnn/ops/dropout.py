@@ -60,6 +60,7 @@ def _examples(*shapes):
         example(x=normal(*(1 for _ in shapes[0])), key=key(), rate=0.25),
         example(x=normal(0, *shapes[0][1:]), key=key(), rate=0.25),
         example(x=values([[1e4, -1e4, 0.0, 1e-30]] * 3), key=key(), rate=0.5, tags={"extreme"}),
+        example(x=normal(32, 28, 28, 64), key=key(), rate=0.5, tags={"bench"}),
     )
 
 

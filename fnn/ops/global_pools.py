@@ -27,6 +27,7 @@ _GLOBAL = (
     example(x=normal(1, 1, 1)),
     example(x=normal(0, 3, 3, 2)),
     example(x=normal(2, 3, 2, scale=1e4), tags={"extreme"}),
+    example(x=normal(64, 28, 28, 64), tags={"bench"}),
 )
 
 

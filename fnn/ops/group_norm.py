@@ -98,6 +98,9 @@ def _reference(x, scale, bias, *, groups, eps):
         example(x=normal(3, 6), scale=normal(6), bias=normal(6), groups=3),
         example(x=normal(2, 3, 3), scale=normal(3), bias=normal(3), groups=1),
         example(x=normal(2, 3, 3), scale=normal(3), bias=normal(3), groups=3),
+        example(
+            x=normal(32, 32, 32, 64), scale=normal(64), bias=normal(64), groups=8, tags={"bench"}
+        ),
     ),
     source="Wu & He 2018, arXiv:1803.08494",
 )
@@ -139,7 +142,10 @@ def group_norm_bwd(residuals, dy, *, groups, eps):
     reference=lambda x, scale, bias, *, eps: _reference(
         x, scale, bias, groups=x.shape[-1], eps=eps
     ),
-    examples=_examples(),
+    examples=(
+        *_examples(),
+        example(x=normal(32, 32, 32, 64), scale=normal(64), bias=normal(64), tags={"bench"}),
+    ),
     source="Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022",
 )
 def instance_norm(x, scale=None, bias=None, *, eps: float = 1e-5):

@@ -43,6 +43,7 @@ def _examples(bias):
         *_examples(bias=True),
         example(x=normal(3, 5), scale=normal(5)),
         example(x=normal(3, 5), bias=normal(5)),
+        example(x=normal(4096, 512), scale=normal(512), bias=normal(512), tags={"bench"}),
     ),
     source="Ba, Kiros & Hinton 2016, arXiv:1607.06450",
 )
@@ -87,7 +88,10 @@ def layer_norm_bwd(residuals, dy, *, eps):
     reference=lambda x, scale, *, eps: scaled(
         jax.nn.standardize(x, -1, mean=jnp.zeros(1), epsilon=eps), scale
     ),
-    examples=_examples(bias=False),
+    examples=(
+        *_examples(bias=False),
+        example(x=normal(4096, 512), scale=normal(512), tags={"bench"}),
+    ),
     source="Zhang & Sennrich 2019, arXiv:1910.07467",
 )
 def rms_norm(x, scale=None, *, eps: float = 1e-6):
@@ -137,6 +141,7 @@ def rms_norm_bwd(residuals, dy, *, eps):
         example(x=normal(0, 5)),
         example(x=normal(3, 0)),
         example(x=values([1e4, 1e4, 1e4], [1e-6, -1e-6, 0.0], [0.0, 0.0, 0.0]), tags={"extreme"}),
+        example(x=normal(4096, 512), tags={"bench"}),
     ),
     source="cosine similarity; in networks: Wang, Xiang, Cheng & Yuille 2017, arXiv:1704.06369",
 )
@@ -184,6 +189,7 @@ def l2_normalize_bwd(residuals, dy, *, axis, eps):
         example(v=normal(0, 3), g=normal(3)),
         example(v=normal(5, 0), g=normal(0)),
         example(v=values([1e4, 1e-6, 0.0], [-1e4, 1e-6, 0.0]), g=normal(3), tags={"extreme"}),
+        example(v=normal(1024, 1024), g=normal(1024), tags={"bench"}),
     ),
     source="Salimans & Kingma 2016, arXiv:1602.07868",
 )
@@ -236,6 +242,7 @@ def weight_norm_bwd(residuals, dw, *, eps):
         example(x=normal(0, 5)),
         example(x=normal(3, 0)),
         example(x=values([1e4, 1e-6, -1e4], [0.0, 1e-6, 0.0]), tags={"extreme"}),
+        example(x=normal(32, 27, 27, 96), tags={"bench"}),
     ),
     source="Krizhevsky, Sutskever & Hinton 2012, NIPS, section 3.3",
 )

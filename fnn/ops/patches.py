@@ -52,6 +52,7 @@ def _unfold_reference(x, *, window, stride, padding, dilation):
         example(x=normal(1, 1, 1), window=1),
         example(x=normal(0, 4, 4, 2), window=2),
         example(x=normal(1, 4, 4, 1, scale=1e30), window=3, tags={"extreme"}),
+        example(x=normal(16, 28, 28, 32), window=3, tags={"bench"}),
     ),
     source="im2col: Chellapilla, Puri & Simard 2006, IWFHR",
 )
@@ -116,6 +117,7 @@ def _folded(y, size, window, stride, padding, dilation):
         example(y=normal(1, 1, 1), size=1, window=1),
         example(y=normal(0, 3, 3, 8), size=4, window=2),
         example(y=normal(1, 2, 2, 9, scale=1e30), size=4, window=3, tags={"extreme"}),
+        example(y=normal(16, 26, 26, 288), size=28, window=3, tags={"bench"}),
     ),
     source="col2im: Chellapilla, Puri & Simard 2006, IWFHR",
 )

@@ -122,7 +122,10 @@ def max_pool_bwd(residuals, dy, **_):
     return to_inputs(win.value, won, taps, wide(dy))
 
 
-@op(examples=_examples(), source=_SOURCE)
+@op(
+    examples=_examples(example(x=normal(64, 28, 28, 32), window=2, tags={"bench"})),
+    source=_SOURCE,
+)
 def max_pool_with_indices(
     x,
     *,
@@ -195,6 +198,12 @@ def _starts(win: Windows):
             indices=values([[1], [1], [5]]),
             space=(6,),
             tags={"extreme"},
+        ),
+        example(
+            y=normal(64, 14, 14, 32),
+            indices=integers(64, 14, 14, 32, high=784),
+            space=(28, 28),
+            tags={"bench"},
         ),
     ),
     source="Zeiler & Fergus 2014, ECCV, arXiv:1311.2901",

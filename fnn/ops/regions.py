@@ -157,6 +157,8 @@ def _examples(*more: Example) -> tuple[Example, ...]:
         example(x=normal(1, 1, 1, 1), output=1),
         example(x=normal(0, 5, 4, 2), output=2),
         example(x=normal(2, 5, 2, scale=1e4), output=2, tags={"extreme"}),
+        example(x=normal(32, 28, 28, 64), output=7, tags={"bench"}),
+        example(x=normal(32, 30, 30, 64), output=7, tags={"bench"}),
         *more,
     )
 
@@ -285,6 +287,7 @@ def _by_region(x, key, *, output, overlapping):
         example(x=normal(0, 5, 5, 1), key=key(), output=3),
         example(x=values(*np.ones((1, 5, 4, 2))), key=key(), output=3, tags={"kink"}),
         example(x=uniform(2, 6, 2, low=-1e4, high=-1e3), key=key(), output=4, tags={"extreme"}),
+        example(x=normal(32, 28, 28, 64), key=key(), output=19, tags={"bench"}),
     ),
     source="Graham 2014, arXiv:1412.6071",
 )

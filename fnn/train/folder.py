@@ -92,9 +92,9 @@ def finite(value: Any) -> Any:
     return value
 
 
-def named_parameters(params: Any) -> dict[str, np.ndarray]:
-    """Return parameters by their path: `{"1_dense/w": ...}`."""
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
+def named_arrays(tree: Any) -> dict[str, np.ndarray]:
+    """Return parameters, or layers' state, by their path: `{"1_dense/w": ...}`."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 

@@ -198,7 +198,9 @@ def _status(config: Config, rows: list[dict[str, Any]], interrupted: bool) -> st
 
 
 def _write_results(run: Run, folder: Path, fit: _Fit) -> None:
-    files.write_npz(folder / "parameters.npz", **files.named_parameters(fit.state.params))
+    files.write_npz(folder / "parameters.npz", **files.named_arrays(fit.state.params))
+    if fit.state.layers:
+        files.write_npz(folder / "state.npz", **files.named_arrays(fit.state.layers))
     found = fit.evaluation
     kept = WORST_POINTS if run.data.x_shape == (2,) else WORST
     worst = np.argsort(-found.losses, kind="stable")[:kept]
