@@ -308,12 +308,14 @@ def bench(
     from .bench import command
 
     chosen = {name: _op(name) for name in names or ()}
-    rows = command.measure_each(chosen or _table(), bool(chosen), dtype, seconds, cores)
+    rows, failures = command.measure_each(chosen or _table(), bool(chosen), dtype, seconds, cores)
     if as_json:
-        _print_json(command.as_json(rows))
-    else:
+        _print_json(command.as_json(rows, failures))
+    elif rows:
         command.show(rows)
-    sys.exit(int(check and any(row.faults for row in rows)))
+    for failure in failures:
+        print(f"fnn: {failure}", file=sys.stderr)
+    sys.exit(2 if failures else int(check and any(row.faults for row in rows)))
 
 
 @app.command(epilog="Example: fnn ops softmax_cross_entropy")

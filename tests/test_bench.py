@@ -225,7 +225,7 @@ def test_json_is_one_object(bench):
     status, out, err = bench("wasteful", "--json", "--check")
     told = json.loads(out)
     assert (status, err) == (1, "")
-    assert told.keys() == {"ok", "bar", "device", "cores", "jax", "rows"}
+    assert told.keys() == {"ok", "bar", "device", "cores", "jax", "rows", "failures"}
     assert told["ok"] is False
     (row,) = told["rows"]
     assert "keeps more" in row["verdict"]

@@ -19,13 +19,13 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 def measure_each(
     ops: Mapping[str, Op], named: bool, dtype: str, seconds: float, cores: int = 0
-) -> list[Row]:
+) -> tuple[list[Row], list[str]]:
     """Measure ops, with a progress bar on standard error if that is a terminal.
 
     Ops without an example for timing are passed over, unless they are `named`. Of no `cores`, as
-    many are used as there are.
+    many are used as there are. Returns the rows, and why there is none where there is none.
 
-    Raises FnnError for what cannot be measured.
+    Raises FnnError for a dtype that there is not, and for an op that is named and has no example.
     """
     if dtype not in DTYPES:
         raise FnnError(
@@ -37,18 +37,25 @@ def measure_each(
     chosen = [op for op in ops.values() if named or any("bench" in e.tags for e in op.examples)]
     jobs = [(op, example) for op in chosen for example in examples(op)]
     names = each([op.name for op, _ in jobs], "timing")
-    return [measure_one(*job, dtype, seconds) for _, job in zip(names, jobs, strict=True)]
+    rows, failures = [], []
+    for _, job in zip(names, jobs, strict=True):
+        try:
+            rows.append(measure_one(*job, dtype, seconds))
+        except FnnError as error:
+            failures.append(str(error))
+    return rows, failures
 
 
-def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+def as_json(rows: Sequence[Row], failures: Sequence[str]) -> dict[str, Any]:
     """Return all rows, and what they were measured on, as plain values."""
     return {
-        "ok": not any(row.faults for row in rows),
+        "ok": not failures and not any(row.faults for row in rows),
         "bar": BAR,
         "device": jax.devices()[0].device_kind,
         "cores": available(),
         "jax": jax.__version__,
         "rows": [row.as_json() for row in rows],
+        "failures": list(failures),
     }
 
 
@@ -61,14 +68,16 @@ def show(rows: Sequence[Row]) -> None:
 
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column("op", overflow="fold", min_width=24)
-    for head in ("time", "autodiff", "fastest", "", "temp", "keeps", "autodiff", ""):
+    heads = ("time", "autodiff", "reference", "fastest", "", "temp", "keeps", "autodiff", "")
+    for head in heads:
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     for row in rows:
         temporary = (row.temp_bytes[form] for form in ("autodiff", "manual"))
         style = "bold red" if row.faults else "green" if row.verdict == "faster" else ""
         table.add_row(
             *(f"{row.op}({row.call})", duration(row.seconds["manual"])),
-            *(_ratio(row.over_autodiff), _ratio(row.over_fastest), row.fastest),
+            *map(_ratio, (row.over_autodiff, row.over_reference, row.over_fastest)),
+            row.fastest,
             memory_ratio(*temporary),
             *(_kept(row, form) for form in ("manual", "autodiff")),
             Text(row.verdict, style),
@@ -79,14 +88,19 @@ def show(rows: Sequence[Row]) -> None:
     print(
         f"{dtypes} on {jax.devices()[0].device_kind}, {cores}, jax {jax.__version__}. "
         "time: a pass forward and backward.\n"
-        "autodiff, fastest: what the definition and the fastest form take, both differentiated by "
-        "JAX,\nover what the rules take; temp: the same of temporary memory. Above 1 the rules "
-        "win.\nkeeps: bytes kept for the backward pass; + y: and the output y itself."
+        "autodiff, reference, fastest: what the definition, the reference and the fastest form "
+        "take,\neach differentiated by JAX, over what the rules take; temp: the definition's "
+        "temporary memory\nover the rules'. Above 1 the rules win. keeps: bytes kept for the "
+        "backward pass; + y: and the\noutput y itself."
     )
 
 
-def _ratio(found: Ratio) -> str:
-    return f"{found.median:.2f} ± {found.half_width:.2f}"
+def _ratio(found: Ratio | None) -> str:
+    """Return `1.52 ± 0.03`, with as many digits as say something."""
+    if found is None:
+        return "–"
+    digits = max(0, 2 - len(str(int(found.half_width))) + (found.half_width < 1))
+    return f"{found.median:.{digits}f} ± {found.half_width:.{digits}f}"
 
 
 def _kept(row: Row, form: str) -> str:

@@ -25,8 +25,9 @@ class Row:
     """What was measured. Times are medians, of a forward and backward pass; bytes are XLA's.
 
     `fastest` names the fastest form that JAX differentiates: the definition ("autodiff"), the op's
-    `strongest` or its reference. Both ratios are autodiff's time over the rules', so that above 1
-    the rules win. Forms that turned out far too slow to be the fastest have no `seconds`.
+    `strongest` or its reference. The ratios are a form's time over the rules', so that above 1 the
+    rules win; `over_reference` is None where the reference is no JAX code, or of other gradients.
+    Where the definition is a sum of simple parts, the reference is what one calls in JAX.
 
     `residual_bytes` is all that is kept for the backward pass, `beside_output` what of it is not
     the output itself. The output is kept anyway, as the next layer's input, so that the latter is
@@ -39,6 +40,7 @@ class Row:
     seconds: dict[str, float]
     fastest: str
     over_autodiff: Ratio
+    over_reference: Ratio | None
     over_fastest: Ratio
     temp_bytes: dict[str, int]
     residual_bytes: dict[str, int]
@@ -109,15 +111,22 @@ def measure_one(op: Op, example: Example, dtype: str, seconds: float = SECONDS) 
             *(timed, call.inputs, timing.calls(min(trials.values())), seconds),
             settled=lambda times: all(ratio.settled for ratio in compare(times)[1:]),
         )
-    fastest, over_autodiff, over_fastest = compare(times)
+        ratios = {name: timing.ratio(times[name], times["manual"]) for name in times}
+        for name in programs.keys() - times.keys():
+            pair = {n: programs[n] for n in ("manual", name)}
+            few = timing.rounds(pair, call.inputs, 1, fewest=timing.FEW)
+            times[name] = few[name]
+            ratios[name] = timing.ratio(few[name], few["manual"])
+    fastest = compare(times)[0]
     return Row(
         op=op.name,
         call=call.label,
         dtype=dtype,
         seconds={name: statistics.median(each) for name, each in times.items()},
         fastest=fastest,
-        over_autodiff=over_autodiff,
-        over_fastest=over_fastest,
+        over_autodiff=ratios["autodiff"],
+        over_reference=ratios.get("reference"),
+        over_fastest=ratios[fastest],
         temp_bytes={form.name: form.temporary for form in made},
         residual_bytes={form.name: form.residuals for form in made},
         beside_output={form.name: form.beside_output for form in made},

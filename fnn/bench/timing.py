@@ -18,12 +18,12 @@ import jax
 
 SAMPLE = 2e-3
 """Seconds that one timing shall last at least; a shorter call is repeated."""
-FEWEST = 7
-"""Rounds, however long they take."""
+FEWEST, FEW = 7, 3
+"""Rounds, however long they take; and of a hopeless form, whose ratio need not be precise."""
 PRECISION = 0.01
 """How wide, relative to the median, half of a ratio's interval may be at the end."""
 HOPELESS = 2.0
-"""A form that takes so many times what the fastest takes is not timed any further."""
+"""A form that takes so many times what the fastest takes is not timed much further."""
 
 Times = dict[str, list[float]]
 """Seconds a call, round by round, of each program by name."""
@@ -82,15 +82,16 @@ def rounds(
     programs: Mapping[str, Callable[..., Any]],
     inputs: Sequence[Any],
     repeats: int,
-    seconds: float,
-    settled: Callable[[Times], bool],
+    seconds: float = 0.0,
+    settled: Callable[[Times], bool] = lambda times: False,
+    fewest: int = FEWEST,
 ) -> Times:
     """Time all programs on the same inputs, until `settled(times)` or the seconds are over."""
     shuffle = random.Random(0)
     times: Times = {name: [] for name in programs}
     end = time.perf_counter() + seconds
     done = 0
-    while done < FEWEST or (time.perf_counter() < end and not settled(times)):
+    while done < fewest or (time.perf_counter() < end and not settled(times)):
         for name in shuffle.sample(list(programs), len(programs)):
             times[name].append(_seconds(programs[name], inputs, repeats))
         done += 1

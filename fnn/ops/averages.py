@@ -38,7 +38,7 @@ def _mean_by_reduce_window(x, *, window, stride, padding, dilation, count_paddin
     def total(x):
         ends = ((0, 0), *win.padding, (0, 0))
         size, stride = (1, *win.size, 1), (1, *win.stride, 1)
-        zero, dilation = jnp.zeros((), x.dtype), (1, *win.dilation, 1)
+        zero, dilation = np.zeros((), x.dtype), (1, *win.dilation, 1)
         return jax.lax.reduce_window(
             x, zero, jax.lax.add, size, stride, ends, window_dilation=dilation
         )

@@ -45,7 +45,7 @@ def _reduce_window(x, *, window, stride, padding, dilation):
     win = pooling_windows("max_pool", x, window, stride, padding, dilation)
     return jax.lax.reduce_window(
         x,
-        jnp.asarray(-jnp.inf, x.dtype),
+        np.asarray(-np.inf, x.dtype),
         jax.lax.max,
         (1, *win.size, 1),
         (1, *win.stride, 1),
