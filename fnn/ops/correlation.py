@@ -17,15 +17,19 @@ all three are made of the fast one. For other platforms XLA knows the kernels fo
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..op import on_explicit_mesh
 from .geometry import Windows
 
 _AXES = {1: "W", 2: "HW", 3: "DHW"}
 _ENOUGH = 32
 """Channels that keep the multipliers of a CPU busy: smaller groups are computed together."""
+_CACHED = 3 * 2**18
+"""Bytes of x and ȳ that stay in a core's cache while every tap reads them."""
 
 
 def correlate(x: Any, w: Any, at: Windows, groups: int) -> Any:
@@ -187,13 +191,67 @@ def _weigh(x: Any, dy: Any, at: Windows, groups: int) -> Any:
 
 
 def _weigh_dense(x: Any, dy: Any, at: Windows) -> Any:
+    """Sum over the images, as many at a time as stay in the cache."""
+    images = _images_together(x, dy, at)
+    if images >= len(x):
+        return _weigh_block(x, dy, at)
+    whole = len(x) - len(x) % images
+    blocks = [a[:whole].reshape(-1, images, *a.shape[1:]) for a in (x, dy)]
+    dw = lax.map(lambda block: _weigh_block(block[0], block[1], at), blocks).sum(0)
+    return dw if whole == len(x) else dw + _weigh_block(x[whole:], dy[whole:], at)
+
+
+def _images_together(x: Any, dy: Any, at: Windows) -> int:
+    """How many images to sum over at a time: a power of two, as batches are, or all.
+
+    Each tap reads all of x and ȳ, so blocks that stay in the cache took 0.25 to 0.9 of the time at
+    14 × 14 to 112 × 112 places. Each block writes all of w̄ and is not made smaller than that. One
+    image alone gives XLA too little to multiply, as do fewer than 32 outputs; and with one axis
+    of space there are too few taps. A batch that is split over devices is not cut again.
+    """
+    few = len(at.size) == 1 or dy.shape[-1] < _ENOUGH or not dy.size
+    if few or on_explicit_mesh(jax.typeof(x)):
+        return len(x)
+    image = (x.nbytes + dy.nbytes) // len(x)
+    sums = at.taps * x.shape[-1] * dy.shape[-1] * x.dtype.itemsize
+    return 1 << (max(max(_CACHED, sums) // image, 2).bit_length() - 1)
+
+
+def _weigh_block(x: Any, dy: Any, at: Windows) -> Any:
     """Correlate as `weigh_as_told` does, with the axes in the order of a plain convolution."""
     axes = len(at.size)
+    if axes == 3 or at.size[-1] == 1:
+        return _weigh_rows(x, dy, at)
     space = range(1, 1 + axes)
     x = x.transpose(1 + axes, *space, 0)
     dy = dy.transpose(*space, 0, 1 + axes)
     dw = _convolve(x, dy, at.dilation, _weigh_padding(at), at.stride)
     return dw.transpose(*space, 0, 1 + axes)
+
+
+def _weigh_rows(x: Any, dy: Any, at: Windows) -> Any:
+    """The same with one axis less to slide over.
+
+    The taps of the last axis stand beside the channels, and its places beside the images. XLA's
+    fast convolution has at most two axes, and with a window of 1 nothing is copied.
+    """
+    *sliding, last = range(len(at.size))
+    (low, high), s, d = at.padding[last], at.stride[last], at.dilation[last]
+    x = x.transpose(len(at.size) + 1, *(a + 1 for a in sliding), last + 1, 0)
+    x = jnp.pad(x, [*[(0, 0)] * (x.ndim - 2), (low, high), (0, 0)])
+    ends = [(t * d, t * d + (at.outputs[last] - 1) * s + 1) for t in range(at.size[last])]
+    x = jnp.stack([x[..., start:stop:s, :] for start, stop in ends])
+    taps, inputs, *space, places, images = x.shape
+    x = x.reshape(taps * inputs, *space, places * images)
+    dy = dy.transpose(*(a + 1 for a in sliding), last + 1, 0, dy.ndim - 1)
+    dy = dy.reshape(*at.outputs[:-1], places * images, dy.shape[-1])
+    if sliding:
+        how = at.dilation[:-1], _weigh_padding(at)[:-1], at.stride[:-1]
+        dw = _convolve(x, dy, *how)
+    else:
+        dw = x @ dy
+    dw = dw.reshape(taps, inputs, *at.size[:-1], dy.shape[-1])
+    return dw.transpose(*(a + 2 for a in sliding), 0, 1, dw.ndim - 1)
 
 
 # Many groups on a CPU
