@@ -17,12 +17,10 @@ all three are made of the fast one. For other platforms XLA knows the kernels fo
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..op import on_explicit_mesh
 from .geometry import Windows
 
 _AXES = {1: "W", 2: "HW", 3: "DHW"}
@@ -30,6 +28,8 @@ _ENOUGH = 32
 """Channels that keep the multipliers of a CPU busy: smaller groups are computed together."""
 _CACHED = 3 * 2**18
 """Bytes of x and ȳ that stay in a core's cache while every tap reads them."""
+_PRODUCTS = 128
+"""Images times outputs of a block, however large they are: fewer keep no second core busy."""
 
 
 def correlate(x: Any, w: Any, at: Windows, groups: int) -> Any:
@@ -204,17 +204,16 @@ def _weigh_dense(x: Any, dy: Any, at: Windows) -> Any:
 def _images_together(x: Any, dy: Any, at: Windows) -> int:
     """How many images to sum over at a time: a power of two, as batches are, or all.
 
-    Each tap reads all of x and ȳ, so blocks that stay in the cache took 0.25 to 0.9 of the time at
-    14 × 14 to 112 × 112 places. Each block writes all of w̄ and is not made smaller than that. One
-    image alone gives XLA too little to multiply, as do fewer than 32 outputs; and with one axis
-    of space there are too few taps. A batch that is split over devices is not cut again.
+    Each tap reads all of x and ȳ, so blocks that stay in the cache took 0.3 to 1.0 of the time at
+    14 × 14 to 56 × 56 places. Each block writes all of w̄, so that must be small. Fewer than 32
+    outputs, a stride, or one axis of space leave too little to multiply in a block.
     """
-    few = len(at.size) == 1 or dy.shape[-1] < _ENOUGH or not dy.size
-    if few or on_explicit_mesh(jax.typeof(x)):
+    sums = at.taps * x.shape[-1] * dy.shape[-1] * x.dtype.itemsize
+    few = len(at.size) == 1 or max(at.stride) > 1 or dy.shape[-1] < _ENOUGH or not dy.size
+    if few or sums > _CACHED:
         return len(x)
     image = (x.nbytes + dy.nbytes) // len(x)
-    sums = at.taps * x.shape[-1] * dy.shape[-1] * x.dtype.itemsize
-    return 1 << (max(max(_CACHED, sums) // image, 2).bit_length() - 1)
+    return 1 << (max(_CACHED // image, _PRODUCTS // dy.shape[-1], 2).bit_length() - 1)
 
 
 def _weigh_block(x: Any, dy: Any, at: Windows) -> Any:
