@@ -26,10 +26,10 @@ from .geometry import Windows
 _AXES = {1: "W", 2: "HW", 3: "DHW"}
 _ENOUGH = 32
 """Channels that keep the multipliers of a CPU busy: smaller groups are computed together."""
-_CACHED = 3 * 2**18
-"""Bytes of x and ȳ that stay in a core's cache while every tap reads them."""
-_PRODUCTS = 128
-"""Images times outputs of a block, however large they are: fewer keep no second core busy."""
+_CACHED, _SHARED = 3 * 2**17, 3 * 2**19
+"""Bytes of x and ȳ that a core's cache holds while every tap reads them; that all cores' do."""
+_FEW_BLOCKS = 4
+"""Fewer blocks than these are not worth a loop."""
 
 
 def correlate(x: Any, w: Any, at: Windows, groups: int) -> Any:
@@ -47,7 +47,7 @@ def spread(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     return lax.platform_dependent(
         dy,
         w,
-        cpu=lambda dy, w: _spread_by_phases(dy, w, at, groups),
+        cpu=lambda dy, w: _spread(dy, w, at, groups),
         default=lambda dy, w: spread_as_told(dy, w, at, groups),
     )
 
@@ -128,6 +128,8 @@ def _weigh_padding(at: Windows) -> list[tuple[int, int]]:
 
 def _correlate(x: Any, w: Any, at: Windows, groups: int) -> Any:
     how = at.stride, at.padding, at.dilation
+    if _is_point(at, groups):
+        return _met_by_point(x, at) @ w.reshape(w.shape[-2:])
     if groups == 1:
         return _convolve(x, w, *how)
     if x.shape[-1] == groups:
@@ -138,6 +140,14 @@ def _correlate(x: Any, w: Any, at: Windows, groups: int) -> Any:
     return jnp.concatenate([_convolve(a, b, *how) for a, b in pairs], -1)
 
 
+def _spread(dy: Any, w: Any, at: Windows, groups: int) -> Any:
+    if _is_point(at, groups):
+        return place(dy @ w.reshape(w.shape[-2:]).T, at, (0,) * len(at.size))
+    if any(s > 1 and d > 1 for s, d in zip(at.stride, at.dilation, strict=True)):
+        return spread_as_told(dy, w, at, groups)
+    return _spread_by_phases(dy, w, at, groups)
+
+
 def _spread_by_phases(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     """Spread with stride 1, once for each phase; the phases interleave.
 
@@ -145,8 +155,6 @@ def _spread_by_phases(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     others: each phase φ is a convolution with stride 1 of its own. All phases are computed as
     one, as if they were channels.
     """
-    if any(s > 1 and d > 1 for s, d in zip(at.stride, at.dilation, strict=True)):
-        return spread_as_told(dy, w, at, groups)
     axes, (inputs, outputs) = len(at.size), w.shape[-2:]
     taps = [-(-k // s) for k, s in zip(at.size, at.stride, strict=True)]
     full = [(0, t * s - k) for t, s, k in zip(taps, at.stride, at.size, strict=True)]
@@ -179,6 +187,9 @@ def _spread_by_phases(dy: Any, w: Any, at: Windows, groups: int) -> Any:
 
 
 def _weigh(x: Any, dy: Any, at: Windows, groups: int) -> Any:
+    if _is_point(at, groups):
+        x, dy = (a.reshape(-1, a.shape[-1]) for a in (_met_by_point(x, at), dy))
+        return (x.T @ dy).reshape(*at.size, x.shape[-1], dy.shape[-1])
     if groups == 1:
         return _weigh_dense(x, dy, at)
     if x.shape[-1] == groups:
@@ -191,29 +202,33 @@ def _weigh(x: Any, dy: Any, at: Windows, groups: int) -> Any:
 
 
 def _weigh_dense(x: Any, dy: Any, at: Windows) -> Any:
-    """Sum over the images, as many at a time as stay in the cache."""
+    """Sum over the images, some at a time."""
     images = _images_together(x, dy, at)
-    if images >= len(x):
+    blocks = len(x) // images if images else 0
+    if blocks < _FEW_BLOCKS:
         return _weigh_block(x, dy, at)
-    whole = len(x) - len(x) % images
-    blocks = [a[:whole].reshape(-1, images, *a.shape[1:]) for a in (x, dy)]
-    dw = lax.map(lambda block: _weigh_block(block[0], block[1], at), blocks).sum(0)
-    return dw if whole == len(x) else dw + _weigh_block(x[whole:], dy[whole:], at)
+
+    def add(dw, block):
+        return dw + _weigh_block(block[0], block[1], at), None
+
+    rest = len(x) % images
+    dw = _weigh_block(x[:rest], dy[:rest], at)
+    parts = tuple(a[rest:].reshape(blocks, images, *a.shape[1:]) for a in (x, dy))
+    return lax.scan(add, dw, parts)[0]
 
 
 def _images_together(x: Any, dy: Any, at: Windows) -> int:
-    """How many images to sum over at a time: a power of two, as batches are, or all.
+    """How many images to sum over at a time: a power of two, as batches are; 0 for all.
 
-    Each tap reads all of x and ȳ, so blocks that stay in the cache took 0.3 to 1.0 of the time at
-    14 × 14 to 56 × 56 places. Each block writes all of w̄, so that must be small. Fewer than 32
-    outputs, a stride, or one axis of space leave too little to multiply in a block.
+    Each tap reads all of x and ȳ, so blocks that stay in the cache took 0.2 to 0.9 of the time.
+    A block of many outputs must be larger before two cores share it. One axis of space, fewer than
+    32 outputs, or images that fill the cache by themselves gain nothing.
     """
-    sums = at.taps * x.shape[-1] * dy.shape[-1] * x.dtype.itemsize
-    few = len(at.size) == 1 or max(at.stride) > 1 or dy.shape[-1] < _ENOUGH or not dy.size
-    if few or sums > _CACHED:
-        return len(x)
+    if len(at.size) == 1 or dy.shape[-1] < _ENOUGH or not x.size or not dy.size:
+        return 0
     image = (x.nbytes + dy.nbytes) // len(x)
-    return 1 << (max(_CACHED // image, _PRODUCTS // dy.shape[-1], 2).bit_length() - 1)
+    least = _SHARED if dy.shape[-1] >= 4 * _ENOUGH else _CACHED
+    return 0 if image > _SHARED else 1 << max(-(-least // image) - 1, 1).bit_length()
 
 
 def _weigh_block(x: Any, dy: Any, at: Windows) -> Any:
@@ -251,6 +266,18 @@ def _weigh_rows(x: Any, dy: Any, at: Windows) -> Any:
         dw = x @ dy
     dw = dw.reshape(taps, inputs, *at.size[:-1], dy.shape[-1])
     return dw.transpose(*(a + 2 for a in sliding), 0, 1, dw.ndim - 1)
+
+
+# A window of 1 on a CPU: matrix products
+
+
+def _is_point(at: Windows, groups: int) -> bool:
+    return groups == 1 and at.taps == 1 and not any(map(any, at.padding))
+
+
+def _met_by_point(x: Any, at: Windows) -> Any:
+    """What of x, which is not padded, the only tap meets."""
+    return x[(slice(None), *at.met((0,) * len(at.size)))]
 
 
 # Many groups on a CPU
