@@ -10,6 +10,7 @@ import numpy as np
 
 from ..example import Example, example, normal, values
 from ..op import Static, op
+from .correlation import add_up
 from .geometry import Padding, Sizes
 from .moments import wide
 from .taps import blocks, counts, met, over_windows, pooling_windows, to_inputs
@@ -95,7 +96,11 @@ def avg_pool_bwd(win, dy, *, count_padding, **_):
         share = dy / win.value.taps
     else:
         share = dy / jnp.asarray(number, dy.dtype)
-    return to_inputs(win.value, lambda _, share: share, share)
+    win = win.value
+    overlap = any(e > s for e, s in zip(win.extent, win.stride, strict=True))
+    if overlap and max(win.stride) > 1:
+        return to_inputs(win, lambda _, share: share, share)
+    return add_up([share] * win.taps, win)
 
 
 def _norm_by_loop(x, *, p, window, stride, padding, dilation):

@@ -15,6 +15,9 @@ arrays with holes (lhs_dilation), and of axes in another order where they stand 
 all three are made of the fast one. For other platforms XLA knows the kernels for what it is told.
 """
 
+import functools
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -311,6 +314,20 @@ def _weigh_depthwise(x: Any, dy: Any, at: Windows) -> Any:
 def padded(x: Any, at: Windows) -> Any:
     """Return x with zeros around its spatial axes."""
     return jnp.pad(x, ((0, 0), *at.padding, (0, 0)))
+
+
+def add_up(parts: Sequence[Any], at: Windows) -> Any:
+    """Add what each tap met, at every place, where it stands on the (unpadded) axes."""
+    offsets = [offset for _, offset in at.offsets()]
+    if max(at.stride) > 1:
+        each = (place(part, at, o) for part, o in zip(parts, offsets, strict=True))
+        return functools.reduce(operator.add, each)
+    batch, *_, channels = parts[0].shape
+    x = jnp.zeros((batch, *at.padded, channels), parts[0].dtype)
+    for part, offset in zip(parts, offsets, strict=True):  # whole rows at a time, in place
+        now = x[(slice(None), *at.met(offset))]
+        x = lax.dynamic_update_slice(x, now + part, (0, *offset, 0))
+    return x[(slice(None), *at.inside)]
 
 
 def place(part: Any, at: Windows, offset: tuple[int, ...]) -> Any:

@@ -1,15 +1,12 @@
 """The windows of a convolution laid out side by side, and put back."""
 
-import functools
-import operator
-
 import jax.numpy as jnp
 from jax import lax
 
 from ..errors import ShapeError
 from ..example import example, normal
 from ..op import Static, op
-from .correlation import padded, place
+from .correlation import add_up, padded
 from .geometry import Padding, Sizes, sizes, spatial, windows
 
 
@@ -21,8 +18,7 @@ def _laid_out(x, at):
 
 def _added_up(y, at):
     """Add what stands side by side to where it came from: the transpose of `_laid_out`."""
-    parts = zip(jnp.split(y, at.taps, -1), at.offsets(), strict=True)
-    return functools.reduce(operator.add, (place(part, at, o) for part, (_, o) in parts))
+    return add_up(jnp.split(y, at.taps, -1), at)
 
 
 def _unfold_reference(x, *, window, stride, padding, dilation):
