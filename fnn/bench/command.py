@@ -10,7 +10,7 @@ from ..errors import FnnError, did_you_mean
 from ..memory import size
 from ..op import Op
 from ..progress import each
-from .cores import available, pin
+from .cores import available, keep_memory, pin
 from .row import BAR, Row, examples, measure_one
 from .timing import Ratio
 
@@ -34,6 +34,7 @@ def measure_each(
         )
     if cores:
         pin(cores)
+    keep_memory()
     chosen = [op for op in ops.values() if named or any("bench" in e.tags for e in op.examples)]
     jobs = [(op, example) for op in chosen for example in examples(op)]
     names = each([op.name for op, _ in jobs], "timing")
@@ -82,7 +83,7 @@ def show(rows: Sequence[Row]) -> None:
             *(_kept(row, form) for form in ("manual", "autodiff")),
             Text(row.verdict, style),
         )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 132).print(table)
     dtypes = ", ".join(dict.fromkeys(row.dtype for row in rows))
     cores = f"{available()} core" + ("s" if available() != 1 else "")
     print(

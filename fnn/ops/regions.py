@@ -100,7 +100,10 @@ def _largest(x, regions):
 
 
 def _find_largest(x, regions):
-    """The same, an axis at a time from the last, with the index of each in the flattened space."""
+    """The same, an axis at a time from the last, with the index of each in the flattened space.
+
+    Indices are kept in the narrowest integers that hold them.
+    """
     space = x.shape[1:-1]
     shape = (1, *space, 1)
     here = np.arange(math.prod(space), dtype=np.int32).reshape(shape)
@@ -112,12 +115,12 @@ def _find_largest(x, regions):
         index = arrays[-1][1]
         for a, i in reversed(arrays[:-1]):
             index = jnp.where((a == y) | (a != a), i, index)
-    return y, index
+    return y, index.astype(np.min_scalar_type(max(math.prod(space) - 1, 0)))
 
 
 def _to_largest(index, dy, regions, space):
     """Sum for each number over the regions that it won."""
-    here = np.arange(math.prod(space), dtype=np.int32).reshape(1, *space, 1)
+    here = np.arange(math.prod(space), dtype=index.dtype).reshape(1, *space, 1)
     parts = [(index, wide(dy))]
     for axis, (r, n) in enumerate(zip(regions, space, strict=True), 1):
         holders = list(r.holders(n))
