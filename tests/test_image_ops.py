@@ -1,5 +1,6 @@
-"""What the table of ops cannot ask of padding, resizing and sampling: conventions and refusals."""
+"""What the table of ops cannot ask of ops over space: conventions, refusals, large arrays."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from fnn import ops
 from fnn.errors import ShapeError
+from fnn.ops.correlation import weigh, weigh_as_told
+from fnn.ops.geometry import windows
 
 ROW = jnp.arange(1.0, 5.0).reshape(1, 4, 1)
 
@@ -126,3 +129,15 @@ def test_what_cannot_be_is_refused_in_words(case):
     error, call, words = REFUSED[case]
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("batch", [8, 9])
+def test_a_weight_gradient_in_blocks_is_the_whole(batch):
+    """Images this large are summed two at a time; of nine, one is left over."""
+    draws = jax.random.split(jax.random.key(0))
+    at = windows("conv", (40, 40), 3, padding="SAME")
+    x, dy = (jax.random.normal(k, (batch, 40, 40, n)) for k, n in zip(draws, (8, 32), strict=True))
+    program = jax.jit(lambda x, dy: weigh(x, dy, at, 1))
+    assert "while" in program.lower(x, dy).compile().as_text()
+    want = weigh_as_told(x, dy, at, 1)
+    chex.assert_trees_all_close(program(x, dy), want, rtol=1e-4, atol=1e-3)
