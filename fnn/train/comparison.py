@@ -10,12 +10,13 @@ import optax
 
 from ..layers import Layer
 from ..loss import Loss
-from .plan import step_memory
+from .plan import layer_table, step_memory
 from .step import Gradient, TrainState, init, make_steps, make_update, order, value_and_grad
 
 GRADIENTS: tuple[Gradient, ...] = ("manual", "autodiff")
 ROUNDS, FEW_ROUNDS = 15, 3
-STEPS = 64
+STEPS, MULTIPLY_ADDS = 64, 4 * 10**9
+"""Steps in a timed call: fewer where they would take more multiply-adds than these, but one."""
 SECONDS_A_ROUND, SECONDS = 0.02, 20.0
 """Rounds are repeated to take so long at least; a large model gets few, once all took so long."""
 
@@ -94,7 +95,9 @@ def _step_times(
     seed: int,
 ) -> dict[str, float]:
     """Time scans of steps, the two ways in turn, so that a noisy moment meets both."""
-    count = min(STEPS, max(1, len(x) // batch_size))
+    work = sum(row.multiply_adds for row in layer_table(model, (batch_size, *x.shape[1:])))
+    affordable = MULTIPLY_ADDS // max(1, work * batch_size)
+    count = max(1, min(STEPS, len(x) // batch_size, affordable))
     batches = order(seed, 0, len(x))[: count * batch_size].reshape(count, batch_size)
     runs = {g: make_steps(make_update(model, loss, optimizer, g)) for g in GRADIENTS}
     states = {g: jax.tree.map(lambda a: a.copy(), state) for g in GRADIENTS}
