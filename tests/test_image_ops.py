@@ -1,6 +1,5 @@
 """What the table of ops cannot ask of ops over space: conventions, refusals, large arrays."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,13 +130,19 @@ def test_what_cannot_be_is_refused_in_words(case):
         call()
 
 
-@pytest.mark.parametrize("batch", [8, 9])
-def test_a_weight_gradient_in_blocks_is_the_whole(batch):
-    """Images this large are summed two at a time; of nine, one is left over."""
+@pytest.mark.parametrize(
+    ("batch", "dtype", "close"),
+    [(8, "float32", 1e-5), (9, "float32", 1e-5), (33, "bfloat16", 3e-3)],
+)
+def test_a_weight_gradient_in_blocks_is_the_whole(batch, dtype, close):
+    """Images this large are summed a few at a time; of an odd number, one is left over."""
     draws = jax.random.split(jax.random.key(0))
     at = windows("conv", (40, 40), 3, padding="SAME")
-    x, dy = (jax.random.normal(k, (batch, 40, 40, n)) for k, n in zip(draws, (8, 32), strict=True))
+    x, dy = (
+        jax.random.normal(k, (batch, 40, 40, n), dtype) for k, n in zip(draws, (8, 32), strict=True)
+    )
     program = jax.jit(lambda x, dy: weigh(x, dy, at, 1))
     assert "while" in program.lower(x, dy).compile().as_text()
-    want = weigh_as_told(x, dy, at, 1)
-    chex.assert_trees_all_close(program(x, dy), want, rtol=1e-4, atol=1e-3)
+    want = weigh_as_told(x.astype(jnp.float32), dy.astype(jnp.float32), at, 1)
+    apart = program(x, dy).astype(jnp.float32) - want
+    assert float(jnp.linalg.norm(apart) / jnp.linalg.norm(want)) < close

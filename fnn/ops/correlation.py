@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 
 from .geometry import Windows
+from .moments import wide
 
 _AXES = {1: "W", 2: "HW", 3: "DHW"}
 _ENOUGH = 32
@@ -212,12 +213,12 @@ def _weigh_dense(x: Any, dy: Any, at: Windows) -> Any:
         return _weigh_block(x, dy, at)
 
     def add(dw, block):
-        return dw + _weigh_block(block[0], block[1], at), None
+        return dw + wide(_weigh_block(block[0], block[1], at)), None
 
     rest = len(x) % images
-    dw = _weigh_block(x[:rest], dy[:rest], at)
+    dw = wide(_weigh_block(x[:rest], dy[:rest], at))
     parts = tuple(a[rest:].reshape(blocks, images, *a.shape[1:]) for a in (x, dy))
-    return lax.scan(add, dw, parts)[0]
+    return lax.scan(add, dw, parts)[0].astype(x.dtype)
 
 
 def _images_together(x: Any, dy: Any, at: Windows) -> int:
@@ -301,14 +302,26 @@ def _correlate_depthwise(x: Any, w: Any, at: Windows) -> Any:
 
 
 def _weigh_depthwise(x: Any, dy: Any, at: Windows) -> Any:
+    """Sum an image at a time: XLA writes each tap's products out, and these stay in the cache."""
+
+    def add(dw, image):
+        return dw + _weigh_taps(image[0][None], image[1][None], at), None
+
     channels, outputs = x.shape[-1], dy.shape[-1]
-    dy = dy.reshape(*dy.shape[:-1], channels, outputs // channels)
-    x, over = padded(x, at), tuple(range(len(at.size) + 1))
+    x, dy = padded(x, at), dy.reshape(*dy.shape[:-1], channels, outputs // channels)
+    dw = lax.scan(add, _weigh_taps(x[:0], dy[:0], at), (x, dy))[0]
+    return dw.astype(x.dtype).reshape(*at.size, 1, outputs)
+
+
+def _weigh_taps(x: Any, dy: Any, at: Windows) -> Any:
+    over = tuple(range(len(at.size) + 1))
     each = [
-        jnp.stack([(x[(slice(None), *at.met(o))] * dy[..., m]).sum(over) for _, o in at.offsets()])
+        jnp.stack(
+            [wide(x[(slice(None), *at.met(o))] * dy[..., m]).sum(over) for _, o in at.offsets()]
+        )
         for m in range(dy.shape[-1])
     ]
-    return jnp.stack(each, -1).reshape(*at.size, 1, outputs)
+    return jnp.stack(each, -1)
 
 
 def padded(x: Any, at: Windows) -> Any:
