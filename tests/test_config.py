@@ -13,6 +13,7 @@ from fnn.data import DATASETS, TRANSFORMS
 from fnn.errors import ConfigError, DataError
 from fnn.layers import LAYERS, Dense, Serial
 from fnn.loss import LOSSES
+from fnn.models import MODELS
 
 CONFIGS = sorted(Path(__file__).parent.parent.joinpath("configs").glob("*.yaml"))
 TEXT = """\
@@ -290,7 +291,7 @@ def test_the_schema_names_every_row_and_refers_to_what_is_there():
     for kind, table in {
         "dataset": DATASETS,
         "transform": TRANSFORMS,
-        "layer": LAYERS,
+        "layer": LAYERS | MODELS,
         "loss": LOSSES,
     }.items():
         rows = schema["$defs"][kind]["anyOf"][1]["properties"]
