@@ -86,6 +86,7 @@ _SOURCE = "LeCun et al. 1989, Neural Computation, doi:10.1162/neco.1989.1.4.541"
         example(x=normal(0, 4, 4, 2), w=normal(3, 3, 2, 3), b=normal(3)),
         example(x=normal(2, 5, 5, 2, scale=1e4), w=normal(3, 3, 2, 2), tags={"extreme"}),
         example(x=normal(64, 28, 28, 32), w=normal(3, 3, 32, 64), padding="SAME", tags={"bench"}),
+        example(x=normal(128, 32, 32, 64), w=normal(3, 3, 64, 64), padding="SAME", tags={"bench"}),
         example(
             x=normal(64, 14, 14, 128), w=normal(3, 3, 128, 128), padding="SAME", tags={"bench"}
         ),
