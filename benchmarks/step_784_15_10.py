@@ -21,13 +21,14 @@ import argparse
 import json
 import os
 import platform
-import random
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
+
+from rounds import Timer, cores, interleave, ratio, show_ratios
 
 EXAMPLES, INPUTS, HIDDEN, CLASSES, BATCH = 60_000, 784, 15, 10, 32
 RATE = 0.1
@@ -38,8 +39,6 @@ ROUNDS = 201
 BAR_JAX, BAR_TORCH = 0.95, 5.0
 
 Output = Literal["sigmoid", "softmax"]
-Timer = Callable[[], float]
-"""Runs some steps, and returns seconds a step."""
 
 
 def synthetic() -> tuple[Any, Any, Any]:
@@ -170,23 +169,6 @@ def torch_timers(output: Output, x: Any, labels: Any, batches: Any) -> dict[str,
     return {f"torch eager, {best} thread{'s' * (best > 1)}": timers[best]}
 
 
-def interleave(timers: dict[str, Timer], rounds: int) -> dict[str, list[float]]:
-    """Time every variant once a round, in random order."""
-    shuffle = random.Random(0)
-    seconds: dict[str, list[float]] = {name: [] for name in timers}
-    for _ in range(rounds):
-        for name in shuffle.sample(list(timers), len(timers)):
-            seconds[name].append(timers[name]())
-    return seconds
-
-
-def ratio(seconds: dict[str, list[float]], other: str, ours: str) -> dict[str, Any]:
-    """Return median and quartiles of the rounds' ratios of times, `other` over `ours`."""
-    each = [a / b for a, b in zip(seconds[other], seconds[ours], strict=True)]
-    low, middle, high = statistics.quantiles(each, n=4)
-    return {"other": other, "ours": ours, "median": middle, "quartiles": [low, high]}
-
-
 def judge(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
     """Compare the engine with the fastest plain loop, with torch, and with its other gradients."""
     median = {name: statistics.median(times) for name, times in seconds.items()}
@@ -208,11 +190,6 @@ def environment() -> dict[str, Any]:
     kept = ("device", "python", "jax", "jaxlib", "optax", "numpy")
     found = {name: value for name, value in environment(0).items() if name in kept}
     return found | {"system": platform.system(), "cores": cores()}
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def measure(output: Output, with_torch: bool) -> dict[str, Any]:
@@ -238,11 +215,7 @@ def show(found: dict[str, Any]) -> None:
     for name, us in found["us_per_step"].items():
         print(f"  {name:24}{us:9.1f} µs a step")
     print()
-    for row in found["ratios"]:
-        low, high = row["quartiles"]
-        bar = f"   bar {row['bar']}: {'met' if row['met'] else 'NOT MET'}" if "bar" in row else ""
-        name = f"{row['other']} / {row['ours']}"
-        print(f"  {name:40}{row['median']:7.3f}  [{low:.3f}, {high:.3f}]{bar}")
+    show_ratios(found["ratios"], 40, 3)
 
 
 def torch_version() -> str | None:
