@@ -324,33 +324,6 @@ def _weigh_taps(x: Any, dy: Any, at: Windows) -> Any:
     return jnp.stack(each, -1)
 
 
-def padded(x: Any, at: Windows) -> Any:
-    """Return x with zeros around its spatial axes."""
-    return jnp.pad(x, ((0, 0), *at.padding, (0, 0)))
-
-
-def add_up(parts: Sequence[Any], at: Windows) -> Any:
-    """Add what each tap met, at every place, where it stands on the (unpadded) axes."""
-    offsets = [offset for _, offset in at.offsets()]
-    if max(at.stride) > 1:
-        each = [place(part, at, o) for part, o in zip(parts, offsets, strict=True)]
-        return functools.reduce(operator.add, reversed(each))  # the last first: 10 % faster, 2 × 2
-    batch, *_, channels = parts[0].shape
-    x = jnp.zeros((batch, *at.padded, channels), parts[0].dtype)
-    for part, offset in zip(parts, offsets, strict=True):  # whole rows at a time, in place
-        now = x[(slice(None), *at.met(offset))]
-        x = lax.dynamic_update_slice(x, now + part, (0, *offset, 0))
-    return x[(slice(None), *at.inside)]
-
-
-def place(part: Any, at: Windows, offset: tuple[int, ...]) -> Any:
-    """Put what one tap met, at every place, where it stands on the (unpadded) axes."""
-    zero = jnp.zeros((), part.dtype)
-    each = zip(at.inputs, at.outputs, at.stride, at.padding, offset, strict=True)
-    ends = [(o - low, n + low - o - (m - 1) * s - 1, s - 1) for n, m, s, (low, _), o in each]
-    return lax.pad(part, zero, ((0, 0, 0), *ends, (0, 0, 0)))
-
-
 def _together(groups: int, inputs: int) -> int:
     """How many groups to compute as one."""
     divisors = (g for g in range(1, groups) if groups % g == 0)
@@ -377,3 +350,33 @@ def _of_block_diagonal(w: Any, groups: int, together: int) -> Any:
 def _same(together: int) -> np.ndarray:
     """Whether the first and the fourth axis of a block name the same group."""
     return np.eye(together, dtype=bool)[:, None, None, :, None]
+
+
+# What a tap meets and gives back, for patches and pools as well
+
+
+def padded(x: Any, at: Windows) -> Any:
+    """Return x with zeros around its spatial axes."""
+    return jnp.pad(x, ((0, 0), *at.padding, (0, 0)))
+
+
+def add_up(parts: Sequence[Any], at: Windows) -> Any:
+    """Add what each tap met, at every place, where it stands on the (unpadded) axes."""
+    offsets = [offset for _, offset in at.offsets()]
+    if max(at.stride) > 1:
+        each = [place(part, at, o) for part, o in zip(parts, offsets, strict=True)]
+        return functools.reduce(operator.add, reversed(each))  # the last first: 10 % faster, 2 × 2
+    batch, *_, channels = parts[0].shape
+    x = jnp.zeros((batch, *at.padded, channels), parts[0].dtype)
+    for part, offset in zip(parts, offsets, strict=True):  # whole rows at a time, in place
+        now = x[(slice(None), *at.met(offset))]
+        x = lax.dynamic_update_slice(x, now + part, (0, *offset, 0))
+    return x[(slice(None), *at.inside)]
+
+
+def place(part: Any, at: Windows, offset: tuple[int, ...]) -> Any:
+    """Put what one tap met, at every place, where it stands on the (unpadded) axes."""
+    zero = jnp.zeros((), part.dtype)
+    each = zip(at.inputs, at.outputs, at.stride, at.padding, offset, strict=True)
+    ends = [(o - low, n + low - o - (m - 1) * s - 1, s - 1) for n, m, s, (low, _), o in each]
+    return lax.pad(part, zero, ((0, 0, 0), *ends, (0, 0, 0)))
