@@ -200,7 +200,7 @@ def bench(monkeypatch, capsys):
     wasteful = made(BENCH, fwd=wasteful_fwd, bwd=wasteful_bwd)
     wasteful.name = "wasteful"
     table = {"halved": made(BENCH), "wasteful": wasteful, "bare": made()}
-    monkeypatch.setattr(cli, "_table", lambda: table)
+    monkeypatch.setattr("fnn.OPS", table)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["fnn", "bench", "--seconds", "0", *arguments])

@@ -89,7 +89,7 @@ def test_several_are_a_table_with_the_failing_ones_in_full(fnn, monkeypatch):
     doubled = Op(identity.definition, examples=identity.examples)
     doubled.fwd(identity._fwd)
     doubled.bwd(lambda saved, dy: 2 * dy)
-    monkeypatch.setattr(cli, "_table", lambda: {"right": identity, "wrong": doubled})
+    monkeypatch.setattr("fnn.OPS", {"right": identity, "wrong": doubled})
     status, out, _ = fnn()
     assert status == 1
     assert re.search(r"^ identity +ok .*\n identity +FAILED", out, re.MULTILINE)
@@ -192,12 +192,12 @@ def test_a_module_that_fails_says_what_and_where(fnn, tmp_path, name, text, word
 
 def test_two_devices_are_asked_for_unless_a_number_is_set(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_one")
-    cli._ask_for_devices()
+    cli.verify._ask_for_devices()
     assert os.environ["XLA_FLAGS"] == "--xla_one --xla_force_host_platform_device_count=2"
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
-    cli._ask_for_devices()
+    cli.verify._ask_for_devices()
     assert os.environ["XLA_FLAGS"] == "--xla_force_host_platform_device_count=3"
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
-    cli._ask_for_devices()
+    cli.verify._ask_for_devices()
     assert os.environ["XLA_FLAGS"] == ""

@@ -1,0 +1,62 @@
+"""The command itself: its entry, its `--version`, and the arguments that several verbs take.
+
+A mistake of the user's is one message on standard error and exit status 2, never a traceback.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import FnnError
+
+START = time.perf_counter()
+"""When the command started, nearly."""
+
+app = typer.Typer(
+    invoke_without_command=True,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="The experiment: a YAML file.", metavar="CONFIG")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Changes to it: train.epochs=5", metavar="[KEY=VALUE]..."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        app(prog_name="fnn")
+    except FnnError as error:
+        print(f"fnn: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("fnn: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"fnn: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.callback()
+def version(
+    asked: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Train networks from config files, with every backward pass written by hand."""
+    if asked:
+        from importlib import metadata
+
+        print(f"fnn {metadata.version('fnn')}")
+        raise typer.Exit

@@ -1,0 +1,137 @@
+"""The verbs that take an experiment: run, compare, plan."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import FnnError
+from .command import START, AsJson, ConfigFile, Overrides, app
+from .show import print_json, print_table, shape
+
+
+@app.command(epilog="Example: fnn run configs/digits_mlp.yaml train.epochs=5 seed=1")
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Train an experiment; leave a run folder with its report."""
+    from ..config import load
+    from ..progress import progress
+    from ..report import write_report
+    from ..train import folder, prepare, train
+
+    ready = prepare(load(config, overrides or ()))
+    where = folder.create(runs, ready.config.name)
+    with progress() as shown:
+        summary = train(ready, where, shown, START)
+    report = write_report(where)
+    seconds = time.perf_counter() - START
+    if as_json:
+        keys = ("status", "test_accuracy", "test_loss", "epochs", "steps", "seconds_to_first_step")
+        print_json({"run": str(where), **{key: summary[key] for key in keys}, "seconds": seconds})
+    else:
+        print(
+            f"{summary['name']}: test accuracy {summary['test_accuracy']:.2%} "
+            f"after {summary['epochs']} epochs ({summary['status']}), "
+            f"first step after {summary['seconds_to_first_step']:.1f} s, {seconds:.1f} s in all\n"
+            f"report: {report}"
+        )
+    if summary["status"] == "diverged":
+        raise FnnError(
+            f"the training loss is no longer finite (epoch {summary['epochs']}); "
+            f"lower the learning rate; what was done is in {where}"
+        )
+    if summary["status"] == "interrupted":
+        sys.exit(130)
+
+
+@app.command(epilog="Example: fnn compare configs/digits_mlp.yaml --json")
+def compare(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Compare hand-written rules and jax.grad on an experiment."""
+    import jax.numpy as jnp
+
+    from ..config import load
+    from ..train import compare as run_comparison
+    from ..train import prepare
+
+    ready = prepare(load(config, overrides or ()))
+    data = (jnp.asarray(ready.data.x_train), jnp.asarray(ready.data.y_train))
+    found = run_comparison(
+        *(ready.model, ready.loss, ready.optimizer, *data), ready.batch_size, ready.config.seed
+    )
+    if as_json:
+        print_json({"name": ready.config.name, **found})
+        return
+    print_table(
+        f"{ready.config.name}: gradients by hand against jax.grad, one batch",
+        ("parameter", "shape", "largest relative difference"),
+        [
+            (p["path"], shape(p["shape"]), f"{p['max_relative_difference']:.1e}")
+            for p in found["parameters"]
+        ],
+    )
+    times, temporary = found["step_time_us"], found["temp_bytes"]
+    print_table(
+        "one training step; above 1 the hand-written rules win",
+        ("", "by hand", "autodiff", "autodiff / by hand"),
+        [
+            ("µs", *(f"{times[g]:,.1f}" for g in times), f"{found['step_time_ratio']:.2f}"),
+            (
+                "temporary bytes",
+                *("–" if temporary[g] is None else f"{temporary[g]:,}" for g in temporary),
+                "–" if found["temp_ratio"] is None else f"{found['temp_ratio']:.2f}",
+            ),
+        ],
+    )
+    print(f"the losses differ by {found['loss_relative_difference']:.1e} relative")
+
+
+@app.command(epilog="Example: fnn plan configs/mnist_784_15_10.yaml")
+def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show an experiment's layers and what a step takes."""
+    from ..config import load
+    from ..train import layer_table, prepare, step_memory
+
+    ready = prepare(load(config, overrides or ()))
+    rows = layer_table(ready.model, ready.x_shape)
+    memory = step_memory(
+        ready.model, ready.loss, ready.optimizer, ready.x_shape, ready.config.gradient
+    )
+    steps = -(-len(ready.data.x_train) // ready.batch_size)
+    totals = {
+        "parameters": sum(row.parameters for row in rows),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
+        "train_examples": len(ready.data.x_train),
+        "test_examples": len(ready.data.x_test),
+        "batch_size": ready.batch_size,
+        "steps_per_epoch": steps,
+        "epochs": ready.config.train.epochs,
+        "step_memory_bytes": memory._asdict() if memory else None,
+    }
+    if as_json:
+        layers = [row._asdict() for row in rows]
+        x_shape = list(ready.data.x_shape)
+        print_json({"name": ready.config.name, "x_shape": x_shape, "layers": layers, **totals})
+        return
+    print_table(
+        f"{ready.config.name}: one example, input {shape(ready.data.x_shape)}",
+        ("layer", "", "output", "receptive field", "parameters", "multiply-adds"),
+        [
+            *((r.path, r.layer, *map(shape, r[2:4]), *map("{:,}".format, r[4:])) for r in rows),
+            ("total", "", "", "", f"{totals['parameters']:,}", f"{totals['multiply_adds']:,}"),
+        ],
+    )
+    print(
+        f"{totals['train_examples']} training examples, {totals['test_examples']} for testing; "
+        f"batches of {ready.batch_size}: {steps} steps an epoch, {totals['epochs']} epochs"
+    )
+    if memory:
+        print(
+            f"a compiled step: {memory.arguments:,} bytes of arguments, {memory.outputs:,} of "
+            f"outputs (in the arguments' place where donated), {memory.temporary:,} temporary"
+        )

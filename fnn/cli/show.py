@@ -1,0 +1,34 @@
+"""What a verb prints: a table for the reader, or one JSON object."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def shape(shape: Any) -> str:
+    """A shape as 28×28; that of a scalar as a dash."""
+    return "×".join(map(str, shape)) or "–"
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print `value` as one line of JSON, with null for what is not finite."""
+    from ..train.folder import finite
+
+    print(json.dumps(finite(value), allow_nan=False))
+
+
+def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows of text; a column whose every entry is a number goes to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for i, name in enumerate(header):
+        numeric = i > 0 and all(row[i][:1].isdigit() or row[i] in ("", "–") for row in rows)
+        table.add_column(name, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    print(title)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
