@@ -1,6 +1,7 @@
 """How work goes, on standard error: a bar in a terminal; in a pipe, lines of a training."""
 
 import sys
+import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from rich.progress import (
 
 LINES = 10
 """Lines that a whole training prints into a pipe, about."""
+SILENCE = 60.0
+"""Seconds after which a long epoch says where it stands."""
 
 
 class Bar:
@@ -40,11 +43,17 @@ class Bar:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def start(self, epochs: int, steps_an_epoch: int) -> None:
-        """Draw the bar."""
+    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None:
+        """Draw the bar, from `step` on."""
         self._per_epoch = steps_an_epoch
         self._task = self._progress.add_task(
-            "", total=epochs * steps_an_epoch, epoch=0, epochs=epochs, loss="–", accuracy="–"
+            "",
+            total=epochs * steps_an_epoch,
+            completed=step,
+            epoch=step // steps_an_epoch,
+            epochs=epochs,
+            loss="–",
+            accuracy="–",
         )
 
     def steps(self, epoch: int, done: int, loss: float) -> None:
@@ -65,24 +74,34 @@ class Lines:
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def start(self, epochs: int, steps_an_epoch: int) -> None:
-        """Note how much there is to do."""
+    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None:
+        """Note how much there is to do, and say where it begins, if not at the first step."""
         self._epochs, self._every = epochs, max(1, epochs // LINES)
+        self._per_epoch, self._printed = steps_an_epoch, time.perf_counter()
+        if step:
+            self._print(f"from step {step} of {epochs * steps_an_epoch}")
 
     def steps(self, epoch: int, done: int, loss: float) -> None:
-        """Print nothing: an epoch is soon done."""
+        """Print where a long epoch stands."""
+        if time.perf_counter() - self._printed > SILENCE:
+            self._print(
+                f"epoch {epoch}/{self._epochs}  step {done}/{self._per_epoch}  "
+                f"train loss {loss:.4f}"
+            )
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Print the epoch's line, if it is one of the few."""
         if row["epoch"] % self._every == 0 or row["epoch"] == self._epochs:
             left = row["seconds"] / row["epoch"] * (self._epochs - row["epoch"])
-            print(
+            self._print(
                 f"epoch {row['epoch']}/{self._epochs}  train loss {row['train_loss']:.4f}  "
                 f"test loss {row['test_loss']:.4f}  test accuracy {row['test_accuracy']:.2%}  "
-                f"{left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
+                f"{left:.0f} s left"
             )
+
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+        self._printed = time.perf_counter()
 
 
 def progress() -> Bar | Lines:

@@ -139,11 +139,11 @@ def test_a_list_of_optimizers_is_a_chain():
     [
         ("seed=7", "seed: 7"),
         ("name=other", "name: other"),
-        ("train.epochs=9", "train: {epochs: 9, batch_size: 32, converge: null}"),
-        ("train.batch_size=full", "train: {epochs: 4, batch_size: full, converge: null}"),
+        ("train.epochs=9", "train: {epochs: 9, batch_size: 32, converge: null"),
+        ("train.batch_size=full", "train: {epochs: 4, batch_size: full, converge: null"),
         (
             "train.converge.epsilon=1e-4",
-            "train: {epochs: 4, batch_size: 32, converge: {epsilon: 0.0001, window: 1}}",
+            "train: {epochs: 4, batch_size: 32, converge: {epsilon: 0.0001, window: 1}",
         ),
         ("data.xor.copies=5", "data: {xor: {copies: 5, noise: 0.0, seed: 0}}"),
         ("data=xor", "data: {xor: {copies: 1, noise: 0.0, seed: 0}}"),

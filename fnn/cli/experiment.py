@@ -1,9 +1,9 @@
-"""The verbs that take an experiment: run, compare, plan."""
+"""The verbs that take an experiment: run, resume, compare, plan."""
 
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,13 +22,45 @@ def run(
     """Train an experiment; leave a run folder with its report."""
     from ..config import load
     from ..progress import progress
-    from ..report import write_report
     from ..train import folder, prepare, train
 
     ready = prepare(load(config, overrides or ()))
     where = folder.create(runs, ready.config.name)
     with progress() as shown:
         summary = train(ready, where, shown, START)
+    _finish(where, summary, as_json)
+
+
+@app.command(epilog="Example: fnn resume runs/digits_mlp/20260131-120000 train.epochs=80")
+def resume(
+    run: Annotated[Path, typer.Argument(help="The run folder.", metavar="RUN")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that was stopped, from its last checkpoint."""
+    from ..config import load
+    from ..progress import progress
+    from ..train import prepare
+    from ..train import resume as go_on
+    from ..train.changes import changes
+    from ..train.checkpoint import latest
+
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise FnnError(f"{run} is no run folder: it holds no config.yaml; give one of fnn run's")
+    ready = prepare(load(file, overrides or ()))
+    if found := latest(run / "checkpoints"):
+        for key, before, after, meaning in changes(found, ready.config):
+            print(f"fnn: {key}: {before} -> {after}: {meaning}", file=sys.stderr)
+    with progress() as shown:
+        summary = go_on(ready, run, shown, START)
+    _finish(run, summary, as_json)
+
+
+def _finish(where: Path, summary: dict[str, Any], as_json: bool) -> None:
+    """Write the report, say how training ended, and exit with a status that says it too."""
+    from ..report import write_report
+
     report = write_report(where)
     seconds = time.perf_counter() - START
     if as_json:
@@ -47,7 +79,8 @@ def run(
             f"lower the learning rate; what was done is in {where}"
         )
     if summary["status"] == "interrupted":
-        sys.exit(130)
+        print(f"go on with: fnn resume {where}", file=sys.stderr)
+        sys.exit(128 + summary["signal"])
 
 
 @app.command(epilog="Example: fnn compare configs/digits_mlp.yaml --json")

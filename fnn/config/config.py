@@ -20,6 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from ..errors import DataError
+from .checkpoint import Checkpoint
 from .choice import SCHEMA_MARK, Chain, ChainChooser, Choice, Chooser, plain
 from .origin import Key, Origins, dotted, split
 from .section import Phrase, Section, not_empty, problem, shown
@@ -109,6 +110,11 @@ class Train(Section):
     epochs: PositiveInt = Field(description="passes over the training examples, at most")
     batch_size: BatchSize = Field(32, description="examples in a step; 1 is online, or `full`")
     converge: Converge | None = Field(None, description="stop earlier, once the loss stands still")
+    on_nan: Literal["stop", "skip", "roll_back"] = Field(
+        "stop",
+        description="once a loss is not finite: stop; leave such steps out; or go back to the "
+        "last checkpoint and on with the next batch",
+    )
 
 
 class Config(Section):
@@ -134,6 +140,13 @@ class Config(Section):
     train: Train = Field(examples=[{"epochs": 20}])
     gradient: Literal["manual", "autodiff", "backprop"] = Field(
         "manual", description="hand-written rules, jax.grad, or the explicit backward pass"
+    )
+
+    checkpoint: Checkpoint = Field(
+        default_factory=Checkpoint, description="what fnn resume goes on from"
+    )
+    compilation_cache: FolderName | None = Field(
+        "compiled", description="where compiled programs are kept: a folder in ~/.cache/fnn"
     )
 
     _origins: Origins = PrivateAttr(default_factory=lambda: Origins("<config>"))

@@ -2,11 +2,12 @@
 
 from .comparison import compare as compare
 from .evaluate import make_evaluate as make_evaluate
-from .loop import Run as Run
-from .loop import prepare as prepare
+from .loop import resume as resume
 from .loop import train as train
 from .plan import layer_table as layer_table
 from .plan import step_memory as step_memory
+from .run import Run as Run
+from .run import prepare as prepare
 from .step import TrainState as TrainState
 from .step import init as init
 from .step import make_steps as make_steps

@@ -4,10 +4,12 @@
     metrics.jsonl      an object an epoch           summary.json       how it ended
     parameters.npz     what was learnt              predictions.npz    on the test examples
     comparison.json    against autodiff             report.html        all of it, to look at
+    state.npz          the layers' state, if any    checkpoints/       to go on from
 
 A file is written whole or not at all; `metrics.jsonl` grows by whole lines.
 """
 
+import contextlib
 import datetime
 import io
 import json
@@ -17,6 +19,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,28 @@ def create(parent: Path, name: str) -> Path:
     raise FnnError(f"cannot make a run folder under {parent / name}: 100 of {stamp} exist")
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this process, which loses it when it ends, however it ends.
+
+    Raises FnnError where another process has it, or where it cannot be written in.
+    """
+    import fcntl
+
+    try:
+        file = (folder / ".lock").open("a")
+    except OSError as error:
+        raise FnnError(f"cannot train in {folder}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FnnError(
+                f"another process is training in {folder}; wait until it has ended, or stop it"
+            ) from error
+        yield
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole: under another name first, then renamed."""
     _write(path, text.encode())
@@ -69,6 +94,26 @@ def append_metrics(path: Path, row: dict[str, Any]) -> None:
             file.write(json.dumps(finite(row), allow_nan=False) + "\n")
     except OSError as error:
         raise FnnError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_metrics(path: Path, octets: int) -> list[dict[str, Any]]:
+    """Return the rows in the first so many bytes, which a checkpoint vouches for; cut off others.
+
+    Raises FnnError where the file has less.
+    """
+    try:
+        with path.open("rb+") as file:
+            content = file.read(octets)
+            if len(content) < octets:
+                raise ValueError(f"{len(content)} bytes long, where the checkpoint needs {octets}")
+            rows = [json.loads(line) for line in content.splitlines()]
+            file.truncate(octets)
+    except (OSError, ValueError) as error:
+        raise FnnError(
+            f"cannot resume: {path} is damaged: {error}; take the folder checkpoints away to "
+            "train from the first step"
+        ) from error
+    return [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,0 +1,33 @@
+"""When checkpoints are written, and which of them are kept."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+from pydantic import Field
+
+from .section import Phrase, Section
+from .signature import Number
+
+
+class Checkpoint(Section):
+    """A checkpoint is due after so many steps or seconds, whichever comes first.
+
+    It is written at the end of the compiled call in which it falls due; one more when training
+    ends or is told to stop. Metrics are those of an epoch's end.
+    """
+
+    steps: Annotated[int, Ge(0), Phrase("an integer, 0 or more")] = Field(
+        default=0, description="steps from one to the next; 0 is never"
+    )
+    seconds: Annotated[Number, Ge(0), Phrase("a number, 0 or more")] = Field(
+        default=60.0, description="seconds from one to the next; 0 is never"
+    )
+    keep_last: Annotated[int, Ge(1), Phrase("an integer, 1 or more")] = Field(
+        default=2, description="the last so many are kept"
+    )
+    keep_best: Annotated[int, Ge(0), Phrase("an integer, 0 or more")] = Field(
+        default=0, description="and the best so many, each written at its epoch's end"
+    )
+    metric: Literal["train_loss", "test_loss", "test_accuracy"] = Field(
+        default="test_loss", description="what the best are chosen by"
+    )

@@ -1,0 +1,81 @@
+"""What a changed config means for a training that goes on under it."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .. import config as configs
+from ..config import Config
+from ..config.loader import read_yaml
+from ..errors import ConfigError
+from .checkpoint import Checkpoint
+from .run import Run
+
+MEANING = {
+    "name": "what the report calls the run",
+    "seed": "another order of the examples; the parameters were drawn from the old seed",
+    "data": "other examples from here on",
+    "model": "other layers, which take the parameters as they are",
+    "loss": "another divergence from here on",
+    "optimizer": "other steps from here on; what the optimizer has gathered is kept",
+    "train.epochs": "another end",
+    "train": "another rule from here on",
+    "gradient": "the same gradients, to rounding, by other means",
+    "checkpoint": "other checkpoints; the same numbers, to rounding",
+    "compilation_cache": "another place for compiled programs; the same numbers",
+}
+"""By the beginning of a key; the longest counts."""
+
+
+class Change(NamedTuple):
+    """A key of a config whose value is another one than the checkpoint was trained with."""
+
+    key: str
+    before: Any  # None where there was none
+    after: Any
+    meaning: str
+
+
+def changes(found: Checkpoint, config: Config) -> list[Change]:
+    """Return what differs between a config and the one that a checkpoint was trained with."""
+    before, after = (
+        dict(_flat(read_yaml(text, "config.yaml")[0]))
+        for text in (found.meta["config"], configs.dump(config))
+    )
+    return [
+        Change(key, before.get(key), after.get(key), _meaning(key))
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+    ]
+
+
+def check_position(run: Run, found: Checkpoint) -> None:
+    """Check that a position in an epoch still means the same.
+
+    Raises ConfigError where an epoch would have another number of steps.
+    """
+    before, after = found.meta["steps_an_epoch"], run.steps_an_epoch
+    if before != after:
+        keys = [c.key for c in changes(found, run.config)]
+        keys = [key for key in keys if key.split(".")[0] == "data" or key == "train.batch_size"]
+        raise ConfigError(
+            f"cannot resume: an epoch has {after} steps now, and had {before} "
+            f"({', '.join(keys) or 'the data has changed'}); put that back, or train anew with "
+            "fnn run"
+        )
+
+
+def _meaning(key: str) -> str:
+    """Return the meaning of the longest beginning of the key that has one."""
+    parts = key.split(".")
+    beginnings = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((MEANING[start] for start in beginnings if start in MEANING), "another experiment")
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every scalar of nested mappings and lists with its dotted key."""
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, item in items:
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value

@@ -1,0 +1,346 @@
+"""Checkpoints: all that training stands on, in plain files, written while training goes on.
+
+    checkpoints/00000128/0.safetensors      after 128 steps: what process 0 holds of the state
+
+A file holds arrays by their path (`params/1_dense/w`), and in its header, as JSON, where training
+stands and a sum (CRC-32) of every array. A folder has its name once all of it is on the disk;
+until then, and while it is taken away, its name begins with a dot. Nothing is pickled.
+"""
+
+import json
+import os
+import shutil
+import threading
+import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.multihost_utils import sync_global_devices
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import FnnError
+
+HEADER = "fnn"
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint on the disk, and what its header says."""
+
+    folder: Path
+    step: int
+    score: float | None  # what the best ones are chosen by: small is good
+    meta: dict[str, Any]
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run: the last ones, and the best ones by their score.
+
+    They are written by a thread of the lowest priority, one at a time.
+    """
+
+    folder: Path
+    keep_last: int = 2
+    keep_best: int = 0
+    _writing: Future[None] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_give_way)
+        self._scores: dict[int, float | None] = {}
+        if jax.process_index() == 0:
+            self._clear()
+
+    def save(
+        self,
+        state: Any,
+        step: int,
+        meta: dict[str, Any],
+        score: float | None = None,
+        flush: tuple[Path, ...] = (),
+    ) -> None:
+        """Write the state after `step` steps, with `meta`, which is plain JSON.
+
+        Returns once the state is copied, and may then be donated; several processes write before
+        it returns. The files of `flush` are on the disk before the checkpoint is.
+
+        Raises FnnError where an earlier one could not be written: those before it are whole.
+        """
+        self.wait()
+        header = {"step": step, "score": score, "processes": jax.process_count(), "meta": meta}
+        write = self._thread.submit(self._write, step, _copied(state), header, flush)
+        self._scores[step] = score
+        self._writing = write
+        if jax.process_count() > 1:
+            self.wait()
+            sync_global_devices(f"checkpoint {step} is written")
+            if jax.process_index() == 0:
+                self._commit(step)
+            sync_global_devices(f"checkpoint {step} has its name")
+
+    def is_among_best(self, score: float) -> bool:
+        """Say whether a checkpoint of this score would be one of the best that are kept."""
+        scores = sorted(s for s in self._scores.values() if s is not None)
+        return self.keep_best > 0 and (
+            len(scores) < self.keep_best or score < scores[self.keep_best - 1]
+        )
+
+    def wait(self) -> None:
+        """Return once all is on the disk, or raise what kept it from getting there."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            try:
+                writing.result()
+            except (OSError, SafetensorError) as error:
+                raise FnnError(
+                    f"cannot write a checkpoint in {self.folder}: {error}; those it has are "
+                    "whole: make room, then fnn resume"
+                ) from error
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=True)
+
+    def _clear(self) -> None:
+        """Take away what a process left half written when it was killed."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            for left in self.folder.glob(".*"):
+                shutil.rmtree(left)
+        except OSError as error:
+            raise FnnError(
+                f"cannot write checkpoints in {self.folder}: {error.strerror}"
+            ) from error
+        self._scores = {c.step: c.score for c in map(read, _complete(self.folder))}
+
+    def _write(
+        self,
+        step: int,
+        arrays: dict[str, np.ndarray],
+        header: dict[str, Any],
+        flush: tuple[Path, ...],
+    ) -> None:
+        partial = _partial(self.folder, step)
+        partial.mkdir(exist_ok=True)
+        file = partial / f"{jax.process_index()}.safetensors"
+        header["sums"] = {name: zlib.crc32(array.data) for name, array in arrays.items()}
+        save_file(arrays, file, {HEADER: json.dumps(header, allow_nan=False)})
+        for path in (*flush, file, partial):
+            _to_disk(path)
+        if header["processes"] == 1:
+            self._commit(step)
+
+    def _commit(self, step: int) -> None:
+        """Give a complete checkpoint its name, and take those away that are not to be kept."""
+        folder = _named(self.folder, step)
+        if folder.exists():  # an earlier run of the same steps
+            _remove(folder)
+        os.replace(_partial(self.folder, step), folder)
+        _to_disk(self.folder)
+        for other in _surplus(self._scores, self.keep_last, self.keep_best):
+            del self._scores[other]
+            _remove(_named(self.folder, other))
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """Return the checkpoint of the most steps, if there is one.
+
+    Raises FnnError where it is damaged.
+    """
+    complete = _complete(folder)
+    return read(complete[-1]) if complete else None
+
+
+def before(folder: Path, step: int) -> Checkpoint | None:
+    """Return the last checkpoint of at most `step` steps, if there is one."""
+    complete = [path for path in _complete(folder) if int(path.name) <= step]
+    return read(complete[-1]) if complete else None
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read the header of a checkpoint, and check that all its files are there."""
+    with _opened(folder, 0) as file:
+        header = _header(folder, file)
+    missing = [i for i in range(header["processes"]) if not _file(folder, i).is_file()]
+    if missing:
+        raise _damaged(folder, f"{_file(folder, missing[0]).name} is missing")
+    return Checkpoint(folder, header["step"], header["score"], header["meta"])
+
+
+def restore(checkpoint: Checkpoint, like: Any) -> Any:
+    """Return the state that a checkpoint holds, laid out over the devices as `like` is.
+
+    `like` is a state of the same structure, shapes and dtypes. Raises FnnError where the file is
+    damaged, and where it holds another state than `like`, naming the first array that differs.
+    """
+    found = _read_arrays(checkpoint.folder)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    names = [_name(path) for path, _ in leaves]
+    if names != list(found):
+        other = sorted(set(names) ^ set(found)) or names
+        side = "holds" if other[0] in found else "lacks"
+        raise FnnError(
+            f"{checkpoint.folder}: {side} {other[0]}, unlike the config; it was written for "
+            "another model or optimizer: train anew with fnn run"
+        )
+    placed = [
+        _placed(checkpoint.folder, name, found[name], leaf)
+        for name, (_, leaf) in zip(names, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, placed)
+
+
+def _placed(folder: Path, name: str, array: np.ndarray, like: jax.Array) -> jax.Array:
+    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
+    form = jax.eval_shape(jax.random.key_data, like) if is_key else like
+    if form.dtype.kind == "V":  # bfloat16 and its like are kept as their bits
+        array = array.view(form.dtype)
+    if (array.shape, array.dtype) != (form.shape, form.dtype):
+        raise FnnError(
+            f"{folder}: {name} is {array.dtype}{list(array.shape)}, where the config needs "
+            f"{form.dtype}{list(form.shape)}; it was written for another model: train anew with "
+            "fnn run"
+        )
+    if is_key:
+        return jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(like))
+    sharding = like.sharding
+    if sharding is None or isinstance(sharding, jax.sharding.SingleDeviceSharding):
+        return jnp.array(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _copied(state: Any) -> dict[str, np.ndarray]:
+    """Copy out of the devices what this process writes: its shards, or all by process 0."""
+    arrays = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+            if jax.process_index() == 0:
+                arrays[_name(path)] = _plain(leaf)
+            continue
+        for shard in leaf.addressable_shards:
+            if shard.replica_id == 0:
+                bounds = (s.indices(n)[:2] for s, n in zip(shard.index, leaf.shape, strict=True))
+                place = ",".join(f"{start}:{stop}" for start, stop in bounds)
+                shape = "x".join(map(str, leaf.shape))
+                arrays[f"{_name(path)}[{place}]{shape}"] = _plain(shard.data)
+    return arrays
+
+
+def _plain(leaf: jax.Array) -> np.ndarray:
+    array = np.array(leaf, order="C")
+    return array.view(f"u{array.itemsize}") if array.dtype.kind == "V" else array
+
+
+def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Read all files of a checkpoint; put arrays that lie in shards together."""
+    arrays: dict[str, np.ndarray] = {}
+    for index in range(_header_of(folder)["processes"]):
+        with _opened(folder, index) as file:
+            sums = _header(folder, file)["sums"]
+            for name in sums:
+                try:
+                    array = file.get_tensor(name)
+                except SafetensorError as error:
+                    raise _damaged(folder, str(error)) from error
+                if zlib.crc32(np.ascontiguousarray(array).data) != sums[name]:
+                    raise _damaged(folder, f"{name} is not what was written")
+                _put(arrays, name, array)
+    return arrays
+
+
+def _put(arrays: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
+    path, bracket, rest = name.partition("[")
+    if not bracket:
+        arrays[name] = array
+        return
+    place, _, shape = rest.partition("]")
+    bounds = [tuple(map(int, part.split(":"))) for part in place.split(",")]
+    whole = arrays.setdefault(path, np.empty([int(n) for n in shape.split("x")], array.dtype))
+    whole[tuple(slice(*b) for b in bounds)] = array
+
+
+def _header_of(folder: Path) -> dict[str, Any]:
+    with _opened(folder, 0) as file:
+        return _header(folder, file)
+
+
+def _header(folder: Path, file: Any) -> dict[str, Any]:
+    try:
+        header = json.loads(file.metadata()[HEADER])
+        return {key: header[key] for key in ("step", "score", "processes", "meta", "sums")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, "its header is not fnn's") from error
+
+
+def _opened(folder: Path, index: int) -> Any:
+    try:
+        return safe_open(_file(folder, index), framework="np")
+    except FileNotFoundError as error:
+        raise _damaged(folder, f"{_file(folder, index).name} is missing") from error
+    except (OSError, SafetensorError) as error:
+        raise _damaged(folder, str(error)) from error
+
+
+def _damaged(folder: Path, what: str) -> FnnError:
+    older = [path.name for path in _complete(folder.parent) if path.name < folder.name]
+    back = f"resumes after step {int(older[-1])}" if older else "starts from the first step"
+    return FnnError(
+        f"the checkpoint {folder} is damaged: {what}; take the folder away, and fnn resume {back}"
+    )
+
+
+def _complete(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by their steps."""
+    return sorted(path for path in folder.glob("[0-9]*") if path.name.isdigit())
+
+
+def _surplus(scores: dict[int, float | None], last: int, best: int) -> list[int]:
+    steps = sorted(scores)
+    ranked = sorted((score, step) for step, score in scores.items() if score is not None)
+    kept = {*steps[-last:], *(step for _, step in ranked[:best])}
+    return [step for step in steps if step not in kept]
+
+
+def _named(folder: Path, step: int) -> Path:
+    return folder / f"{step:08}"
+
+
+def _partial(folder: Path, step: int) -> Path:
+    return folder / f".{step:08}.partial"
+
+
+def _file(folder: Path, index: int) -> Path:
+    return folder / f"{index}.safetensors"
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _remove(folder: Path) -> None:
+    """Take a checkpoint away: first its name, so that no half of it is taken for whole."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
+
+
+def _to_disk(path: Path) -> None:
+    """Have the system write a file or the entries of a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _give_way() -> None:
+    """Let the steps have the processors; what is left of them is enough to write with."""
+    if hasattr(os, "setpriority") and os.uname().sysname == "Linux":  # where threads have their own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

@@ -1,0 +1,231 @@
+"""A training under way: compiled calls of steps, evaluations, checkpoints, and what can go wrong.
+
+    fit = Fit(run, folder, saved, found, progress, asked)
+    fit.train()
+    fit.state, fit.rows, fit.status
+
+Everything that the numbers depend on is in `fit.state`, `fit.at` and `fit.rows`, and all three go
+into a checkpoint (the rows as the length of metrics.jsonl).
+"""
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+from .. import config as configs
+from ..config import Config
+from . import checkpoint as checkpoints
+from . import folder as files
+from .checkpoint import Checkpoint, Checkpoints
+from .evaluate import Evaluation, make_evaluate
+from .position import Position, calls
+from .run import Run
+from .step import TrainState, make_steps, make_update, order
+
+ROLL_BACKS = 10
+"""Times that a training goes back to a checkpoint, before it counts as diverged."""
+
+
+class Progress(Protocol):
+    """Who is told how training goes."""
+
+    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None: ...  # noqa: D102
+    def steps(self, epoch: int, done: int, loss: float) -> None: ...  # noqa: D102
+    def epoch(self, row: dict[str, Any]) -> None: ...  # noqa: D102
+
+
+class Silent:
+    """Tell nobody."""
+
+    def start(self, epochs, steps_an_epoch, step): ...  # noqa: D102
+    def steps(self, epoch, done, loss): ...  # noqa: D102
+    def epoch(self, row): ...  # noqa: D102
+
+
+class Fit:
+    """A training under way, from its first step or from a checkpoint."""
+
+    state: TrainState
+    at: Position
+    rows: list[dict[str, Any]]  # of metrics.jsonl
+    status: str  # `completed`, so far, or why it ended before
+    evaluation: Evaluation | None  # the last one on the test examples
+    nonfinite: int | None  # the first step whose loss was not finite
+
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        saved: Checkpoints,
+        found: Checkpoint | None,
+        progress: Progress,
+        asked: Callable[[], int],
+    ) -> None:
+        self.run, self.saved, self.progress, self.asked = run, saved, progress, asked
+        data, config = run.data, run.config
+        self.x, self.labels = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
+        self.test = jnp.asarray(data.x_test), jnp.asarray(data.y_test)
+        self.steps = make_steps(make_update(run.model, run.loss, run.optimizer, config.gradient))
+        self.evaluate = make_evaluate(run.model, run.loss)
+        self.longest = run.steps_a_call
+        self.metrics = folder / "metrics.jsonl"
+        self.state, self.at, self.rows = run.init(), Position(), []
+        self.evaluation = None
+        self.roll_backs, self.nonfinite, self.before = 0, None, 0.0
+        if found is None:
+            self.metrics.unlink(missing_ok=True)
+        else:
+            self._restore(found)
+        self.status = _status(config, self.rows)
+        self.begun = self.saved_at = time.perf_counter()
+        self.saved_step = self.step
+        self.first_step_at = math.nan  # of time.perf_counter
+
+    @property
+    def step(self) -> int:
+        """How many steps were taken, or passed over."""
+        return self.at.step(self.run.steps_an_epoch)
+
+    @property
+    def seconds(self) -> float:
+        """How long training has taken, before it was resumed and since."""
+        return self.before + time.perf_counter() - self.begun
+
+    def train(self) -> None:
+        """Train until it is done, stands still, diverges or is told to stop; save where it is."""
+        epochs = self.run.config.train.epochs
+        self.progress.start(epochs, self.run.steps_an_epoch, self.step)
+        while self.status == "completed" and self.at.epoch <= epochs:
+            if self._steps():
+                self._end_of_epoch()
+        if self.at.done or not self.rows:  # it ended within an epoch
+            self.last = self._evaluated()
+        elif self.evaluation is None:  # it had ended when it was resumed
+            self._evaluated()
+        if self.status == "diverged":
+            files.append_metrics(self.metrics, self.last)
+        elif self.step != self.saved_step:
+            self._save()
+        self.saved.wait()
+
+    def _steps(self) -> bool:
+        """Take the steps of the present epoch; return whether it came to its end."""
+        examples = np.asarray(order(self.run.config.seed, self.at.epoch, len(self.x)))
+        for batches in calls(examples, self.run.batch_size, self.at.done, self.longest):
+            if self.asked():
+                self.status = "interrupted"
+                return False
+            self.state, found = self.steps(self.state, self.x, self.labels, batches)
+            losses = np.asarray(found)
+            if math.isnan(self.first_step_at):
+                self.first_step_at = time.perf_counter()
+            if not np.isfinite(losses).all() and not self._goes_on(batches, losses):
+                return False
+            self.at = self.at.after(batches, losses)
+            self.progress.steps(self.at.epoch, self.at.done, self.at.mean())
+            if self._is_due() and self.at.done < self.run.steps_an_epoch:
+                self._save()
+        return True
+
+    def _goes_on(self, batches: np.ndarray, losses: np.ndarray) -> bool:
+        """Do what the config says of losses that are not finite; say if the epoch goes on."""
+        first = int(np.argmin(np.isfinite(losses)))
+        if self.nonfinite is None:
+            self.nonfinite = self.step + first
+        policy = self.run.config.train.on_nan
+        if policy == "skip":
+            return True
+        if policy == "roll_back" and self.roll_backs < ROLL_BACKS:
+            self._roll_back(first)
+        else:
+            self.at = self.at.after(batches, losses)
+            self.status = "diverged"
+        return False
+
+    def _roll_back(self, first: int) -> None:
+        """Take the last checkpoint's state, and go on after the `first` step of a call."""
+        self.saved.wait()
+        found = checkpoints.latest(self.saved.folder)
+        state = self.run.init() if found is None else checkpoints.restore(found, self.state)
+        self.at = dataclasses.replace(self.at, done=self.at.done + first + 1)
+        self.state = state._replace(step=jnp.asarray(self.step, state.step.dtype))
+        self.roll_backs += 1
+        self._save()
+
+    def _end_of_epoch(self) -> None:
+        """Evaluate, note the metrics, and begin the next epoch."""
+        config = self.run.config
+        self.last = self._evaluated()
+        self.rows.append(self.last)
+        files.append_metrics(self.metrics, self.last)
+        self.progress.epoch(self.last)
+        self.at = Position(self.at.epoch + 1)
+        self.status = _status(config, self.rows)
+        score = self.last[config.checkpoint.metric]
+        score = -score if config.checkpoint.metric == "test_accuracy" else score
+        if self._is_due() or self.saved.is_among_best(score):
+            self._save(score)
+
+    def _evaluated(self) -> dict[str, Any]:
+        """Evaluate the model as it is; return the row of metrics."""
+        self.evaluation = self.evaluate(self.state.params, self.state.layers, *self.test)
+        return {
+            "epoch": self.at.epoch,
+            "step": self.step,
+            "train_loss": math.nan if self.status == "diverged" else self.at.mean(),
+            "test_loss": self.evaluation.loss(),
+            "test_accuracy": self.evaluation.accuracy(self.run.data.y_test),
+            "seconds": self.seconds,
+        }
+
+    def _is_due(self) -> bool:
+        rule = self.run.config.checkpoint
+        return bool(
+            (rule.steps and self.step // rule.steps > self.saved_step // rule.steps)
+            or (rule.seconds and time.perf_counter() - self.saved_at >= rule.seconds)
+        )
+
+    def _save(self, score: float | None = None) -> None:
+        text = configs.dump(self.run.config)
+        meta = {
+            "position": self.at.as_json(),
+            "metrics_bytes": self.metrics.stat().st_size if self.rows else 0,
+            "seconds": self.seconds,
+            "roll_backs": self.roll_backs,
+            "config": text,
+            "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "steps_an_epoch": self.run.steps_an_epoch,
+        }
+        flush = (self.metrics,) if self.rows else ()
+        self.saved.save(self.state, self.step, meta, score, flush)
+        self.saved_step, self.saved_at = self.step, time.perf_counter()
+
+    def _restore(self, found: Checkpoint) -> None:
+        self.state = checkpoints.restore(found, self.state)
+        self.at = Position(**found.meta["position"])
+        if octets := found.meta["metrics_bytes"]:
+            self.rows = files.read_metrics(self.metrics, octets)
+            self.last = self.rows[-1]
+        else:
+            self.metrics.unlink(missing_ok=True)
+        self.roll_backs, self.before = found.meta["roll_backs"], found.meta["seconds"]
+
+
+def _status(config: Config, rows: list[dict[str, Any]]) -> str:
+    """Say whether to go on after an epoch (`completed`, so far) or why to stop."""
+    losses = [row["train_loss"] for row in rows]
+    rule = config.train.converge
+    if (
+        rule is not None
+        and len(losses) > rule.window
+        and abs(losses[-1] - losses[-1 - rule.window]) < rule.epsilon
+    ):
+        return "converged"
+    return "completed"

@@ -1,0 +1,183 @@
+"""Kill training at random moments, resume it, and compare with a run that nobody killed.
+
+    python -m tests.kills --kills 200
+
+Every variant is trained once in peace. Then it is trained again, and again and again killed
+(SIGKILL) and resumed, often just while a checkpoint is written. After each kill the
+run folder has to be readable; at the end, metrics, parameters, the layers' state and predictions
+have to be those of the run in peace, to the bit.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fnn.config import load, parse
+from fnn.report import write_report
+from fnn.train import checkpoint, prepare, resume, train
+
+TEXT = """
+name: killed
+data: {moons: {points: 400}}
+model: [dense: {features: 24}, batch_norm, relu, dropout: {rate: 0.3}, dense: {features: 2}]
+loss: softmax_cross_entropy
+optimizer: {adam: {learning_rate: 0.01}}
+train: {epochs: 30, batch_size: 16}
+"""
+VARIANTS = {
+    "many steps a call": "checkpoint: {steps: 7, keep_last: 3}",
+    "one step a call": "checkpoint: {steps: 1, keep_best: 2}",
+    "backprop, no checkpoints but the last": "gradient: backprop\ncheckpoint: {seconds: 0}",
+}
+
+
+MOST = {"life": 5.0, "training": 1.0, "writing": 0.002}
+"""Seconds from the beginning of a moment to the kill, at most."""
+
+
+def main() -> int:
+    """Kill so many times, a variant in turn; return 0 if all resumed runs are as they should be."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    print(f"{options.kills} kills, seed {options.seed}", flush=True)
+    kills = writing = 0
+    names = itertools.cycle(VARIANTS)
+    peace: dict[str, Path] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        while kills < options.kills:
+            name = next(names)
+            if name not in peace:
+                peace[name] = Path(scratch, name)
+                run_to_the_end(peace[name], VARIANTS[name])
+            where = Path(tempfile.mkdtemp(dir=scratch))
+            once = 0
+            while kills < options.kills and once < 8:
+                ended, in_writing = run_and_kill(where, VARIANTS[name], chance)
+                if ended:
+                    break
+                once, kills, writing = once + 1, kills + 1, writing + in_writing
+                check_readable(where)
+            run_to_the_end(where, VARIANTS[name])
+            check_equal(peace[name], where)
+            print(f"{name}: killed {once} times; {kills} in all, as it should be", flush=True)
+    print(f"{kills} kills, {writing} of them while a checkpoint was written: every run resumed")
+    return 0
+
+
+def run_or_resume(where: Path, text: str) -> None:
+    if (where / "config.yaml").is_file():
+        resume(prepare(load(where / "config.yaml")), where)
+    else:
+        where.mkdir(exist_ok=True)
+        train(prepare(parse(TEXT + text)), where)
+
+
+def start(where: Path, text: str) -> int:
+    """Train in a child, which begins where this process is: with all imports made."""
+    child = os.fork()
+    if child:
+        return child
+    jax.config.update("jax_compilation_cache_dir", str(where.parent / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    status = 1
+    with contextlib.suppress(BaseException):
+        try:
+            run_or_resume(where, text)
+            status = 0
+        except BaseException as error:
+            print(f"the child failed: {type(error).__name__}: {error}", flush=True)
+    os._exit(status)
+
+
+def run_to_the_end(where: Path, text: str) -> None:
+    _, status = os.waitpid(start(where, text), 0)
+    if status:
+        raise SystemExit(f"{where}: training failed with status {status}")
+
+
+def run_and_kill(where: Path, text: str, chance: random.Random) -> tuple[bool, bool]:
+    """Kill a child at some moment; say if it ended before, and if it was writing a checkpoint.
+
+    Moments are drawn from the whole life of the child, from its training, and from its writing.
+    """
+    before = checkpoints(where)
+    moment = chance.choice(("life", "training", "writing"))
+    begun = {
+        "life": lambda: True,
+        "training": lambda: checkpoints(where) != before,
+        "writing": lambda: is_writing(where),
+    }[moment]
+    child = start(where, text)
+    for _ in wait(begun):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return True, False
+    until = time.perf_counter() + chance.uniform(0, MOST[moment])
+    for _ in wait(lambda: time.perf_counter() >= until):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return True, False
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False, is_writing(where)
+
+
+def wait(done: Callable[[], bool]) -> Iterator[None]:
+    while not done():
+        yield
+        time.sleep(0.0002)
+
+
+def checkpoints(where: Path) -> list[str]:
+    folder = where / "checkpoints"
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+def is_writing(where: Path) -> bool:
+    return any(name[0] == "." for name in checkpoints(where))
+
+
+def check_readable(where: Path) -> None:
+    """Every checkpoint that has its name is whole; the report can be written of what there is."""
+    for folder in sorted((where / "checkpoints").glob("[0-9]*")):
+        checkpoint.read(folder)
+        checkpoint._read_arrays(folder)
+    if (where / "metrics.jsonl").is_file():
+        for line in (where / "metrics.jsonl").read_text().splitlines():
+            json.loads(line)
+    if (where / "config.yaml").is_file():
+        load(where / "config.yaml")
+        write_report(where)
+
+
+def check_equal(peace: Path, where: Path) -> None:
+    for name in ("parameters.npz", "state.npz", "predictions.npz"):
+        with np.load(peace / name) as want, np.load(where / name) as got:
+            assert set(want) == set(got)
+            for key in want:
+                np.testing.assert_array_equal(want[key], got[key], err_msg=f"{where}: {name} {key}")
+    want, got = (
+        [
+            {key: value for key, value in json.loads(line).items() if key != "seconds"}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        for folder in (peace, where)
+    )
+    assert got == want, f"{where}: metrics differ: {got} {want}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
