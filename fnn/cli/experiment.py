@@ -1,7 +1,8 @@
-"""The verbs that take an experiment: run, resume, compare, plan."""
+"""The verbs that take an experiment: run, resume, replay, compare, plan."""
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,23 +39,57 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, from its last checkpoint."""
-    from ..config import load
     from ..progress import progress
-    from ..train import prepare
     from ..train import resume as go_on
     from ..train.changes import changes
     from ..train.checkpoint import latest
 
-    file = run / "config.yaml"
-    if not file.is_file():
-        raise FnnError(f"{run} is no run folder: it holds no config.yaml; give one of fnn run's")
-    ready = prepare(load(file, overrides or ()))
+    ready = _prepared(run, overrides or ())
     if found := latest(run / "checkpoints"):
         for key, before, after, meaning in changes(found, ready.config):
             print(f"fnn: {key}: {before} -> {after}: {meaning}", file=sys.stderr)
     with progress() as shown:
         summary = go_on(ready, run, shown, START)
     _finish(run, summary, as_json)
+
+
+@app.command(epilog="Example: fnn replay runs/digits_mlp/20260131-120000 --step 1234")
+def replay(
+    run: Annotated[Path, typer.Argument(help="The run folder.", metavar="RUN")],
+    step: Annotated[int, typer.Option(help="Which step; the first is 0.", min=0)],
+    as_json: AsJson = False,
+) -> None:
+    """Run one step once more; show each layer's ranges both ways."""
+    from ..train import replay as once_more
+
+    found = once_more(_prepared(run), run, step)
+    if as_json:
+        print_json(found._asdict() | {"arrays": [a.as_json() for a in found.arrays]})
+        return
+    print_table(
+        f"step {step}, epoch {found.epoch}: loss {found.loss:.6g}",
+        ("layer", "", "array", "forward", "∂loss/∂", "after the step"),
+        [(a.path, a.layer, a.name, *map(_range, a[3:])) for a in found.arrays],
+    )
+    print(f"not finite first: {found.first}" if found.first else "everything is finite")
+
+
+def _range(found: Any) -> str:
+    if found is None:
+        return ""
+    text = f"{found.low:.3g} to {found.high:.3g}" if found.low <= found.high else "none finite"
+    return f"{text}, {found.nonfinite} not finite" if found.nonfinite else text
+
+
+def _prepared(run: Path, overrides: Sequence[str] = ()) -> Any:
+    """Prepare the experiment of a run folder."""
+    from ..config import load
+    from ..train import prepare
+
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise FnnError(f"{run} is no run folder: it holds no config.yaml; give one of fnn run's")
+    return prepare(load(file, overrides))
 
 
 def _finish(where: Path, summary: dict[str, Any], as_json: bool) -> None:
@@ -74,8 +109,10 @@ def _finish(where: Path, summary: dict[str, Any], as_json: bool) -> None:
             f"report: {report}"
         )
     if summary["status"] == "diverged":
+        first = summary["first_nonfinite"]
         raise FnnError(
-            f"the training loss is no longer finite (epoch {summary['epochs']}); "
+            f"the training loss is no longer finite (epoch {summary['epochs']}); the first that "
+            f"was not finite, in step {first['step']}, is {first['place'] or 'the loss'}; "
             f"lower the learning rate; what was done is in {where}"
         )
     if summary["status"] == "interrupted":

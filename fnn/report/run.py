@@ -61,6 +61,14 @@ class Layer(_Record):
     multiply_adds: int = 0
 
 
+class NonFinite(_Record):
+    """Where a training whose loss was not finite was so first; steps count from 0."""
+
+    step: int
+    epoch: int
+    place: str | None = None
+
+
 class Summary(_Record):
     """summary.json: how the run ended, and the model it trained."""
 
@@ -82,6 +90,7 @@ class Summary(_Record):
     classes: tuple[str, ...] = ()
     x_shape: tuple[int, ...] = ()
     layers: tuple[Layer, ...] = ()
+    first_nonfinite: NonFinite | None = None
 
 
 class Difference(_Record):

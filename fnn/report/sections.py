@@ -7,7 +7,7 @@ import numpy as np
 
 from . import charts, comparison, pictures, words
 from .predictions import Confusion, class_name, confusion, true_class_output
-from .run import Array, Epoch, Predictions, Run
+from .run import Array, Epoch, NonFinite, Predictions, Run
 
 _MOST_EXAMPLES = 24
 _MOST_POINTS = 2000
@@ -15,7 +15,8 @@ _MOST_EPOCH_ROWS = 100
 
 _STATUS_NOTES = {
     "converged": "Training stopped by itself: the loss no longer changed.",
-    "interrupted": "Training was interrupted: this page shows what was done until then.",
+    "interrupted": "Training was interrupted: this page shows what was done until then; "
+    "fnn resume goes on.",
     "diverged": "Training diverged: the loss is no longer a finite number. "
     "A smaller learning rate is the first thing to try.",
     "unfinished": "The run has no readable summary, so it has not ended or was cut short: "
@@ -122,8 +123,17 @@ def verdict(run: Run) -> Verdict:
         measure="test accuracy" if known else "test loss",
         interval=interval,
         status=status,
-        note=_STATUS_NOTES.get(status, ""),
+        note=f"{_STATUS_NOTES.get(status, '')} {_nonfinite(summary.first_nonfinite)}".strip(),
         facts=_facts(run, last, loss if known else None),
+    )
+
+
+def _nonfinite(found: NonFinite | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f"What was not finite first: {found.place or 'the loss'}, in step {found.step} of epoch "
+        f"{found.epoch}; fnn replay shows that step."
     )
 
 

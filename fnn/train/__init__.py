@@ -6,6 +6,7 @@ from .loop import resume as resume
 from .loop import train as train
 from .plan import layer_table as layer_table
 from .plan import step_memory as step_memory
+from .replay import replay as replay
 from .run import Run as Run
 from .run import prepare as prepare
 from .step import TrainState as TrainState

@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,6 +155,11 @@ def latest(folder: Path) -> Checkpoint | None:
     """
     complete = _complete(folder)
     return read(complete[-1]) if complete else None
+
+
+def newest(folder: Path) -> Iterator[Checkpoint]:
+    """Yield the checkpoints, the last one first."""
+    return map(read, reversed(_complete(folder)))
 
 
 def before(folder: Path, step: int) -> Checkpoint | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -150,10 +151,10 @@ class Fit:
         return False
 
     def _roll_back(self, first: int) -> None:
-        """Take the last checkpoint's state, and go on after the `first` step of a call."""
+        """Take the last finite checkpoint; go on after the `first` step of the call."""
         self.saved.wait()
-        found = checkpoints.latest(self.saved.folder)
-        state = self.run.init() if found is None else checkpoints.restore(found, self.state)
+        older = (checkpoints.restore(c, self.state) for c in checkpoints.newest(self.saved.folder))
+        state = next(filter(_is_finite, older), None) or self.run.init()
         self.at = dataclasses.replace(self.at, done=self.at.done + first + 1)
         self.state = state._replace(step=jnp.asarray(self.step, state.step.dtype))
         self.roll_backs += 1
@@ -216,6 +217,10 @@ class Fit:
         else:
             self.metrics.unlink(missing_ok=True)
         self.roll_backs, self.before = found.meta["roll_backs"], found.meta["seconds"]
+
+
+def _is_finite(state: TrainState) -> bool:
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
 
 
 def _status(config: Config, rows: list[dict[str, Any]]) -> str:

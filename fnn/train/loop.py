@@ -19,6 +19,7 @@ from .changes import check_position
 from .checkpoint import Checkpoint, Checkpoints
 from .comparison import compare
 from .fit import Fit, Progress, Silent
+from .replay import first_nonfinite
 from .results import summary, write_results
 from .run import Run
 from .signals import stoppable
@@ -73,6 +74,8 @@ def _train(
         fit.train()
         write_results(fit, folder)
         result = summary(fit, started)
+        if fit.nonfinite is not None:
+            result["first_nonfinite"] = first_nonfinite(run, folder, fit.nonfinite)
         files.write_json(folder / "summary.json", result)
         if not asked():
             x, labels = jnp.asarray(run.data.x_train), jnp.asarray(run.data.y_train)

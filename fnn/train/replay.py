@@ -1,0 +1,176 @@
+"""One step of a training, run once more with everything looked at.
+
+    found = replay(run, folder, step=1234)
+    found.loss, found.arrays, found.first
+
+Steps count from 0: step 1234 is the one that begins where checkpoint 1234 stands. The state before
+it is had by running the steps from the last checkpoint before it, or from the first step.
+"""
+
+import functools
+import math
+import operator
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import backprop
+from ..errors import FnnError
+from ..layers import graph
+from . import checkpoint as checkpoints
+from .plan import layer_table
+from .position import Position, calls
+from .run import Run
+from .step import TrainState, make_steps, make_update, order
+
+
+class Range(NamedTuple):
+    """The smallest and the largest finite number of an array, and how many are not finite."""
+
+    low: float
+    high: float
+    nonfinite: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return {name: np.asarray(value).item() for name, value in self._asdict().items()}
+
+
+class Array(NamedTuple):
+    """An array of a layer: its output `y` or a parameter, and ∂D/∂ of it."""
+
+    path: str  # model.3
+    layer: str  # dense(10)
+    name: str
+    forward: Range
+    backward: Range | None  # None where nothing needs it
+    after: Range | None  # of a parameter, after the step
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain numbers and texts."""
+        ranges = {k: r and r.as_json() for k, r in self._asdict().items() if k in RANGES}
+        return self._asdict() | ranges
+
+
+RANGES = ("forward", "backward", "after")
+
+
+class Replay(NamedTuple):
+    """What a step did."""
+
+    step: int
+    epoch: int
+    loss: float
+    arrays: tuple[Array, ...]
+    first: str | None  # the first array that was not finite, in the order of the computation
+
+
+def replay(run: Run, folder: Path, step: int) -> Replay:
+    """Run step `step` once more, nothing donated, and look at every layer both ways.
+
+    Raises FnnError for a step that the training does not have.
+    """
+    steps = run.config.train.epochs * run.steps_an_epoch
+    if not 0 <= step < steps:
+        raise FnnError(f"there is no step {step}: this training has steps 0 to {steps - 1}")
+    state, at = _before(run, folder, step)
+    examples = np.asarray(order(run.config.seed, at.epoch, len(run.data.x_train)))
+    batch = examples[at.done * run.batch_size :][: run.batch_size]
+    x, labels = jnp.asarray(run.data.x_train[batch]), jnp.asarray(run.data.y_train[batch])
+    after, loss = jax.jit(make_update(run.model, run.loss, run.optimizer, run.config.gradient))(
+        state, x, labels
+    )
+    arrays = tuple(_arrays(run, state, after, x, labels))
+    return Replay(step, at.epoch, float(loss), arrays, _first(arrays, float(loss)))
+
+
+def first_nonfinite(run: Run, folder: Path, step: int) -> dict[str, Any]:
+    """Say where a training whose loss is not finite in `step` was not finite for the first time.
+
+    A parameter that was not finite before the step became so in the step before it.
+    """
+    found = replay(run, folder, step)
+    if step and any(a.after is not None and a.forward.nonfinite for a in found.arrays):
+        found = replay(run, folder, step - 1)
+    return {"step": found.step, "epoch": found.epoch, "place": found.first}
+
+
+def _before(run: Run, folder: Path, step: int) -> tuple[TrainState, Position]:
+    """Return the state before a step, and where in its epoch it is."""
+    state, at = run.init(), Position()
+    found = checkpoints.before(folder / "checkpoints", step)
+    if found is not None:
+        state, at = checkpoints.restore(found, state), Position(**found.meta["position"])
+    x, labels = jnp.asarray(run.data.x_train), jnp.asarray(run.data.y_train)
+    take = make_steps(make_update(run.model, run.loss, run.optimizer, run.config.gradient))
+    while True:
+        examples = np.asarray(order(run.config.seed, at.epoch, len(x)))
+        for batches in calls(examples, run.batch_size, at.done, run.steps_a_call):
+            left = step - at.step(run.steps_an_epoch)
+            if left == 0:
+                return state, at
+            state, losses = take(state, x, labels, batches[:left])
+            at = at.after(batches[:left], np.asarray(losses))
+        if at.step(run.steps_an_epoch) == step and at.done < run.steps_an_epoch:
+            return state, at
+        at = Position(at.epoch + 1)
+
+
+def _arrays(
+    run: Run, state: TrainState, after: TrainState, x: jax.Array, labels: jax.Array
+) -> Iterator[Array]:
+    """Yield every layer's parameters and output, in the order in which they are computed."""
+    model, loss = run.model, run.loss
+    key = jax.random.fold_in(state.key, state.step)
+
+    def forward(params, layers, x):
+        return backprop.forward(model, params, layers, x, key=key, train=True)
+
+    @jax.jit
+    def both(params, layers, x):
+        values, tape = forward(params, layers, x)
+        _, saved = loss.fwd(values[tape.steps[-1].output], labels)
+        gradients = backprop.backward(tape, loss.bwd(saved))
+        return jax.tree.map(_range, (values, gradients))
+
+    found = jax.device_get(both(state.params, state.layers, x))
+    values, gradients = ({name: Range(*r) for name, r in part.items()} for part in found)
+    _, tape = jax.eval_shape(forward, state.params, state.layers, x)
+    ranges = jax.device_get(jax.tree.map(_range, after.params))
+    rows = layer_table(model, run.x_shape)
+    for row, node, step in zip(rows, graph(model), tape.steps, strict=True):
+        own = [(path, name) for path, name in tape.parameters if path[:-1] == node.path]
+        for path, name in own:
+            changed = Range(*functools.reduce(operator.getitem, path, ranges))
+            yield Array(row.path, row.layer, path[-1], values[name], gradients[name], changed)
+        y = step.output
+        yield Array(row.path, row.layer, "y", values[y], gradients.get(y), None)
+
+
+def _range(array: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    finite = jnp.isfinite(array)
+    low = jnp.min(jnp.where(finite, array, math.inf), initial=math.inf)
+    high = jnp.max(jnp.where(finite, array, -math.inf), initial=-math.inf)
+    return low, high, jnp.sum(~finite)
+
+
+def _first(arrays: tuple[Array, ...], loss: float) -> str | None:
+    """Name the first array that is not finite: forward, the loss, backward, the update."""
+    for a in arrays:
+        if a.forward.nonfinite:
+            what = "the output" if a.name == "y" else f"the parameter {a.name}, before the step,"
+            return f"{what} of {a.path} {a.layer}"
+    if not math.isfinite(loss):
+        return "the loss"
+    for a in reversed(arrays):
+        if a.backward is not None and a.backward.nonfinite:
+            what = "the output" if a.name == "y" else f"the parameter {a.name}"
+            return f"the gradient of {what} of {a.path} {a.layer}"
+    for a in arrays:
+        if a.after is not None and a.after.nonfinite:
+            return f"the parameter {a.name}, after the step, of {a.path} {a.layer}"
+    return None
