@@ -6,13 +6,16 @@ annotations and defaults are what a config file is checked against.
 
 from collections.abc import Callable
 
+from .array_files import arrays as arrays
 from .bundled import digits as digits
 from .cifar_files import cifar as cifar
 from .csv_files import csv as csv
 from .dataset import Dataset as Dataset
+from .dataset import Streamed as Streamed
 from .idx_files import idx as idx
 from .idx_files import read_idx as read_idx
 from .npz_files import npz as npz
+from .shards import Shards as Shards
 from .signals import keyword as keyword
 from .split import stratified_split as stratified_split
 from .synthetic import moons as moons
@@ -29,6 +32,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "cifar": cifar,
     "csv": csv,
     "npz": npz,
+    "arrays": arrays,
     "xor": xor,
     "spirals": spirals,
     "rings": rings,

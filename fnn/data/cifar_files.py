@@ -16,11 +16,10 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset
-from .files import find_file, find_folder, first_spelling, open_file, open_unpacked, read_up_to
+from .files import find_file, find_folder, first_spelling, open_unpacked, read_names, read_up_to
 
 PLANES = (3, 32, 32)
 MAX_RECORDS = 50_000  # as many as the largest file has, train.bin of CIFAR-100
-MAX_NAMES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,7 @@ def _class_names(folder: str, name: str, count: int) -> tuple[str, ...]:
     path = os.path.join(folder, name)
     if not os.path.lexists(path):
         return tuple(str(k) for k in range(count))
-    with open_file(find_file(path, "the names of the classes")) as file:
-        text = file.read(MAX_NAMES).decode("utf-8", "replace")
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    names = read_names(path)
     if len(names) != count or len(set(names)) != count:
         raise DataError(
             f"{path}: holds {len(names)} names, {len(set(names))} of them different; expected "

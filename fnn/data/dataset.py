@@ -1,5 +1,7 @@
 """What a dataset is: examples and labels, in a training and a test split, checked when made."""
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +11,54 @@ from ..errors import DataError
 MAX_CLASSES = 65_536  # a larger label is a damaged file or an identifier, not a class
 
 
+class Streamed(ABC):
+    """Examples which stay where they are stored, and are read when they are asked for.
+
+    It has of an array of float32 what can be said without reading: shape, dtype and sizes.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape (n, *shape) of all examples."""
+
+    @abstractmethod
+    def __getitem__(self, examples: slice | np.ndarray) -> np.ndarray:
+        """Read a slice, or the examples of these indices (k,) -> (k, *shape) float32, finite.
+
+        Raises DataError, naming what holds the example, for one that cannot be read any more, or
+        with a value that is not finite; IndexError for an index that is not 0 <= index < n.
+        """
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        """The rank of all examples together."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all examples as float32."""
+        return self.size * self.dtype.itemsize
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled examples in two splits.
 
     Shapes: x_train (n, *shape) and x_test (m, *shape) are float32; y_train (n,) and y_test (m,)
     are int32 with 0 <= label < len(classes). Images are (n, height, width, channels).
-    `classes` are the labels' names, in order.
+    `classes` are the labels' names, in order. Examples lie in memory, or are streamed: then their
+    values are checked when they are read, and all else here.
 
     Raises DataError, naming the dataset, the split, the index and the value, when a split is empty,
     an array has another dtype or rank, the counts or the shapes of the splits disagree, a value is
@@ -23,9 +66,9 @@ class Dataset:
     """
 
     name: str
-    x_train: np.ndarray  # (n, *shape)
+    x_train: np.ndarray | Streamed  # (n, *shape)
     y_train: np.ndarray  # (n,)
-    x_test: np.ndarray  # (m, *shape)
+    x_test: np.ndarray | Streamed  # (m, *shape)
     y_test: np.ndarray  # (m,)
     classes: tuple[str, ...]
 
@@ -45,6 +88,11 @@ class Dataset:
         """The shape of one example."""
         return self.x_train.shape[1:]
 
+    @property
+    def resident(self) -> bool:
+        """Whether all examples lie in memory."""
+        return not isinstance(self.x_train, Streamed) and not isinstance(self.x_test, Streamed)
+
     def _check_classes(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise DataError(
@@ -52,7 +100,7 @@ class Dataset:
                 "expected at least one name, and no name twice"
             )
 
-    def _check_split(self, split: str, x: np.ndarray, y: np.ndarray) -> None:
+    def _check_split(self, split: str, x: np.ndarray | Streamed, y: np.ndarray) -> None:
         self._check_array(f"x_{split}", x, np.float32, "(n, features...)", ranks=range(2, 65))
         self._check_array(f"y_{split}", y, np.int32, "(n,)", ranks=range(1, 2))
         if len(x) != len(y):
@@ -60,7 +108,7 @@ class Dataset:
                 f"dataset {self.name!r}: x_{split} holds {len(x)} examples, but y_{split} holds "
                 f"{len(y)} labels; expected one label for each example"
             )
-        if not np.isfinite(x).all():
+        if not isinstance(x, Streamed) and not np.isfinite(x).all():
             index = first_index(~np.isfinite(x))
             raise DataError(
                 f"dataset {self.name!r}: x_{split}[{format_index(index)}] is {x[index]}; "
@@ -76,9 +124,9 @@ class Dataset:
             )
 
     def _check_array(
-        self, field: str, array: np.ndarray, dtype: type, shape: str, *, ranks: range
+        self, field: str, array: np.ndarray | Streamed, dtype: type, shape: str, *, ranks: range
     ) -> None:
-        if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        if not isinstance(array, np.ndarray | Streamed) or array.dtype != dtype:
             came = getattr(array, "dtype", type(array).__name__)
             raise DataError(
                 f"dataset {self.name!r}: {field} is {came}; "
@@ -99,10 +147,10 @@ def as_float32(values: np.ndarray, where: str) -> np.ndarray:
     """Return real numbers of any dtype as float32, of the same shape.
 
     Raises DataError, beginning with `where` and giving index and value, for a value that is not
-    finite or lies outside the range of float32.
+    finite or lies outside the range of float32. What is float32 already is not copied.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        x = values.astype(np.float32)
+        x = values.astype(np.float32, copy=False)
     if not np.isfinite(x).all():
         index = first_index(~np.isfinite(x))
         raise DataError(

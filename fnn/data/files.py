@@ -13,6 +13,7 @@ from ..errors import DataError, did_you_mean
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_INFLATION = 1032  # deflate spends at least two bits on 258 bytes
 CHUNK = 1 << 20
+MAX_NAMES = 1 << 22
 
 
 def absolute(path: str) -> str:
@@ -114,6 +115,13 @@ def read_up_to(stream: BinaryIO, count: int) -> bytearray:
     while len(data) < count and (chunk := stream.read(min(CHUNK, count - len(data)))):
         data += chunk
     return data
+
+
+def read_names(path: str) -> tuple[str, ...]:
+    """Read the names of classes, one a line; empty lines are skipped."""
+    with open_file(find_file(path, "the names of the classes")) as file:
+        text = file.read(MAX_NAMES).decode("utf-8", "replace")
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _mode(path: str) -> int | None:

@@ -3,13 +3,13 @@
 import math
 import os
 import zipfile
-from typing import IO
 
 import numpy as np
 
 from ..errors import DataError
-from .dataset import Dataset, as_float32, as_labels, numbered_classes
+from .dataset import Dataset, numbered_classes
 from .files import MAX_INFLATION, find_file, open_file
+from .npy_files import as_examples, as_stored_labels, read_header, refuse_objects
 from .split import check_split_arguments, split_dataset
 
 SPLIT_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -83,13 +83,9 @@ def _read_array(archive: zipfile.ZipFile, key: str, path: str, size: int) -> np.
             "expected a file of np.savez or np.savez_compressed"
         )
     with archive.open(member) as stream:
-        dtype, shape = _read_header(stream)
+        shape, _, dtype = read_header(stream)
         header_size = stream.tell()
-    if dtype.hasobject:
-        raise DataError(
-            f"{path}: {key} is an object array, which only pickle could read; expected numbers; "
-            "save it with a numeric dtype (are its rows of different lengths?)"
-        )
+    refuse_objects(dtype, f"{path}: {key}")
     needed = math.prod(shape) * dtype.itemsize
     held = member.file_size - header_size
     if needed != held or held > size * MAX_INFLATION:
@@ -102,53 +98,15 @@ def _read_array(archive: zipfile.ZipFile, key: str, path: str, size: int) -> np.
         return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def _read_header(stream: IO[bytes]) -> tuple[np.dtype, tuple[int, ...]]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:  # 3.0 differs only for arrays of records with non-Latin field names
-        raise ValueError(f"an array in .npy format {version}, which holds no plain numbers")
-    return dtype, shape
-
-
 def _examples(
     path: str, arrays: dict[str, np.ndarray], x_key: str, y_key: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Check and convert one pair -> x (n, *shape) float32, y (n,) int32."""
-    x = _features(arrays[x_key], f"{path}: {x_key}")
-    y = _labels(arrays[y_key], f"{path}: {y_key}")
+    x = as_examples(arrays[x_key], f"{path}: {x_key}")
+    y = as_stored_labels(arrays[y_key], f"{path}: {y_key}")
     if len(x) != len(y):
         raise DataError(
             f"{path}: {x_key} holds {len(x)} examples, but {y_key} holds {len(y)} labels; "
             "expected one label for each example"
         )
     return x, y
-
-
-def _features(values: np.ndarray, where: str) -> np.ndarray:
-    if values.dtype.kind not in "fiub":
-        raise DataError(f"{where} is {values.dtype}; expected real numbers")
-    if values.ndim < 2 or values.size == 0:
-        raise DataError(
-            f"{where} has shape {values.shape}; expected (n, features...), with n and every size "
-            "at least 1; for single numbers, x[:, None]"
-        )
-    if values.dtype != np.uint8:
-        return as_float32(values, where)
-    pixels = values.astype(np.float32) / np.float32(255)
-    return pixels[..., None] if pixels.ndim == 3 else pixels  # a channel axis
-
-
-def _labels(labels: np.ndarray, where: str) -> np.ndarray:
-    if labels.ndim != 1 or labels.size == 0:
-        raise DataError(
-            f"{where} has shape {labels.shape}; expected (n,), n at least 1; "
-            "for one-hot labels, y.argmax(axis=1)"
-        )
-    if labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{where} is {labels.dtype}; expected integers; if all are whole, y.astype(int)"
-        )
-    return as_labels(labels, where)

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..errors import DataError, did_you_mean
 from .arguments import check_number, check_seed
-from .dataset import Dataset
+from .dataset import Dataset, Streamed
 from .split import seed_for
 
 NONE_OF_THE_ABOVE = "none of the above"
@@ -55,7 +55,8 @@ def none_of_the_above(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0)
 
     Shapes: x (n, *shape) -> (n + round(n * fraction), *shape) float32, y likewise, int32.
     Raises DataError for a fraction outside [1e-6, 1], a negative seed, a split with
-    examples of one class only, examples of one feature, or a class of that name already there.
+    examples of one class only, examples of one feature, a class of that name already there, or
+    examples that are streamed.
     """
     check_number("none_of_the_above", "fraction", fraction, 1e-6, 1)
     check_seed("none_of_the_above", "seed", seed)
@@ -63,6 +64,11 @@ def none_of_the_above(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0)
         raise DataError(
             f"none_of_the_above: dataset {dataset.name!r} has a class {NONE_OF_THE_ABOVE!r} "
             "already; apply it once"
+        )
+    if isinstance(dataset.x_train, Streamed) or isinstance(dataset.x_test, Streamed):
+        raise DataError(
+            f"none_of_the_above: the examples of dataset {dataset.name!r} are streamed; expected "
+            "them in memory, to mix them; load them with `stream: false`"
         )
     extra = len(dataset.classes)
     where = f"none_of_the_above: dataset {dataset.name!r}"

@@ -1,0 +1,124 @@
+"""Folders of NumPy arrays, whole or in shards, which may be larger than memory."""
+
+import os
+import re
+
+import numpy as np
+
+from ..errors import DataError
+from .dataset import Dataset, numbered_classes
+from .files import find_folder, nearest, read_names
+from .npy_files import NpyFile, as_stored_labels, open_npy
+from .shards import Shards
+
+
+def arrays(*, folder: str, stream: bool = True) -> Dataset:
+    """Load x_train, y_train, x_test and y_test from a folder of files that `np.save` wrote.
+
+    Each is one file, x_train.npy, or shards x_train-00000-of-00010.npy to
+    x_train-00009-of-00010.npy; shards of labels hold the labels of the examples' shards, one for
+    one. The examples stay on disk, and are read in the batches in which training asks for them, so
+    they need not fit into memory; labels are read at once. With `stream` false everything is read
+    at once, which is the faster way where memory allows it. Training is the same either way.
+
+    uint8 is taken for pixels: it is divided by 255, and (n, height, width) becomes
+    (n, height, width, 1). Classes are named by classes.txt, one name a line, where it is in the
+    folder, and are numbered otherwise. The dataset is named after the folder. Nothing is ever
+    unpickled, nothing is written, and the files must stay as they are while a run reads them.
+
+    Shapes: x (n, *shape) of real numbers -> float32; y (n,) of integers from 0 -> int32.
+    Raises DataError, naming the file, for one that is missing, unreadable, truncated, too long, no
+    .npy file, of objects, of another dtype or rank, or stored column by column; for shards that
+    differ in shape or dtype; for counts of examples and labels that differ, labels out of range
+    and too few names; and for a value that is not finite, when it is read.
+    Source: NumPy Enhancement Proposal 1, the .npy format.
+    """
+    folder = find_folder(folder, "a folder of .npy files")
+    (x_train, y_train), (x_test, y_test) = (_open_split(folder, s) for s in ("train", "test"))
+    classes = _class_names(os.path.join(folder, "classes.txt"), y_train, y_test)
+    name = os.path.basename(folder) or "arrays"
+    if stream:
+        return Dataset(name, x_train, y_train, x_test, y_test, classes)
+    return Dataset(name, x_train[:], y_train, x_test[:], y_test, classes)
+
+
+def _open_split(folder: str, split: str) -> tuple[Shards, np.ndarray]:
+    """Open the examples of one split and read its labels -> (n, *shape), (n,) int32."""
+    x_files, y_files = _open_shards(folder, f"x_{split}"), _open_shards(folder, f"y_{split}")
+    if len(x_files) != len(y_files):
+        raise DataError(
+            f"{folder}: x_{split} is in {len(x_files)} files, but y_{split} in {len(y_files)}; "
+            "expected a file of labels for each file of examples"
+        )
+    x = Shards(x_files)
+    labels = []
+    for x_file, y_file in zip(x_files, y_files, strict=True):
+        labels.append(as_stored_labels(y_file.read_all(), y_file.path))
+        if x_file.shape[0] != y_file.shape[0]:
+            raise DataError(
+                f"{x_file.path} holds {x_file.shape[0]} examples, but {y_file.path} holds "
+                f"{y_file.shape[0]} labels; expected one label for each example"
+            )
+    return x, np.concatenate(labels)
+
+
+def _open_shards(folder: str, key: str) -> list[NpyFile]:
+    """Open `key`.npy, or all of its shards, in order."""
+    single = os.path.join(folder, f"{key}.npy")
+    shards = [name for name in _names(folder) if re.fullmatch(rf"{key}-\d+-of-\d+\.npy", name)]
+    kinds = sorted({re.sub(r"-\d+-", "-*-", name) for name in shards})
+    if os.path.lexists(single):
+        kinds.append(f"{key}.npy")
+    if len(kinds) > 1:
+        raise DataError(
+            f"{folder}: holds {' and '.join(kinds)}; expected one of them; move the rest away"
+        )
+    if shards:
+        return [open_npy(os.path.join(folder, name)) for name in _in_order(folder, shards)]
+    if not kinds:
+        raise DataError(
+            f"{single}: no such file, nor shards {key}-00000-of-00010.npy; expected one or the "
+            f"other{nearest(folder, f'{key}.npy')}"
+        )
+    return [open_npy(single)]
+
+
+def _in_order(folder: str, shards: list[str]) -> list[str]:
+    """Return the names of shards in order, once none is found to be missing or too many."""
+    key, _, _, total = shards[0].removesuffix(".npy").rsplit("-", 3)
+    names, found = list[str](), set(shards)
+    for i in range(int(total)):
+        names.append(f"{key}-{i:0{len(total)}}-of-{total}.npy")
+        if names[-1] not in found:
+            raise DataError(
+                f"{os.path.join(folder, names[-1])}: no such file; expected {int(total)} shards, "
+                f"found {len(shards)}; fetch or write it again"
+            )
+    for name in sorted(found - set(names)):
+        raise DataError(
+            f"{os.path.join(folder, name)}: not one of {int(total)} shards, which are numbered "
+            f"from 0 with {len(total)} digits; rename it or move it away"
+        )
+    return names
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
+
+
+def _class_names(path: str, *labels: np.ndarray) -> tuple[str, ...]:
+    """Read one name a line, or number the classes where there is no such file."""
+    numbered = numbered_classes(*labels)
+    if not os.path.lexists(path):
+        return numbered
+    names = read_names(path)
+    if len(names) < len(numbered) or len(set(names)) != len(names):
+        raise DataError(
+            f"{path}: holds {len(names)} names, {len(set(names))} of them different; expected "
+            f"{len(numbered)} or more, one a line, as the largest label is {numbered[-1]}; mend "
+            "the file, or remove it to have the classes numbered"
+        )
+    return names
