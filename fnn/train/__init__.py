@@ -2,6 +2,7 @@
 
 from .comparison import compare as compare
 from .evaluate import make_evaluate as make_evaluate
+from .feed import make_feed as make_feed
 from .loop import resume as resume
 from .loop import train as train
 from .plan import layer_table as layer_table

@@ -5,11 +5,14 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ..data import Streamed
 from ..layers import Layer
 from ..loss import Loss
+from .feed import steps_a_call
 from .plan import layer_table, step_memory
 from .step import Gradient, TrainState, init, make_steps, make_update, order, value_and_grad
 
@@ -25,18 +28,24 @@ def compare(
     model: Layer,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    x: jax.Array,
-    labels: jax.Array,
+    x: jax.Array | np.ndarray | Streamed,
+    labels: jax.Array | np.ndarray,
     batch_size: int,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Differentiate the same batch both ways, and time the same steps both ways.
+
+    Of streamed examples, the first are read: as many as a timed call takes.
 
     Returns plain numbers: for each parameter the largest difference of its two gradients over
     the largest element of autodiff's; the loss's relative difference; microseconds a step
     (medians of interleaved rounds) and bytes of temporary memory, with their ratios, autodiff
     over hand-written, so that above 1 the hand-written rules win.
     """
+    if isinstance(x, Streamed):
+        most = batch_size * steps_a_call(batch_size * x.nbytes // len(x), STEPS)
+        x, labels = x[:most], labels[:most]
+    x, labels = jnp.asarray(x), jnp.asarray(labels)
     x_shape = (batch_size, *x.shape[1:])
     first = order(seed, 0, len(x))[:batch_size]
     state = init(model, optimizer, x_shape, seed)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..data import Streamed
 from ..layers import Layer
 from ..loss import Loss
 
@@ -30,15 +31,20 @@ class Evaluation(NamedTuple):
 
 
 def make_evaluate(model: Layer, loss: Loss) -> Callable[..., Evaluation]:
-    """Return a compiled function of `params, layers, x, labels`."""
+    """Return a compiled function of `params, layers, x, labels`.
+
+    Of streamed examples it reads one chunk at a time, while the one before is computed.
+    """
 
     @jax.jit
     def chunk(params, layers, x, labels):
         y, _ = model.apply(params, layers, x)
         return y, loss.per_example(y, labels), loss.decide(y)
 
-    def evaluate(params: Any, layers: Any, x: jax.Array, labels: jax.Array) -> Evaluation:
-        size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes))
+    def evaluate(
+        params: Any, layers: Any, x: jax.Array | Streamed, labels: jax.Array | np.ndarray
+    ) -> Evaluation:
+        size = max(1, min(CHUNK, CHUNK_BYTES * len(x) // x.nbytes))
         parts = [
             chunk(params, layers, x[i : i + size], labels[i : i + size])
             for i in range(0, len(x), size)

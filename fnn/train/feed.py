@@ -1,0 +1,103 @@
+"""What hands the compiled steps their data: all of it at once, or a call's examples at a time.
+
+feed = make_feed(x, labels)
+for batches, x, labels, indices in feed.calls(cuts):
+    state, loss = steps(state, x, labels, indices)
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..data import Streamed
+
+CALL_BYTES = 64 * 2**20
+"""Bytes of streamed examples in one compiled call, at most, but for a single larger batch."""
+AHEAD = 2
+"""Calls whose examples are read, or wait, while another computes."""
+
+
+class Call(NamedTuple):
+    """The arguments of one compiled call of (steps, batch size) examples."""
+
+    batches: np.ndarray  # which examples of the data
+    x: jax.Array
+    labels: jax.Array
+    indices: np.ndarray  # the same examples, as they lie in x
+
+
+class Feed(Protocol):
+    """Data which are handed to compiled steps."""
+
+    def calls(self, cuts: Iterable[np.ndarray]) -> Iterator[Call]:
+        """Return the arguments of a call for each of `cuts`, integers (steps, batch size)."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """All data, on the device."""
+
+    x: jax.Array
+    labels: jax.Array
+
+    def calls(self, cuts: Iterable[np.ndarray]) -> Iterator[Call]:
+        """Pass each cut on, with all data."""
+        for batches in cuts:
+            yield Call(batches, self.x, self.labels, batches)
+
+
+@dataclass(frozen=True)
+class Prefetched:
+    """Streamed examples, of which a call is given its own: read while the calls before it compute.
+
+    The compiled steps see the same numbers in the same order as of resident data.
+    """
+
+    x: Streamed
+    labels: np.ndarray
+
+    def calls(self, cuts: Iterable[np.ndarray]) -> Iterator[Call]:
+        """Read each cut in a thread, at most AHEAD of them before they are asked for.
+
+        `cuts` is consumed as far ahead, in the caller's thread. The thread ends with the iterator:
+        when it is exhausted or closed (as by `break`), or an error passes through it.
+
+        Raises what reading raises, when its call is asked for.
+        """
+        thread = ThreadPoolExecutor(1, "prefetch")
+        waiting: deque[Future[Call]] = deque()
+        try:
+            for batches in cuts:
+                waiting.append(thread.submit(self._fetch, batches))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    def _fetch(self, batches: np.ndarray) -> Call:
+        """Read the examples of a call, each batch after the other, and put them on the device."""
+        examples = batches.reshape(-1)
+        # device_put, unlike jnp.asarray, does not copy what a CPU can read where it is.
+        x, labels = jax.device_put((self.x[examples], self.labels[examples]))
+        indices = np.arange(len(examples), dtype=batches.dtype).reshape(batches.shape)
+        return Call(batches, x, labels, indices)
+
+
+def make_feed(x: np.ndarray | Streamed, labels: np.ndarray) -> Feed:
+    """Return what feeds x (n, ...) and labels (n,) to compiled steps."""
+    if isinstance(x, Streamed):
+        return Prefetched(x, labels)
+    return Resident(jnp.asarray(x), jnp.asarray(labels))
+
+
+def steps_a_call(batch_bytes: int, most: int) -> int:
+    """Return how many steps on batches of streamed examples one call takes: 1 to `most`."""
+    return max(1, min(most, CALL_BYTES // batch_bytes))
