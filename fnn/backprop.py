@@ -132,16 +132,20 @@ def parameter_gradients(tape: Tape, gradients: Arrays) -> Any:
     return tree
 
 
-def value_and_grad(model: Layer, loss: Loss) -> Callable[..., tuple[tuple[jax.Array, Any], Any]]:
-    """Return a function of `params, state, x, labels, key`, as `jax.value_and_grad` makes one.
+def value_and_grad(
+    model: Layer, loss: Loss, reduce: str | None = None
+) -> Callable[..., tuple[tuple[jax.Array, Any], Any]]:
+    """Return a function of `params, state, x, labels, key, dD`, for a step of training.
 
-    It returns `(D, state), gradients`, with gradients shaped as params, for a step of training.
+    It returns `(D, state), gradients`, with gradients shaped as params, and `dD` times as large.
+    The loss is computed in the dtype `reduce`, or in that of the model's output.
     """
 
-    def function(params, state, x, labels, key=None):
+    def function(params, state, x, labels, key=None, dD=1.0):
         values, tape = forward(model, params, state, x, key=key, train=True)
-        D, saved = loss.fwd(values[_output(tape)], labels)
-        gradients = backward(tape, loss.bwd(saved))
+        y = values[_output(tape)]
+        D, saved = loss.fwd(y.astype(reduce or y.dtype), labels)
+        gradients = backward(tape, loss.bwd(saved, dD).astype(y.dtype))
         return (D, tape.state), parameter_gradients(tape, gradients)
 
     return function

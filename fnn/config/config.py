@@ -3,13 +3,12 @@
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
-    PlainValidator,
     PrivateAttr,
     Strict,
     WithJsonSchema,
@@ -24,7 +23,7 @@ from .checkpoint import Checkpoint
 from .choice import SCHEMA_MARK, Chain, ChainChooser, Choice, Chooser, plain
 from .origin import Key, Origins, dotted, split
 from .section import Phrase, Section, not_empty, problem, shown
-from .signature import Number
+from .training import Precision, Train
 
 if TYPE_CHECKING:
     import optax
@@ -45,22 +44,9 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _batch_size(value: Any) -> Any:
-    if value == "full" or (type(value) is int and value >= 1):
-        return value
-    raise problem(f"expected a positive integer or 'full', got {shown(value)}")
-
-
 FolderName = Annotated[
     str, AfterValidator(_folder_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})
 ]
-BatchSize = Annotated[
-    int | Literal["full"],
-    PlainValidator(_batch_size),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}]}),
-]
-PositiveInt = Annotated[int, Ge(1), Phrase("an integer, 1 or more")]
-PositiveNumber = Annotated[Number, Gt(0), Phrase("a number above 0")]
 Layers = Annotated[
     tuple[Annotated[Choice, Chooser("layer")], ...],
     Strict(False),
@@ -97,26 +83,6 @@ class Data(Section):
         return {SCHEMA_MARK: "data"}
 
 
-class Converge(Section):
-    """Stop when |L(t + window) - L(t)| < epsilon, with L the training loss of an epoch."""
-
-    epsilon: PositiveNumber = Field(description="the change of the loss to stop below")
-    window: PositiveInt = Field(1, description="epochs between the two losses compared")
-
-
-class Train(Section):
-    """How long to train, and on how many examples at a time."""
-
-    epochs: PositiveInt = Field(description="passes over the training examples, at most")
-    batch_size: BatchSize = Field(32, description="examples in a step; 1 is online, or `full`")
-    converge: Converge | None = Field(None, description="stop earlier, once the loss stands still")
-    on_nan: Literal["stop", "skip", "roll_back"] = Field(
-        "stop",
-        description="once a loss is not finite: stop; leave such steps out; or go back to the "
-        "last checkpoint and on with the next batch",
-    )
-
-
 class Config(Section):
     """A whole experiment."""
 
@@ -138,6 +104,7 @@ class Config(Section):
         examples=[{"adam": {"learning_rate": 0.001}}],
     )
     train: Train = Field(examples=[{"epochs": 20}])
+    precision: Precision = Field(Precision(), description="the dtypes of a step")
     gradient: Literal["manual", "autodiff", "backprop"] = Field(
         "manual", description="hand-written rules, jax.grad, or the explicit backward pass"
     )

@@ -11,6 +11,7 @@ from .. import backprop
 from ..layers import Layer
 from ..loss import Loss
 from ..op import rules
+from .precision import FLOAT32, LossScale, Precision, cast, first_scale, taken_if_finite
 
 Gradient = Literal["manual", "autodiff", "backprop"]
 
@@ -28,18 +29,32 @@ class TrainState(NamedTuple):
     optimizer: Any
     key: jax.Array  # with the step's number, what its random layers draw from
     step: jax.Array
+    skipped: jax.Array  # how many of the steps were not taken, for their numbers were not finite
+    scale: LossScale | tuple[()]  # of a float16 loss
 
 
 Update = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, jax.Array]]
 
 
 def init(
-    model: Layer, optimizer: optax.GradientTransformation, x_shape: tuple[int, ...], seed: int
+    model: Layer,
+    optimizer: optax.GradientTransformation,
+    x_shape: tuple[int, ...],
+    seed: int,
+    precision: Precision = FLOAT32,
 ) -> TrainState:
     """Draw a model's parameters from `seed`, for batches of `x_shape`."""
     params, layers, _ = model.init(stream(seed, "parameters"), x_shape)
-    state = optimizer.init(params)
-    return TrainState(params, layers, state, stream(seed, "layers"), jnp.zeros((), jnp.int32))
+    params = cast(params, precision.params)
+    return TrainState(
+        params,
+        layers,
+        optimizer.init(params),
+        key=stream(seed, "layers"),
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        scale=first_scale(precision),
+    )
 
 
 def stream(seed: int, use: Literal["parameters", "order", "layers"]) -> jax.Array:
@@ -48,22 +63,35 @@ def stream(seed: int, use: Literal["parameters", "order", "layers"]) -> jax.Arra
     return jax.random.fold_in(jax.random.key(seed), uses.index(use))
 
 
-def value_and_grad(model: Layer, loss: Loss, gradient: Gradient) -> Callable[..., Any]:
+def value_and_grad(
+    model: Layer, loss: Loss, gradient: Gradient, precision: Precision = FLOAT32
+) -> Callable[..., Any]:
     """Return a function of `params, layers, x, labels, key`, giving `(D, layers), gradients`.
 
     `manual` differentiates with the ops' own rules, `autodiff` lets JAX differentiate their
     definitions, `backprop` runs the explicit backward pass. They agree to rounding.
+
+    Parameters and x are cast to `precision.compute`, the outputs to `precision.reduce`; the
+    layers' state is not cast. The function takes one more argument, `dD`, by which the gradients
+    are multiplied before they are cast back to the parameters' dtype.
     """
-    if gradient == "backprop":
-        return backprop.value_and_grad(model, loss)
 
-    def forward(params, layers, x, labels, key):
-        y, layers = model.apply(params, layers, x, key=key, train=True)
-        return loss(y, labels), layers
+    def by_jax(params, layers, x, labels, key, dD):
+        def forward(params):
+            y, after = model.apply(params, layers, x, key=key, train=True)
+            return loss(y.astype(precision.reduce), labels), after
 
-    def function(*args):
-        with rules(gradient):
-            return jax.value_and_grad(forward, has_aux=True)(*args)
+        with rules("autodiff" if gradient == "autodiff" else "manual"):
+            D, pull_back, after = jax.vjp(forward, params, has_aux=True)
+            return (D, after), *pull_back(jnp.full_like(D, dD))
+
+    by_hand = backprop.value_and_grad(model, loss, precision.reduce)
+    differentiate = by_hand if gradient == "backprop" else by_jax
+
+    def function(params, layers, x, labels, key, dD=1.0):
+        narrow, x = cast(params, precision.compute), cast(x, precision.compute)
+        found, gradients = differentiate(narrow, layers, x, labels, key, dD)
+        return found, optax.tree.cast_like(gradients, params)
 
     return function
 
@@ -73,20 +101,31 @@ def make_update(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     gradient: Gradient = "manual",
+    precision: Precision = FLOAT32,
+    skip_nonfinite: bool = False,
 ) -> Update:
     """Return the step: a pure function of the state, a batch x and its labels.
 
-    It returns the next state, and the loss before the step.
+    It returns the next state, and the loss before the step. The state is `init`'s for the same
+    optimiser and precision. With `skip_nonfinite`, and always where the pass is in float16, a step
+    whose loss or gradients are not all finite is counted and not taken.
     """
-    differentiate = value_and_grad(model, loss, gradient)
+    differentiate = value_and_grad(model, loss, gradient, precision)
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def update(state, x, labels):
         key = jax.random.fold_in(state.key, state.step)
-        (D, layers), gradients = differentiate(state.params, state.layers, x, labels, key)
+        dD: Any = state.scale.factor if state.scale else 1.0
+        (D, layers), gradients = differentiate(state.params, state.layers, x, labels, key, dD)
+        if state.scale:
+            gradients = jax.tree.map(lambda g: g / dD.astype(g.dtype), gradients)
         with jax.numpy_dtype_promotion("standard"):  # which is what optax is written for
-            changes, after = optimizer.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, changes)
-        return TrainState(params, layers, after, state.key, state.step + 1), D
+            changes, after = optimizer.update(gradients, state.optimizer, state.params, value=D)
+            params = optax.apply_updates(state.params, changes)
+        new = state._replace(params=params, layers=layers, optimizer=after, step=state.step + 1)
+        if skip_nonfinite or state.scale:
+            new = taken_if_finite(new, state, (D, gradients))
+        return new, D
 
     return update
 

@@ -1,0 +1,61 @@
+"""What a step does about dtypes: casts, the scale of a float16 loss, steps that are not taken.
+
+float16 has no numbers below 6e-8, where many gradients lie. So the loss is multiplied by a large
+scale, and with it every cotangent of the backward pass; the gradients are divided by it once they
+are in the parameters' dtype. The scale is found by trying: halved where a gradient overflows, and
+that step is not taken; doubled after many steps that were (Micikevicius et al. 2018,
+arXiv:1710.03740). It is a power of 2, so scaling itself rounds nothing.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..config.training import Precision
+
+FLOAT32 = Precision()
+FIRST_SCALE, LARGEST_SCALE = 2.0**15, 2.0**24
+STEPS_TO_DOUBLE = 2000
+"""Steps taken in a row before a larger scale is tried."""
+
+
+class LossScale(NamedTuple):
+    """What the loss is multiplied by for the backward pass, and for how many steps it has been."""
+
+    factor: jax.Array  # float32, from 1 to LARGEST_SCALE
+    good_steps: jax.Array  # int32, taken since it was last changed
+
+
+def cast(tree: Any, dtype: str) -> Any:
+    """Return a tree of arrays with the floating ones in `dtype`; integers stay what they are."""
+    return jax.tree.map(
+        lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+    )
+
+
+def first_scale(precision: Precision) -> LossScale | tuple[()]:
+    """Return the scale to begin with: nothing, unless the backward pass is in float16."""
+    if precision.compute != "float16":
+        return ()
+    return LossScale(jnp.float32(FIRST_SCALE), jnp.int32(0))
+
+
+def taken_if_finite(after: Any, before: Any, found: Any) -> Any:
+    """Return the state after a step, or where `found` is not all finite, the one before it.
+
+    `found` are the step's loss and gradients. A step that is not taken is counted, and moves on to
+    the next examples. The loss's scale, if there is one, learns from the step either way.
+    """
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found)]).all()
+    not_taken = before._replace(step=after.step, skipped=before.skipped + 1)
+    state = optax.tree.where(finite, after, not_taken)
+    return state._replace(scale=_next(before.scale, finite)) if before.scale else state
+
+
+def _next(scale: LossScale, finite: jax.Array) -> LossScale:
+    good_steps = jnp.where(finite, scale.good_steps + 1, 0)
+    double = good_steps == STEPS_TO_DOUBLE
+    factor = scale.factor * jnp.where(finite, jnp.where(double, 2.0, 1.0), 0.5)
+    return LossScale(jnp.clip(factor, 1, LARGEST_SCALE), jnp.where(double, 0, good_steps))
