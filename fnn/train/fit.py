@@ -22,13 +22,15 @@ import numpy as np
 
 from .. import config as configs
 from ..config import Config
+from ..data import Streamed
 from . import checkpoint as checkpoints
 from . import folder as files
 from .checkpoint import Checkpoint, Checkpoints
 from .evaluate import Evaluation, make_evaluate
+from .feed import make_feed
 from .position import Position, calls
 from .run import Run
-from .step import TrainState, make_steps, make_update, order
+from .step import TrainState, make_steps, order
 
 ROLL_BACKS = 10
 """Times that a training goes back to a checkpoint, before it counts as diverged."""
@@ -71,9 +73,10 @@ class Fit:
     ) -> None:
         self.run, self.saved, self.progress, self.asked = run, saved, progress, asked
         data, config = run.data, run.config
-        self.x, self.labels = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
-        self.test = jnp.asarray(data.x_test), jnp.asarray(data.y_test)
-        self.steps = make_steps(make_update(run.model, run.loss, run.optimizer, config.gradient))
+        self.feed = make_feed(data.x_train, data.y_train)
+        resident = not isinstance(data.x_test, Streamed)
+        self.test = jnp.asarray(data.x_test) if resident else data.x_test, data.y_test
+        self.steps = make_steps(run.update())
         self.evaluate = make_evaluate(run.model, run.loss)
         self.longest = run.steps_a_call
         self.metrics = folder / "metrics.jsonl"
@@ -108,22 +111,24 @@ class Fit:
                 self._end_of_epoch()
         if self.at.done or not self.rows:  # it ended within an epoch
             self.last = self._evaluated()
+            if self.status == "diverged":
+                files.append_metrics(self.metrics, self.last)
         elif self.evaluation is None:  # it had ended when it was resumed
             self._evaluated()
-        if self.status == "diverged":
-            files.append_metrics(self.metrics, self.last)
-        elif self.step != self.saved_step:
+        if self.status != "diverged" and self.step != self.saved_step:
             self._save()
         self.saved.wait()
 
     def _steps(self) -> bool:
         """Take the steps of the present epoch; return whether it came to its end."""
-        examples = np.asarray(order(self.run.config.seed, self.at.epoch, len(self.x)))
-        for batches in calls(examples, self.run.batch_size, self.at.done, self.longest):
+        run = self.run
+        examples = np.asarray(order(run.config.seed, self.at.epoch, len(run.data.x_train)))
+        cuts = calls(examples, run.batch_size, self.at.done, self.longest)
+        for batches, *data, indices in self.feed.calls(cuts):
             if self.asked():
                 self.status = "interrupted"
                 return False
-            self.state, found = self.steps(self.state, self.x, self.labels, batches)
+            self.state, found = self.steps(self.state, *data, indices)
             losses = np.asarray(found)
             if math.isnan(self.first_step_at):
                 self.first_step_at = time.perf_counter()
@@ -131,7 +136,7 @@ class Fit:
                 return False
             self.at = self.at.after(batches, losses)
             self.progress.steps(self.at.epoch, self.at.done, self.at.mean())
-            if self._is_due() and self.at.done < self.run.steps_an_epoch:
+            if self._is_due() and self.at.done < run.steps_an_epoch:
                 self._save()
         return True
 
@@ -226,6 +231,8 @@ def _is_finite(state: TrainState) -> bool:
 def _status(config: Config, rows: list[dict[str, Any]]) -> str:
     """Say whether to go on after an epoch (`completed`, so far) or why to stop."""
     losses = [row["train_loss"] for row in rows]
+    if losses and math.isnan(losses[-1]):  # every step was left out
+        return "diverged"
     rule = config.train.converge
     if (
         rule is not None

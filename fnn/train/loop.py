@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from .. import config as configs
 from . import checkpoint as checkpoints
 from . import folder as files
@@ -78,8 +76,8 @@ def _train(
             result["first_nonfinite"] = first_nonfinite(run, folder, fit.nonfinite)
         files.write_json(folder / "summary.json", result)
         if not asked():
-            x, labels = jnp.asarray(run.data.x_train), jnp.asarray(run.data.y_train)
-            parts = (run.model, run.loss, run.optimizer, x, labels, run.batch_size)
+            data = run.data.x_train, run.data.y_train
+            parts = (run.model, run.loss, run.optimizer, *data, run.batch_size)
             files.write_json(folder / "comparison.json", compare(*parts, run.config.seed))
         result["seconds"] = time.perf_counter() - started
         files.write_json(folder / "summary.json", result)

@@ -62,17 +62,19 @@ def steps_a_call(multiply_adds: int, batch_size: int, checkpoint_steps: int | No
     return max(1, min(STEPS, affordable, checkpoint_steps or STEPS))
 
 
-def calls(order: np.ndarray, batch_size: int, done: int, longest: int) -> Iterator[np.ndarray]:
+def calls(
+    order: np.ndarray, batch_size: int, done: int, longest: int, until: int | None = None
+) -> Iterator[np.ndarray]:
     """Cut an epoch's order into calls of (steps, batch size), from `done` batches on.
 
     Cuts lie at multiples of `longest`. Every example is used once an epoch: what is left over is
-    a small batch, a call of its own.
+    a small batch, a call of its own. With `until`, no batch from that one on is used.
     """
     whole = len(order) // batch_size
-    batches = order[: whole * batch_size].reshape(whole, batch_size)
-    while done < whole:
-        until = min(whole, (done // longest + 1) * longest)
-        yield batches[done:until]
-        done = until
-    if done == whole and whole * batch_size < len(order):
+    batches = order[: whole * batch_size].reshape(whole, batch_size)[:until]
+    while done < len(batches):
+        cut = min(len(batches), (done // longest + 1) * longest)
+        yield batches[done:cut]
+        done = cut
+    if done == whole and whole * batch_size < len(order) and (until is None or whole < until):
         yield order[None, whole * batch_size :]

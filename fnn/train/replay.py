@@ -22,10 +22,12 @@ from .. import backprop
 from ..errors import FnnError
 from ..layers import graph
 from . import checkpoint as checkpoints
+from .feed import make_feed
 from .plan import layer_table
 from .position import Position, calls
+from .precision import cast
 from .run import Run
-from .step import TrainState, make_steps, make_update, order
+from .step import TrainState, make_steps, order
 
 
 class Range(NamedTuple):
@@ -81,9 +83,7 @@ def replay(run: Run, folder: Path, step: int) -> Replay:
     examples = np.asarray(order(run.config.seed, at.epoch, len(run.data.x_train)))
     batch = examples[at.done * run.batch_size :][: run.batch_size]
     x, labels = jnp.asarray(run.data.x_train[batch]), jnp.asarray(run.data.y_train[batch])
-    after, loss = jax.jit(make_update(run.model, run.loss, run.optimizer, run.config.gradient))(
-        state, x, labels
-    )
+    after, loss = jax.jit(run.update())(state, x, labels)
     arrays = tuple(_arrays(run, state, after, x, labels))
     return Replay(step, at.epoch, float(loss), arrays, _first(arrays, float(loss)))
 
@@ -105,17 +105,15 @@ def _before(run: Run, folder: Path, step: int) -> tuple[TrainState, Position]:
     found = checkpoints.before(folder / "checkpoints", step)
     if found is not None:
         state, at = checkpoints.restore(found, state), Position(**found.meta["position"])
-    x, labels = jnp.asarray(run.data.x_train), jnp.asarray(run.data.y_train)
-    take = make_steps(make_update(run.model, run.loss, run.optimizer, run.config.gradient))
+    feed, take = make_feed(run.data.x_train, run.data.y_train), make_steps(run.update())
     while True:
-        examples = np.asarray(order(run.config.seed, at.epoch, len(x)))
-        for batches in calls(examples, run.batch_size, at.done, run.steps_a_call):
-            left = step - at.step(run.steps_an_epoch)
-            if left == 0:
-                return state, at
-            state, losses = take(state, x, labels, batches[:left])
-            at = at.after(batches[:left], np.asarray(losses))
-        if at.step(run.steps_an_epoch) == step and at.done < run.steps_an_epoch:
+        until = min(step - (at.epoch - 1) * run.steps_an_epoch, run.steps_an_epoch)
+        examples = np.asarray(order(run.config.seed, at.epoch, len(run.data.x_train)))
+        cuts = calls(examples, run.batch_size, at.done, run.steps_a_call, until)
+        for batches, *data, indices in feed.calls(cuts):
+            state, losses = take(state, *data, indices)
+            at = at.after(batches, np.asarray(losses))
+        if until < run.steps_an_epoch:
             return state, at
         at = Position(at.epoch + 1)
 
@@ -128,13 +126,15 @@ def _arrays(
     key = jax.random.fold_in(state.key, state.step)
 
     def forward(params, layers, x):
+        params, x = (cast(tree, run.config.precision.compute) for tree in (params, x))
         return backprop.forward(model, params, layers, x, key=key, train=True)
 
     @jax.jit
     def both(params, layers, x):
         values, tape = forward(params, layers, x)
-        _, saved = loss.fwd(values[tape.steps[-1].output], labels)
-        gradients = backprop.backward(tape, loss.bwd(saved))
+        y = values[tape.steps[-1].output]
+        _, saved = loss.fwd(cast(y, run.config.precision.reduce), labels)
+        gradients = backprop.backward(tape, cast(loss.bwd(saved), y.dtype))
         return jax.tree.map(_range, (values, gradients))
 
     found = jax.device_get(both(state.params, state.layers, x))

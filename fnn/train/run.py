@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import optax
 
 from ..config import Config
-from ..data import Dataset
+from ..data import Dataset, Streamed
 from ..errors import ConfigError, ShapeError
 from ..layers import Layer
 from ..loss import Loss
+from . import feed, position
 from .plan import abstract_init, layer_table
-from .position import steps_a_call, steps_an_epoch
-from .step import TrainState, init
+from .step import TrainState, Update, init, make_update
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,28 @@ class Run:
     @property
     def steps_an_epoch(self) -> int:
         """How many batches an epoch has."""
-        return steps_an_epoch(len(self.data.x_train), self.batch_size)
+        return position.steps_an_epoch(len(self.data.x_train), self.batch_size)
 
     @property
     def steps_a_call(self) -> int:
         """How many steps are compiled into one call, at most."""
         work = sum(row.multiply_adds for row in layer_table(self.model, self.x_shape))
-        return steps_a_call(work, self.batch_size, self.config.checkpoint.steps)
+        steps = position.steps_a_call(work, self.batch_size, self.config.checkpoint.steps)
+        x = self.data.x_train
+        streamed = isinstance(x, Streamed)
+        return feed.steps_a_call(x.nbytes // len(x) * self.batch_size, steps) if streamed else steps
 
     def init(self) -> TrainState:
         """Return the state before the first step."""
-        return init(self.model, self.optimizer, self.x_shape, self.config.seed)
+        config = self.config
+        return init(self.model, self.optimizer, self.x_shape, config.seed, config.precision)
+
+    def update(self) -> Update:
+        """Return the step."""
+        config = self.config
+        skip = config.train.on_nan == "skip"
+        parts = self.model, self.loss, self.optimizer, config.gradient
+        return make_update(*parts, config.precision, skip)
 
 
 def prepare(config: Config) -> Run:

@@ -1,0 +1,389 @@
+"""Checkpoints and resuming: the same numbers to the bit, and every way in which it can go wrong."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fnn.config import load, parse
+from fnn.errors import ConfigError, DataError, FnnError
+from fnn.train import checkpoint, init, order, prepare, replay, resume, train
+from fnn.train import folder as files
+from fnn.train.changes import changes
+from fnn.train.checkpoint import Checkpoints
+from fnn.train.position import Position, calls
+
+from .kills import TEXT, check_equal
+
+ROOT = Path(__file__).parents[1]
+SMALL = TEXT.replace("epochs: 30", "epochs: 4")
+DIVERGES = """
+name: diverges
+data: {rings: {points: 100}}
+model: [dense: {features: 4}, relu, dense: {features: 2}]
+loss: squared_error
+optimizer: {sgd: {learning_rate: 1.0e+18}}
+"""
+
+
+class Asking:
+    """Progress that sends this process a signal after so many calls of steps."""
+
+    def __init__(self, number, after):
+        self.number, self.left = number, after
+
+    def start(self, epochs, steps_an_epoch, step): ...
+
+    def steps(self, epoch, done, loss):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+    def epoch(self, row): ...
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_the_comparison():
+    """What is compared with autodiff at a run's end takes longer than these runs do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fnn.train.loop.compare", lambda *_: {})
+        yield
+
+
+@pytest.fixture(scope="module")
+def peace(tmp_path_factory):
+    """Runs of the small experiment that nobody stops, by what is changed in its config."""
+    made = {}
+
+    def run(*changed):
+        if changed not in made:
+            made[changed] = tmp_path_factory.mktemp("peace")
+            train(prepare(parse(SMALL, overrides=changed)), made[changed])
+        return made[changed]
+
+    return run
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A run of the small experiment that was told to stop after its third call of steps."""
+    run = prepare(parse(SMALL, overrides=("checkpoint.steps=7",)))
+    assert train(run, tmp_path, Asking(signal.SIGTERM, 3))["status"] == "interrupted"
+    return tmp_path
+
+
+def command(*arguments):
+    words = [sys.executable, "-m", "fnn", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+
+
+# The same numbers
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("changed", "after"),
+    [
+        (("checkpoint.steps=7",), 2),
+        (("checkpoint.steps=1", "checkpoint.keep_best=1"), 20),
+        (("train.batch_size=full",), 2),
+        (("gradient=backprop",), 1),
+    ],
+    ids=["within an epoch", "single steps", "whole epochs", "backprop"],
+)
+def test_a_run_that_is_told_to_stop_goes_on_as_if_it_had_not(
+    tmp_path, peace, changed, after, number
+):
+    run = prepare(parse(SMALL, overrides=changed))
+    summary = train(run, tmp_path, Asking(number, after))
+    assert (summary["status"], summary["signal"]) == ("interrupted", number)
+    where = checkpoint.latest(tmp_path / "checkpoints")
+    assert where.step == summary["steps"]
+    assert resume(prepare(load(tmp_path / "config.yaml")), tmp_path)["status"] == "completed"
+    check_equal(peace(*changed), tmp_path)
+
+
+def test_five_kills():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.kills", "--kills", "5"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 kills" in done.stdout.splitlines()[-1]
+
+
+def test_a_run_without_a_checkpoint_starts_from_its_first_step(tmp_path, stopped, peace):
+    shutil.rmtree(stopped / "checkpoints")
+    resume(prepare(load(stopped / "config.yaml")), stopped)
+    check_equal(peace("checkpoint.steps=7"), stopped)
+
+
+def test_a_run_that_is_complete_stays_what_it_is(peace):
+    where = peace("checkpoint.steps=7")
+    before = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
+    assert resume(prepare(load(where / "config.yaml")), where)["status"] == "completed"
+    after = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
+    assert after == before
+
+
+# Which are kept
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+    saved = Checkpoints(tmp_path, keep_last=2, keep_best=2)
+    for step, score in enumerate([3.0, 1.0, None, 2.0, 5.0, None, 4.0]):
+        if score is None or saved.is_among_best(score):
+            saved.save({"a": jnp.arange(3)}, step, {}, score)
+    saved.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("00000001", "00000003"),  # the best
+        *("00000005",),  # the last, beside 3
+    ]
+
+
+def test_the_best_epoch_is_kept(tmp_path):
+    overrides = ("checkpoint.keep_best=1", "checkpoint.keep_last=1", "train.epochs=4")
+    train(prepare(parse(SMALL, overrides=overrides)), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    best = min(rows, key=lambda row: row["test_loss"])["step"]
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {best, rows[-1]["step"]}
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    state = {
+        "key": jax.random.key(7),
+        "half": jnp.asarray([1.5, -2], jnp.bfloat16),
+        "empty": jnp.zeros((0, 3)),
+        "count": jnp.asarray(3),
+        "flag": jnp.asarray([True, False]),
+    }
+    saved = Checkpoints(tmp_path)
+    saved.save(state, 5, {"a": [1.25, None]})
+    saved.wait()
+    found = checkpoint.latest(tmp_path)
+    assert (found.step, found.meta) == (5, {"a": [1.25, None]})
+    back = checkpoint.restore(found, jax.tree.map(jnp.zeros_like, state) | {"key": state["key"]})
+    chex.assert_trees_all_equal_dtypes(back, state)
+    for name in state:
+        one, other = back[name], state[name]
+        if name == "key":
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+# Another config
+
+
+def test_a_changed_config_is_said_and_followed(stopped):
+    found = checkpoint.latest(stopped / "checkpoints")
+    overrides = ["train.epochs=5", "optimizer.adam.b1=0.8"]
+    config = load(stopped / "config.yaml", overrides)
+    assert [(c.key, c.before, c.after) for c in changes(found, config)] == [
+        ("optimizer.adam.b1", 0.9, 0.8),
+        ("train.epochs", 4, 5),
+    ]
+    assert all(c.meaning != "another experiment" for c in changes(found, config))
+    assert resume(prepare(config), stopped)["epochs"] == 5
+    assert load(stopped / "config.yaml").train.epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_size=8", r"an epoch has \d+ steps now, and had \d+ \(train.batch_size\)"),
+        ("data.moons.points=100", r"an epoch has \d+ steps now, and had \d+ \(data.moons.points\)"),
+        ("model.0.dense.features=7", r"params/0_dense/b is float32\[24\], .* needs float32\[7\]"),
+        ("optimizer.sgd.learning_rate=0.1", r"holds optimizer/0/count, unlike the config"),
+    ],
+)
+def test_a_config_that_the_state_does_not_fit_is_refused(stopped, override, message):
+    before = (stopped / "config.yaml").read_text()
+    with pytest.raises(FnnError, match=message):
+        resume(prepare(load(stopped / "config.yaml", [override])), stopped)
+    assert (stopped / "config.yaml").read_text() == before
+
+
+# What is damaged
+
+
+def truncate(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "is damaged"),
+        (flip, "is not what was written"),
+        (Path.unlink, "0.safetensors is missing"),
+        (lambda file: file.write_bytes(b""), "is damaged"),
+        (lambda file: file.write_bytes(b"\x00" * 1000), "is damaged"),
+    ],
+    ids=["truncated", "a bit flipped", "missing", "empty", "zeros"],
+)
+def test_a_damaged_checkpoint_is_an_error_and_the_one_before_it_is_there(
+    stopped, peace, damage, message
+):
+    last = checkpoint.latest(stopped / "checkpoints").folder
+    damage(last / "0.safetensors")
+    done = command("resume", stopped)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "take the folder away, and fnn resume resumes after step" in done.stderr
+    assert "Traceback" not in done.stderr
+    shutil.rmtree(last)
+    resume(prepare(load(stopped / "config.yaml")), stopped)
+    check_equal(peace("checkpoint.steps=7"), stopped)
+
+
+def test_metrics_that_a_checkpoint_vouches_for_and_that_are_gone(stopped):
+    if not checkpoint.latest(stopped / "checkpoints").meta["metrics_bytes"]:
+        resume(prepare(load(stopped / "config.yaml", ["train.epochs=5"])), stopped)
+    os.truncate(stopped / "metrics.jsonl", 10)
+    with pytest.raises(FnnError, match=r"metrics.jsonl is damaged: 10 bytes long, where"):
+        resume(prepare(load(stopped / "config.yaml")), stopped)
+
+
+def test_two_processes_do_not_train_in_one_folder(stopped):
+    with files.locked(stopped):
+        done = command("resume", stopped)
+    assert done.returncode == 2
+    assert "another process is training in" in done.stderr
+
+
+def test_a_folder_that_is_no_run():
+    done = command("resume", ROOT / "docs")
+    assert done.returncode == 2
+    assert "is no run folder: it holds no config.yaml" in done.stderr
+
+
+def test_a_full_disk_stops_training_and_keeps_what_was_complete(tmp_path, stopped):
+    large = ["model.0.dense.features=4000", "data.moons.points=100", "train.epochs=2"]
+    (config := tmp_path / "large.yaml").write_text(SMALL)
+
+    runs = tmp_path / "runs"
+    words = [sys.executable, "-m", "fnn", "run", config, "--runs", runs, *large]
+    full = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", *map(str, words)]
+    done = subprocess.run(full, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "cannot write a checkpoint in" in done.stderr
+    assert "make room, then fnn resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    (where,) = runs.glob("*/*")
+    assert command("resume", where).returncode == 0
+
+
+def test_a_folder_that_cannot_be_written_in(stopped):
+    (stopped / ".lock").unlink()
+    (stopped / ".lock").mkdir()
+    with pytest.raises(FnnError, match=r"cannot train in .*: Is a directory"):
+        resume(prepare(load(stopped / "config.yaml")), stopped)
+
+
+def test_a_data_file_that_is_gone(tmp_path):
+    rows = "".join(f"{i % 7},{i % 5},{i % 2}\n" for i in range(40))
+    (tmp_path / "points.csv").write_text("a,b,label\n" + rows)
+    text = SMALL.replace("moons: {points: 400}", f"csv: {{path: {tmp_path / 'points.csv'}}}")
+    run = prepare(parse(text))
+    train(run, where := files.create(tmp_path, "gone"), Asking(signal.SIGTERM, 1))
+    (tmp_path / "points.csv").unlink()
+    with pytest.raises(DataError, match=r"config.yaml:\d+: data.csv: .*points.csv"):
+        prepare(load(where / "config.yaml"))
+
+
+# A loss that is not finite
+
+
+def test_roll_back_goes_on_after_the_step_from_the_last_checkpoint(tmp_path, peace):
+    """One example is a poison: its step is passed over, and so are those since the checkpoint."""
+    overrides = ("train.on_nan=roll_back", "checkpoint.steps=7")
+    run = prepare(parse(SMALL, overrides=overrides))
+    poison = int(np.asarray(order(0, 1, len(run.data.x_train)))[10 * 16])  # in step 10
+    run.data.x_train[poison] = np.nan
+    summary = train(run, tmp_path)
+    assert summary["status"] == "completed"
+    assert summary["first_nonfinite"]["step"] == 10
+    assert "model.0 dense" in summary["first_nonfinite"]["place"]
+    assert math.isfinite(summary["train_loss"])
+    assert checkpoint.latest(tmp_path / "checkpoints").meta["roll_backs"] == 4  # once an epoch
+
+
+@pytest.mark.parametrize(("policy", "status"), [("stop", "diverged"), ("skip", "diverged")])
+def test_a_hopeless_training_says_what_was_not_finite_first(tmp_path, policy, status):
+    overrides = ("train.epochs=9", f"train.on_nan={policy}")
+    text = DIVERGES + "train: {epochs: 1}"
+    summary = train(prepare(parse(text, overrides=overrides)), tmp_path)
+    assert summary["status"] == status
+    assert summary["first_nonfinite"]["place"] is not None
+
+
+def test_replay_finds_the_step_again(tmp_path, peace):
+    where = peace("checkpoint.steps=7")
+    run = prepare(load(where / "config.yaml"))
+    steps = {step: replay(run, where, step) for step in (0, 25, 26)}
+    shutil.copytree(where, tmp_path / "without")
+    shutil.rmtree(tmp_path / "without" / "checkpoints")
+    again = replay(run, tmp_path / "without", 26)
+    assert again == steps[26]
+    assert steps[0].loss != steps[25].loss
+    assert [a.name for a in steps[0].arrays][:3] == ["b", "w", "y"]
+    state = init(run.model, optax.adam(0.1), run.x_shape, seed=0)
+    low, high = (float(f(state.params["0_dense"]["w"])) for f in (jnp.min, jnp.max))
+    w = steps[0].arrays[1]
+    assert (w.forward.low, w.forward.high, w.forward.nonfinite) == (low, high, 0)
+    assert w.after.low != w.forward.low
+    with pytest.raises(FnnError, match="there is no step 10000: this training has steps 0 to"):
+        replay(run, where, 10_000)
+
+
+# Positions
+
+
+@pytest.mark.parametrize("longest", [1, 3, 4, 100])
+@pytest.mark.parametrize("done", [0, 1, 4, 6, 7])
+def test_calls_from_the_middle_are_those_from_the_start(longest, done):
+    examples = np.arange(27)
+    whole = list(calls(examples, 4, 0, longest))
+    rest = [row for cut in calls(examples, 4, done, longest) for row in cut]
+    steps = [row for cut in whole for row in cut]
+    assert [list(row) for row in rest] == [list(row) for row in steps[done:]]
+    assert np.concatenate(steps).tolist() == examples.tolist()
+    ends = np.cumsum([len(cut) for cut in whole])[:-1]
+    assert all(end % longest == 0 or end == 6 for end in ends)
+    first = [row for cut in calls(examples, 4, 0, longest, until=done) for row in cut]
+    assert [list(row) for row in first] == [list(row) for row in steps[:done]]
+
+
+def test_a_position_sums_what_is_finite():
+    at = Position(2).after(np.zeros((3, 4)), np.asarray([1.0, math.nan, 2.0]))
+    assert (at.epoch, at.done, at.seen, at.mean()) == (2, 3, 8, 1.5)
+    assert at.step(10) == 13
+
+
+def test_an_epoch_of_another_length_is_refused_before_anything_is_written(stopped):
+    before = {path: path.stat().st_mtime_ns for path in stopped.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError):
+        resume(prepare(load(stopped / "config.yaml", ["train.batch_size=8"])), stopped)
+    after = {path: path.stat().st_mtime_ns for path in stopped.rglob("*") if path.is_file()}
+    before.pop(stopped / ".lock"), after.pop(stopped / ".lock")
+    assert before == after
