@@ -13,9 +13,8 @@ def shape(shape: Any) -> str:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print `value` as one line of JSON, with null for what is not finite."""
-    from ..train.folder import finite
-
-    print(json.dumps(finite(value), allow_nan=False))
+    plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    print(json.dumps(plain, allow_nan=False))
 
 
 def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -1,3 +1,5 @@
-"""A run folder as one self-contained HTML page; reads nothing but the folder."""
+"""Run folders, read: one as a self-contained HTML page, two side by side; nothing else is read."""
 
+from .diff import diff as diff
+from .find import find_run as find_run
 from .page import write_report as write_report

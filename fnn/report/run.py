@@ -8,7 +8,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import FnnError
+from ..errors import ConfigError, FnnError
 
 Array = NDArray[np.generic]
 Part = TypeVar("Part")
 
-# What numpy raises on an archive that is cut short, overwritten or not an archive at all.
+ESSENTIAL = ("config.yaml", "metrics.jsonl", "summary.json")
+"""What every run has at least one of."""
+
+# What reading raises where a file is cut short, overwritten or not of its kind at all.
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -30,6 +33,7 @@ _UNREADABLE = (
     RuntimeError,
     zipfile.BadZipFile,
     zlib.error,
+    ConfigError,
 )
 
 
@@ -156,6 +160,33 @@ class Run:
         return str(self.environment.get("started") or "")
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Reads a run folder file by file, and notes in `problems` what could not be read."""
+
+    folder: Path
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def read(self, name: str, reader: Callable[[Path], Part], empty: Part) -> Part:
+        """Return what `reader` makes of the file, or `empty` where it is missing or damaged."""
+        try:
+            return reader(self.folder / name)
+        except FileNotFoundError:
+            self.problems[name] = f"{name} is not in the run folder"
+        except _UNREADABLE as error:
+            self.problems[name] = f"{name} cannot be read ({_reason(error)})"
+        return empty
+
+    def check(self) -> None:
+        """Raise FnnError where not one of the files was read that every run begins with."""
+        if all(name in self.problems for name in ESSENTIAL):
+            raise FnnError(
+                f"{self.folder}: not a run folder: "
+                + "; ".join(self.problems[name] for name in ESSENTIAL)
+                + ". Give the folder that `fnn run` printed"
+            )
+
+
 def read_run(folder: Path) -> Run:
     """Read a run folder, whole or cut short.
 
@@ -164,38 +195,22 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise FnnError(f"{folder}: expected a run folder, as written by `fnn run`; there is none")
-    problems: dict[str, str] = {}
-
-    def part(name: str, read: Callable[[Path], Part], empty: Part) -> Part:
-        try:
-            return read(folder / name)
-        except FileNotFoundError:
-            problems[name] = f"{name} is not in the run folder"
-        except _UNREADABLE as error:
-            problems[name] = f"{name} cannot be read ({_reason(error)})"
-        return empty
-
+    parts = Parts(folder)
     none: Predictions | None = None
     no_comparison: Comparison | None = None
     nothing: Mapping[str, Array] = {}
     run = Run(
         folder=folder,
-        config=part("config.yaml", _read_text, ""),
-        environment=part("environment.json", _read_object, {}),
-        epochs=part("metrics.jsonl", _read_epochs, ()),
-        summary=part("summary.json", _read_summary, Summary()),
-        predictions=part("predictions.npz", _read_predictions, none),
-        parameters=part("parameters.npz", _read_arrays, nothing),
-        comparison=part("comparison.json", _read_comparison, no_comparison),
-        problems=problems,
+        config=parts.read("config.yaml", _read_text, ""),
+        environment=parts.read("environment.json", read_object, {}),
+        epochs=parts.read("metrics.jsonl", read_epochs, ()),
+        summary=parts.read("summary.json", read_summary, Summary()),
+        predictions=parts.read("predictions.npz", _read_predictions, none),
+        parameters=parts.read("parameters.npz", read_arrays, nothing),
+        comparison=parts.read("comparison.json", _read_comparison, no_comparison),
+        problems=parts.problems,
     )
-    essential = ("config.yaml", "metrics.jsonl", "summary.json")
-    if all(name in problems for name in essential):
-        raise FnnError(
-            f"{folder}: not a run folder: "
-            + "; ".join(problems[name] for name in essential)
-            + ". Give the folder that `fnn run` printed"
-        )
+    parts.check()
     return run
 
 
@@ -210,14 +225,16 @@ def _read_text(file: Path) -> str:
     return file.read_text("utf-8")
 
 
-def _read_object(file: Path) -> Mapping[str, object]:
+def read_object(file: Path) -> Mapping[str, object]:
+    """Return the object that a JSON file holds."""
     value = json.loads(file.read_bytes())
     if not isinstance(value, dict):
         raise ValueError(f"expected an object, got {type(value).__name__}")
     return value
 
 
-def _read_summary(file: Path) -> Summary:
+def read_summary(file: Path) -> Summary:
+    """Return what summary.json says."""
     return Summary.model_validate_json(file.read_bytes())
 
 
@@ -225,8 +242,8 @@ def _read_comparison(file: Path) -> Comparison:
     return Comparison.model_validate_json(file.read_bytes())
 
 
-def _read_epochs(file: Path) -> tuple[Epoch, ...]:
-    """Read an epoch a line; a last line that a dying process left half-written is dropped."""
+def read_epochs(file: Path) -> tuple[Epoch, ...]:
+    """Return an epoch a line, without a last line that a dying process left half-written."""
     lines = [line for line in file.read_bytes().splitlines() if line.strip()]
     epochs = [Epoch.model_validate_json(line) for line in lines[:-1]]
     try:
@@ -237,7 +254,8 @@ def _read_epochs(file: Path) -> tuple[Epoch, ...]:
     return tuple(epochs)
 
 
-def _read_arrays(file: Path) -> dict[str, Array]:
+def read_arrays(file: Path) -> dict[str, Array]:
+    """Return the arrays of an .npz by name; nothing is ever unpickled."""
     with file.open("rb") as stream:  # numpy, given the path, leaves a damaged file open
         archive = np.load(stream, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -246,7 +264,7 @@ def _read_arrays(file: Path) -> dict[str, Array]:
 
 
 def _read_predictions(file: Path) -> Predictions:
-    arrays = _read_arrays(file)
+    arrays = read_arrays(file)
     if missing := [name for name in Predictions.__annotations__ if name not in arrays]:
         raise ValueError(f"no array {missing[0]!r}")
     predictions = Predictions(**{name: arrays[name] for name in Predictions.__annotations__})
