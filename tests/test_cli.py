@@ -35,7 +35,10 @@ VERBS = [command.callback.__name__ for command in app.registered_commands]
 
 
 def test_the_verbs():
-    assert VERBS == ["run", "resume", "replay", "compare", "plan", "diff", "verify", "bench", "ops"]
+    assert VERBS == [
+        *("run", "resume", "replay", "compare", "plan", "diff", "export"),
+        *("verify", "bench", "ops"),
+    ]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -17,6 +17,7 @@ ORDER = [
     {"backprop", "verify", "bench", "models"},
     {"config", "testing"},
     {"train", "report"},
+    {"export"},
     {"cli"},
     {"__main__"},
 ]

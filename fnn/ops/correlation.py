@@ -179,7 +179,7 @@ def _spread_by_phases(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     slide = Windows(at.outputs, tuple(taps), (1,) * axes, tuple(padding), at.dilation)
     x = _correlate(dy, w, slide, groups)
     # (batch, v₁, v₂, group, s₁, s₂, in) -> (batch, v₁, s₁, v₂, s₂, group, in)
-    batch = len(x)
+    batch = x.shape[0]
     x = x.reshape(batch, *count, groups, *at.stride, inputs)
     order = [a for i in range(axes) for a in (1 + i, 2 + axes + i)]
     x = x.transpose(0, *order, 1 + axes, 2 + 2 * axes)

@@ -109,6 +109,8 @@ def _read(folder: Path) -> _Run:
 
 def _read_config(file: Path) -> dict[str, Any]:
     config, _ = read_yaml(file.read_text("utf-8"), file.name)
+    if not isinstance(config, dict):
+        raise ValueError(f"expected a mapping, got {type(config).__name__}")
     return _flat(config)
 
 

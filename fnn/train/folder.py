@@ -71,7 +71,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole: under another name first, then renamed."""
-    _write(path, text.encode())
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -84,7 +84,7 @@ def write_npz(path: Path, **arrays: Any) -> None:
     buffer = io.BytesIO()
     plain: Any = {name: np.asarray(array) for name, array in arrays.items()}
     np.savez(buffer, **plain)
-    _write(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def append_metrics(path: Path, row: dict[str, Any]) -> None:
@@ -116,7 +116,8 @@ def read_metrics(path: Path, octets: int) -> list[dict[str, Any]]:
     return [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole; an FnnError leaves what was there before."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(content)
@@ -148,7 +149,7 @@ def environment(seed: int) -> dict[str, Any]:
     device = jax.devices()[0]
     packages = ("fnn", "jax", "jaxlib", "optax", "numpy")
     return {
-        **{name: _version(name) for name in packages},
+        **{name: version(name) for name in packages},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device.device_kind if device.platform != "cpu" else _cpu(),
@@ -162,7 +163,8 @@ def environment(seed: int) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Return the version of a package that is installed, else None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

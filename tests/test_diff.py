@@ -1,0 +1,167 @@
+"""Two runs side by side, and the run folder that someone means."""
+
+import json
+import sys
+
+import pytest
+
+from fnn import cli
+from fnn.errors import FnnError
+from fnn.report import diff, find_run
+from fnn.report.run import ESSENTIAL
+
+from .report_runs import edit_json, make_run, write_metrics
+from .test_house import modules_after
+
+SHORT = ("environment.json", "summary.json", "predictions.npz", "parameters.npz", "comparison.json")
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two runs, the other with another learning rate, one layer more, and other metrics."""
+    one, other = (make_run(tmp_path / name, n=8, m=2) for name in "ab")
+    text = (other / "config.yaml").read_text()
+    text = text.replace("1.0e-3", "0.01").replace("12}\n", "12}\n  - relu\n")
+    (other / "config.yaml").write_text(text)
+    edit_json(other / "environment.json", device="tpu", started="2025-11-22T00:00:00+00:00")
+    edit_json(other / "summary.json", steps=240)
+    rows = [json.loads(line) for line in (one / "metrics.jsonl").read_text().splitlines()]
+    rows[4]["test_loss"] = 0.01
+    rows[11]["test_accuracy"] = None
+    write_metrics(other / "metrics.jsonl", [*rows, rows[0] | {"epoch": 13}])
+    return one, other
+
+
+def both(a, b):
+    return {"a": a, "b": b}
+
+
+def test_only_what_differs_of_configs_and_environments(pair):
+    found = diff(*pair)
+    assert found.config == {"learning_rate": both(1e-3, 0.01), "model.1": {"b": "relu"}}
+    assert found.environment.keys() == {"device", "started"}
+    assert found.problems == both([], [])
+
+
+def test_the_numbers_side_by_side(pair):
+    found = diff(*pair)
+    assert found.summary["steps"] == both(120, 240)
+    assert found.summary["status"] == both("completed", "completed")
+    test_loss, accuracy = found.metrics["test_loss"], found.metrics["test_accuracy"]
+    assert test_loss["best"]["b"] == {"epoch": 5, "value": 0.01}
+    assert test_loss["last"] == both({"epoch": 12, "value": 2.1 / 12}, {"epoch": 13, "value": 2.1})
+    assert accuracy["best"]["b"] == {"epoch": 11, "value": 1 - 0.5 / 11}
+    assert found.epochs[1]["train_loss"] == both(2.0, 2.0)
+    assert found.epochs[12]["test_accuracy"].keys() == {"a"}
+    assert found.epochs[13]["train_loss"].keys() == {"b"}
+    assert (found.common_epochs, found.first_difference) == (12, 5)
+
+
+def test_a_run_and_itself(pair):
+    found = diff(pair[0], pair[0])
+    assert found.config == found.environment == {}
+    assert found.first_difference is None
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [("1", "1.0"), ("1", "true"), ("null", "''"), ("[]", "{}"), ("{a: 1}", "{b: 1}")]
+)
+def test_values_that_look_alike_are_not_the_same(pair, a, b):
+    for run, value in zip(pair, (a, b)):
+        (run / "config.yaml").write_text(f"x: {value}\n")
+    assert diff(*pair).config
+
+
+@pytest.fixture
+def fnn(monkeypatch, capsys):
+    """The command in this process: status, output, errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fnn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return ended.value.code or 0, told.out, told.err
+
+    return run
+
+
+def test_the_tables(fnn, pair):
+    status, out, err = fnn("diff", *pair)
+    assert (status, err) == (0, "")
+    lines = [" ".join(line.replace("│", " ").split()) for line in out.splitlines()]
+    assert f"A: {pair[0]}" in lines
+    assert "learning_rate 0.001 0.01" in lines
+    assert "device cpu tpu" in lines
+    assert "steps 120 240" in lines
+    assert "10 of 13 epochs" in lines
+    assert "1 2 2 2.1 2.1 0.5 0.5" in lines
+    assert "13 – 2 – 2.1 – 0.5" in lines
+    assert "the metrics differ from epoch 5 on" in lines
+
+
+def test_json_is_the_whole_of_it(fnn, pair):
+    (pair[0] / "config.yaml").write_text("x: .nan\n")
+    told = json.loads(fnn("diff", *pair, "--json")[1])
+    assert told["config"]["x"] == {"a": None}
+    assert [row["epoch"] for row in told["epochs"]] == list(range(1, 14))
+    assert told["first_difference"] == 5
+
+
+def test_a_run_that_was_killed_shows_what_there_is(fnn, pair):
+    for name in SHORT:
+        (pair[1] / name).unlink()
+    with (pair[1] / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"epoch": 14, "tr')
+    status, out, _ = fnn("diff", *pair)
+    assert status == 0
+    assert "summary.json is not in the run folder" in out
+    assert "10 of 13 epochs" in out
+    assert diff(*pair).environment == {}
+
+
+@pytest.mark.parametrize(
+    "file", ["config.yaml", "environment.json", "metrics.jsonl", "summary.json"]
+)
+@pytest.mark.parametrize("text", [b"", b"[1, 2", b'{"a": !!python/name:os.system 0}', b"\xff\x00"])
+def test_a_damaged_file_is_named_and_the_others_are_compared(fnn, pair, file, text):
+    (pair[1] / file).write_bytes(text)
+    status, out, _ = fnn("diff", *pair)
+    assert status == 0
+    if not (file == "metrics.jsonl" and not text):  # empty: a run before its first epoch
+        assert f"{file} cannot be read" in out
+
+
+def test_what_is_no_run_is_one_message(fnn, tmp_path, pair):
+    (tmp_path / "notes/xor").mkdir(parents=True)
+    make_run(tmp_path / "notes/xor/1", n=8, m=2)
+    (tmp_path / "empty").mkdir()
+    for path, words in (
+        (tmp_path / "none", "no such folder"),
+        (tmp_path / "empty", "found no run"),
+        (tmp_path / "notes", f"its folder {tmp_path}/notes/xor has some"),
+        (pair[0] / "config.yaml", f"got a file; its folder is {pair[0]}"),
+    ):
+        status, out, err = fnn("diff", pair[0], path)
+        assert (status, out) == (2, "")
+        assert words in err
+    for name in ESSENTIAL:
+        (pair[1] / name).write_bytes(b"\xff")
+    with pytest.raises(FnnError, match="not a run folder"):
+        diff(*pair)
+
+
+def test_the_newest_run_is_found_by_its_name(tmp_path):
+    assert find_run(make_run(tmp_path / "renamed", n=8, m=2)) == tmp_path / "renamed"
+    assert find_run(tmp_path) == tmp_path / "renamed"
+    times = ("20250101-120000-10", "20250101-120000", "20250101-120000-2", "20241231-235959")
+    for name in times:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+    (tmp_path / "20260101-000000").mkdir()  # killed before it wrote anything
+    assert find_run(tmp_path) == tmp_path / times[0]
+
+
+def test_no_jax_is_loaded():
+    loaded = modules_after("import fnn.report.diff, fnn.report.find, fnn.cli.show")
+    assert not loaded & {"jax", "optax", "matplotlib", "fnn.train"}
