@@ -1,0 +1,212 @@
+"""The axes of a sweep, as they are written on the command line, and the points between them.
+
+    optimizer.sgd.learning_rate=1e-3,1e-2,1e-1     values, each as YAML
+    seed=0..7                                      integers, both ends included
+    optimizer.sgd.momentum=0.5..0.9:5              five numbers, equally far apart
+    optimizer.sgd.learning_rate=1e-4..1e-1:log:8   eight numbers, each so many times the last
+    optimizer.sgd.learning_rate=1e-4..1e-1:log     a range, to draw from
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...config.loader import Reader, read_yaml
+from ...errors import ConfigError, FnnError
+
+MAX_RUNS = 10_000
+"""Runs of one sweep, at most: more is a mistake in a range."""
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(:log)?(?::(\d+))?")
+_INTEGER = re.compile(r"[-+]?\d+")
+_FORMS = "write values (1e-3,1e-2) or a range (0..7, 0.5..0.9:5, 1e-4..1e-1:log:8)"
+
+
+class Value(NamedTuple):
+    """One value of an axis: as it is written, and what YAML reads it as."""
+
+    text: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key of the config, and the values that it takes."""
+
+    key: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A key of the config, and the numbers that its values are drawn from."""
+
+    key: str
+    low: float
+    high: float
+    log: bool
+    integer: bool
+
+    def value(self, fraction: float) -> Value:
+        """Return the number that lies so far (0 to 1) on the way from `low` to `high`."""
+        if self.log:
+            number = self.low * (self.high / self.low) ** fraction
+        else:
+            number = self.low + (self.high - self.low) * fraction
+        return _number(round(number) if self.integer else number)
+
+
+Axes = Sequence[Axis | Range]
+Point = tuple[Value, ...]
+"""A value of each axis: what one run is made of."""
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[Axis | Range]]:
+    """Return those of `KEY=VALUE`... that say one value, which are overrides, and the axes.
+
+    Raises ConfigError for a word that says neither, and for a key that has two axes.
+    """
+    overrides, axes = [], []
+    for word in words:
+        axis = parse_axis(word)
+        if isinstance(axis, Axis) and len(axis.values) == 1:
+            overrides.append(word)
+        elif any(axis.key == other.key for other in axes):
+            raise ConfigError(f"sweep {word}: {axis.key} has an axis already; write all its values")
+        else:
+            axes.append(axis)
+    if not axes:
+        raise ConfigError(f"sweep: expected a key with several values; {_FORMS}")
+    return overrides, axes
+
+
+def parse_axis(word: str) -> Axis | Range:
+    """Read `KEY=VALUES`.
+
+    Raises ConfigError for a text that is none, and for a value that stands in it twice.
+    """
+    key, equals, text = word.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(f"sweep {word}: expected key=values, e.g. seed=0..7")
+    items = _items(word, text)
+    if not items:
+        raise ConfigError(f"sweep {word}: expected values, got none; {_FORMS}")
+    if len(items) == 1 and (found := _RANGE.fullmatch(items[0].text)):
+        parsed = _range(word, key, found)
+        if isinstance(parsed, Range):
+            return parsed
+        values = parsed
+    else:
+        values = tuple(itertools.chain.from_iterable(_expanded(word, key, item) for item in items))
+    texts = [value.text for value in values]
+    if twice := next((text for text in texts if texts.count(text) > 1), None):
+        raise ConfigError(f"sweep {word}: {twice} stands in it twice; leave one out")
+    return Axis(key, values)
+
+
+def _items(word: str, text: str) -> list[Value]:
+    """Cut at the commas that stand outside of brackets and quotes, as YAML does."""
+    listed = f"[{text}]"
+    try:
+        values, _ = read_yaml(listed, f"sweep {word}")
+    except ConfigError as error:  # its line is the only one there is
+        message = str(error).replace(f"sweep {word}:1:", f"sweep {word}:", 1)
+        raise ConfigError(f"{message}; {_FORMS}") from None
+    reader = Reader(listed)
+    try:
+        nodes = reader.get_single_node().value
+    finally:
+        reader.dispose()
+    texts = [listed[node.start_mark.index : node.end_mark.index] for node in nodes]
+    return [Value(*pair) for pair in zip(texts, values, strict=True)]
+
+
+def _expanded(word: str, key: str, item: Value) -> tuple[Value, ...]:
+    found = _RANGE.fullmatch(item.text)
+    if found is None:
+        return (item,)
+    parsed = _range(word, key, found)
+    if isinstance(parsed, Range):
+        raise ConfigError(f"sweep {word}: {item.text}: say how many values, e.g. {item.text}:5")
+    return parsed
+
+
+def _range(word: str, key: str, found: re.Match[str]) -> tuple[Value, ...] | Range:
+    low, high = float(found[1]), float(found[2])
+    log, count = found[3] is not None, found[4]
+    integer = all(_INTEGER.fullmatch(end) for end in found.group(1, 2))
+    if not low < high or not math.isfinite(high - low):
+        raise ConfigError(f"sweep {word}: expected a range from a lower to a higher number")
+    if log and low <= 0:
+        raise ConfigError(f"sweep {word}: a logarithmic range begins above 0, got {found[1]}")
+    whole = Range(key, low, high, log, integer)
+    if count is None:
+        if not integer or log:
+            return whole
+        _check_count(word, high - low + 1)
+        return tuple(_number(n) for n in range(int(low), int(high) + 1))
+    if int(count) < 2:
+        raise ConfigError(f"sweep {word}: expected 2 values or more, got {count}")
+    _check_count(word, int(count))
+    return tuple(dict.fromkeys(whole.value(f) for f in np.linspace(0, 1, int(count)).tolist()))
+
+
+def _check_count(word: str, count: float) -> None:
+    if count > MAX_RUNS:
+        raise ConfigError(f"sweep {word}: {count:.0f} values, more than {MAX_RUNS}")
+
+
+def _number(number: float) -> Value:
+    """Return a number with the four digits that a person would write."""
+    text = str(number) if isinstance(number, int) else f"{number:.4g}"
+    return Value(text, read_yaml(text, "")[0])
+
+
+def grid(axes: Axes) -> list[Point]:
+    """Return every combination of values, the last axis changing fastest.
+
+    Raises FnnError where an axis is a range without a number of values.
+    """
+    values = []
+    for axis in axes:
+        if isinstance(axis, Range):
+            raise FnnError(
+                f"sweep {axis.key}: a grid needs to know how many values, e.g. "
+                f"{axis.low:g}..{axis.high:g}{':log' if axis.log else ''}:8; "
+                "or draw from the range with --random N"
+            )
+        values.append(axis.values)
+    if (count := math.prod(map(len, values))) > MAX_RUNS:
+        raise FnnError(f"sweep: {count} runs, more than {MAX_RUNS}; draw some with --random N")
+    return list(itertools.product(*values))
+
+
+def draw(axes: Axes, count: int, seed: int) -> list[Point]:
+    """Draw different combinations of values: the same ones for the same seed.
+
+    They are fewer than `count` where there are no more.
+    """
+    possible = math.prod(
+        len(axis.values) if isinstance(axis, Axis) else math.inf for axis in axes
+    )
+    if possible <= count:
+        return grid(axes)
+    rng, drawn = np.random.default_rng(seed), dict[Point, None]()
+    for _ in range(100 * count):  # a range of few integers may have no more of them
+        drawn[tuple(_drawn(axis, float(rng.random())) for axis in axes)] = None
+        if len(drawn) == count:
+            break
+    return list(drawn)
+
+
+def _drawn(axis: Axis | Range, fraction: float) -> Value:
+    if isinstance(axis, Range):
+        return axis.value(fraction)
+    return axis.values[int(fraction * len(axis.values))]

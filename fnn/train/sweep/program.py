@@ -1,0 +1,144 @@
+"""Many runs in one compiled program, shared out over the devices.
+
+A device takes its runs all at once (`jax.vmap`), but a CPU one after the other (`jax.lax.map`):
+its caches hold the state of one run and not of all, and a convolution whose weights differ from
+run to run would lose its fast path. Nothing passes from one device to another.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ..evaluate import CHUNK, CHUNK_BYTES
+from ..run import Run
+from ..step import TrainState, make_steps, make_update, order
+from .traced import built, started
+
+AXIS = "runs"
+
+
+class Program:
+    """What trains several runs together; arrays that belong to them have an axis of runs first.
+
+    There are `places` runs: the last ones may only fill the devices. A run that is not active
+    keeps its state, and takes no time on a CPU.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        values: Mapping[str, np.ndarray],
+        count: int,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        """Take `count` runs, which differ from `run` in the values: an array (count,) a key."""
+        devices = (jax.local_devices() if devices is None else devices)[:count]
+        mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+        self.places = -(-count // len(devices)) * len(devices)
+        filled = {key: np.resize(column, self.places) for key, column in values.items()}
+        self._values = jax.device_put(filled, NamedSharding(mesh, P(AXIS)))
+        data, everywhere = run.data, NamedSharding(mesh, P())
+        self._train = jax.device_put((data.x_train, data.y_train), everywhere)
+        self._test = jax.device_put((data.x_test, data.y_test), everywhere)
+        self._seeds = filled.get("seed", np.array([run.config.seed], np.uint32))
+        self._orders = jax.jit(jax.vmap(lambda s, e: order(s, e, len(data.x_train)), (0, None)))
+        self._init = jax.jit(_over_runs(lambda each, _: started(run, each["values"]), mesh))
+        steps, evaluate = (_over_runs(make(run), mesh) for make in (_make_steps, _make_evaluate))
+        self._steps = jax.jit(
+            lambda state, each, shared: steps({"state": state, **each}, shared), donate_argnums=0
+        )
+        self._evaluate = jax.jit(evaluate)
+
+    def init(self) -> TrainState:
+        """Return the state before the first step."""
+        return self._init({"active": np.ones(self.places, bool), "values": self._values}, {})
+
+    def orders(self, epoch: int) -> np.ndarray:
+        """Return the order of an epoch's examples (1, n), or (places, n) where seeds differ."""
+        return np.asarray(self._orders(self._seeds, epoch))
+
+    def steps(
+        self, state: TrainState, active: np.ndarray, batches: np.ndarray
+    ) -> tuple[TrainState, jax.Array]:
+        """Take steps with batches (1 or places, steps, batch size) of examples.
+
+        Returns the state, for which the one given is donated, and the losses (places, steps).
+        """
+        return self._steps(*self._arguments(state, active, batches))
+
+    def _arguments(self, state, active, batches):
+        each, shared = {"active": active, "values": self._values}, {"data": self._train}
+        if len(batches) == 1:  # the same for all, so that they are fetched once
+            return state, each, {**shared, "batches": batches[0]}
+        return state, {**each, "batches": batches}, shared
+
+    def evaluate(self, state: TrainState, active: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """Return the loss of each test example (places, n), and whether it is decided right."""
+        each = {"active": active, "values": self._values, "state": state}
+        return self._evaluate(each, {"data": self._test})
+
+
+def _over_runs(one: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """Return `one(each, shared)` over the axis of runs that the arrays of `each` have."""
+
+    def several(each, shared):
+        def with_shared(each):
+            return one(each, shared)
+
+        if mesh.devices.flat[0].platform == "cpu":
+            return jax.lax.map(with_shared, each)
+        return jax.vmap(with_shared)(each)
+
+    # A device works on runs of its own, so there is nothing that has to be the same on all.
+    return jax.shard_map(
+        several, mesh=mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False
+    )
+
+
+def _make_steps(run: Run) -> Callable[..., Any]:
+    def steps(each, shared):
+        now, arguments = built(run, each["values"]), {**each, **shared}
+        update = make_update(now.model, now.loss, now.optimizer, now.config.gradient)
+        batches = arguments["batches"]
+
+        def train(state):
+            return make_steps(update)(state, *shared["data"], batches)
+
+        def stay(state):
+            return state, jnp.zeros(len(batches))
+
+        return jax.lax.cond(each["active"], train, stay, each["state"])
+
+    return steps
+
+
+def _make_evaluate(run: Run) -> Callable[..., Any]:
+    def evaluate(each, shared):
+        now, state, (x, labels) = built(run, each["values"]), each["state"], shared["data"]
+
+        def chunk(_, examples):
+            x, labels = examples
+            y, _ = now.model.apply(state.params, state.layers, x)
+            return None, (now.loss.per_example(y, labels), now.loss.decide(y) == labels)
+
+        def look():
+            size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes, len(x)))
+            whole = len(x) // size * size
+            parts = [jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), (x, labels))]
+            parts = [jax.lax.scan(chunk, None, part)[1] for part in parts]
+            parts = [jax.tree.map(lambda a: a.reshape(whole), part) for part in parts]
+            if whole < len(x):
+                parts.append(chunk(None, (x[whole:], labels[whole:]))[1])
+            return tuple(jnp.concatenate(a) for a in zip(*parts, strict=True))
+
+        def look_away():
+            return jnp.zeros(len(x)), jnp.zeros(len(x), bool)
+
+        return jax.lax.cond(each["active"], look, look_away)
+
+    return evaluate

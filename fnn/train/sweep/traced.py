@@ -1,0 +1,99 @@
+"""Values of a config that are arguments of a compiled program, and which can be."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...config import Chain, Choice, Config
+from ...config.origin import Key, split
+from ..run import Run
+from ..step import TrainState, init, make_update
+
+Values = Mapping[str, Any]
+"""A value for each key of a config, such as `optimizer.sgd.learning_rate`."""
+
+
+def replaced(config: Config, values: Values) -> Config:
+    """Return the config with these values, which nothing checks: they may be tracers."""
+    for key, value in values.items():
+        config = _replaced(config, split(key), value)
+    return config
+
+
+def _replaced(node: Any, path: tuple[Key, ...], value: Any) -> Any:
+    if not path:
+        return value
+    key, *below = path
+    match node:
+        case Choice():  # the key is its name
+            argument, *below = below
+            new = _replaced(node.arguments[str(argument)], tuple(below), value)
+            return replace(node, arguments={**node.arguments, str(argument): new})
+        case Chain():
+            return Chain(_replaced(node.parts, path, value))
+        case list() | tuple():
+            items = list(node)
+            items[int(key)] = _replaced(items[int(key)], tuple(below), value)
+            return type(node)(items)
+        case dict():
+            return {**node, key: _replaced(node[key], tuple(below), value)}
+        case _:
+            old = getattr(node, str(key))
+            return node.model_copy(update={str(key): _replaced(old, tuple(below), value)})
+
+
+def built(run: Run, values: Values) -> Run:
+    """Return the run with its model, loss and optimiser built anew with these values."""
+    config = replaced(run.config, values)
+    return replace(
+        run,
+        config=config,
+        model=config.build_model(),
+        loss=config.build_loss(),
+        optimizer=config.build_optimizer(),
+    )
+
+
+def started(run: Run, values: Values) -> TrainState:
+    """Return the state before the first step of the run with these values."""
+    run = built(run, values)
+    return init(run.model, run.optimizer, run.x_shape, run.config.seed)
+
+
+def kind(key: str, values: list[Any]) -> type | None:
+    """Return what the values of an axis would be as arguments of a program, where they may be.
+
+    A number that may have a fraction changes no shape; an integer mostly counts something.
+    """
+    if key == "seed":
+        return jnp.uint32
+    is_inside = split(key)[0] in ("model", "loss", "optimizer")
+    return jnp.float32 if is_inside and any(isinstance(v, float) for v in values) else None
+
+
+def is_traceable(run: Run, values: Values) -> bool:
+    """Whether a run can be compiled with these values as arguments, not as constants.
+
+    It cannot where something asks for the number itself: to check it, to choose by it, or to keep
+    it as a hyperparameter of an op.
+    """
+
+    def step(values):
+        now = built(run, values)
+        state = started(run, values)
+        x = jnp.zeros(now.x_shape)
+        labels = jnp.zeros(now.batch_size, run.data.y_train.dtype)
+        state, D = make_update(now.model, now.loss, now.optimizer, now.config.gradient)(
+            state, x, labels
+        )
+        y, _ = now.model.apply(state.params, state.layers, x)
+        return state, D, now.loss.per_example(y, labels), now.loss.decide(y)
+
+    try:
+        jax.eval_shape(step, dict(values))
+    except Exception:  # whatever it raises: with the values as constants it was built and checked
+        return False
+    return True
