@@ -1,10 +1,10 @@
 """The axes of a sweep, as they are written on the command line, and the points between them.
 
-    optimizer.sgd.learning_rate=1e-3,1e-2,1e-1     values, each as YAML
-    seed=0..7                                      integers, both ends included
-    optimizer.sgd.momentum=0.5..0.9:5              five numbers, equally far apart
-    optimizer.sgd.learning_rate=1e-4..1e-1:log:8   eight numbers, each so many times the last
-    optimizer.sgd.learning_rate=1e-4..1e-1:log     a range, to draw from
+optimizer.sgd.learning_rate=1e-3,1e-2,1e-1     values, each as YAML
+seed=0..7                                      integers, both ends included
+optimizer.sgd.momentum=0.5..0.9:5              five numbers, equally far apart
+optimizer.sgd.learning_rate=1e-4..1e-1:log:8   eight numbers, each so many times the last
+optimizer.sgd.learning_rate=1e-4..1e-1:log     a range, to draw from
 """
 
 import itertools
@@ -56,10 +56,13 @@ class Range:
     def value(self, fraction: float) -> Value:
         """Return the number that lies so far (0 to 1) on the way from `low` to `high`."""
         if self.log:
-            number = self.low * (self.high / self.low) ** fraction
-        else:
-            number = self.low + (self.high - self.low) * fraction
-        return _number(round(number) if self.integer else number)
+            return self.written(self.low * (self.high / self.low) ** fraction)
+        return self.written(self.low + (self.high - self.low) * fraction)
+
+    def written(self, number: float) -> Value:
+        """Return a number as a person would write it: with four digits."""
+        text = str(round(number)) if self.integer else f"{number:.4g}"
+        return Value(text, read_yaml(text, "")[0])
 
 
 Axes = Sequence[Axis | Range]
@@ -151,7 +154,7 @@ def _range(word: str, key: str, found: re.Match[str]) -> tuple[Value, ...] | Ran
         if not integer or log:
             return whole
         _check_count(word, high - low + 1)
-        return tuple(_number(n) for n in range(int(low), int(high) + 1))
+        return tuple(whole.written(n) for n in range(int(low), int(high) + 1))
     if int(count) < 2:
         raise ConfigError(f"sweep {word}: expected 2 values or more, got {count}")
     _check_count(word, int(count))
@@ -161,12 +164,6 @@ def _range(word: str, key: str, found: re.Match[str]) -> tuple[Value, ...] | Ran
 def _check_count(word: str, count: float) -> None:
     if count > MAX_RUNS:
         raise ConfigError(f"sweep {word}: {count:.0f} values, more than {MAX_RUNS}")
-
-
-def _number(number: float) -> Value:
-    """Return a number with the four digits that a person would write."""
-    text = str(number) if isinstance(number, int) else f"{number:.4g}"
-    return Value(text, read_yaml(text, "")[0])
 
 
 def grid(axes: Axes) -> list[Point]:
@@ -193,9 +190,7 @@ def draw(axes: Axes, count: int, seed: int) -> list[Point]:
 
     They are fewer than `count` where there are no more.
     """
-    possible = math.prod(
-        len(axis.values) if isinstance(axis, Axis) else math.inf for axis in axes
-    )
+    possible = math.prod(len(axis.values) if isinstance(axis, Axis) else math.inf for axis in axes)
     if possible <= count:
         return grid(axes)
     rng, drawn = np.random.default_rng(seed), dict[Point, None]()

@@ -1,7 +1,7 @@
 """Runs that differ in numbers alone make one program; others make programs of their own."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,15 +10,15 @@ import numpy as np
 from ...config import Config, parse
 from ...errors import ConfigError
 from ..run import Run, prepare
-from .axes import Axes, Point
-from .traced import is_traceable, kind
+from .axes import Axes, Point, Value
+from .traced import argument_dtype, is_traceable
 
 
 class Row(NamedTuple):
     """One run of a sweep."""
 
     number: int
-    point: Point
+    values: Mapping[str, Value]  # by key of the config
     config: Config
 
 
@@ -54,75 +54,81 @@ def make_rows(base: Base, axes: Axes, points: Sequence[Point], first: int = 0) -
     """
     rows = []
     for number, point in enumerate(points, first):
-        words = [f"{axis.key}={value.text}" for axis, value in zip(axes, point, strict=True)]
-        config = base.config(words)
-        for axis, word in zip(axes, words, strict=True):
-            if (place := config.where(axis.key.strip())) != f"override {word}":
+        values = {axis.key: value for axis, value in zip(axes, point, strict=True)}
+        words = {key: f"{key}={value.text}" for key, value in values.items()}
+        config = base.config(tuple(words.values()))
+        for key, word in words.items():
+            if (place := config.where(key)) != f"override {word}":
                 raise ConfigError(
                     f"sweep: {word} has no effect beside {place}; sweep one of them, or name "
                     "the wider key first"
                 )
-        rows.append(Row(number, point, config))
+        rows.append(Row(number, values, config))
     return rows
 
 
-def make_groups(axes: Axes, rows: Sequence[Row]) -> list[Group]:
+def make_groups(rows: Sequence[Row]) -> list[Group]:
     """Gather the runs into as few programs as there can be; load their data, check that all fit.
 
     Raises DataError and ConfigError as `prepare` does.
     """
-    columns = list(zip(*(row.point for row in rows), strict=True))
-    kinds = [
-        kind(axis.key, [value.value for value in column])
-        for axis, column in zip(axes, columns, strict=True)
-    ]
+    dtypes = {
+        key: dtype
+        for key in rows[0].values
+        if (dtype := argument_dtype(key, [row.values[key].value for row in rows])) is not None
+    }
 
-    def shape(row: Row) -> tuple[Any, ...]:
+    def shape(row: Row) -> tuple[str, ...]:
         """What must be alike in a program: all but the numbers."""
         return tuple(
-            "a number" if kind and _is_number(value.value) else value.text
-            for kind, value in zip(kinds, row.point, strict=True)
+            "a number" if key in dtypes and _is_number(value.value) else value.text
+            for key, value in row.values.items()
         )
 
     groups: list[Group] = []
     for alike in _gathered(rows, shape):
         run = _prepared(alike[0].config, groups)
-        traced: dict[int, np.ndarray] = {}
-        for i, dtype in enumerate(kinds):
-            values = [row.point[i].value for row in alike]
-            if dtype is not None and _is_number(values[0]) and len(set(values)) > 1:
-                tried = {**traced, i: np.array(values, dtype)}
-                if is_traceable(run, {axes[j].key: column[0] for j, column in tried.items()}):
+        traced: dict[str, np.ndarray] = {}
+        for key, dtype in dtypes.items():
+            values = [row.values[key].value for row in alike]
+            if len(set(values)) > 1:
+                tried = {**traced, key: np.array(values, dtype)}
+                if is_traceable(run, {key: column[0] for key, column in tried.items()}):
                     traced = tried
-        groups += _split(axes, alike, run, traced)
+        groups += _split(alike, run, traced)
     return groups
 
 
-def _split(axes: Axes, rows: list[Row], run: Run, traced: dict[int, np.ndarray]) -> list[Group]:
+def _split(rows: list[Row], run: Run, traced: Mapping[str, np.ndarray]) -> list[Group]:
     """Make a group for each combination of those values that the program cannot take."""
 
     def constants(row: Row) -> tuple[str, ...]:
-        return tuple(value.text for i, value in enumerate(row.point) if i not in traced)
+        return tuple(value.text for key, value in row.values.items() if key not in traced)
 
     groups: list[Group] = []
-    position = {row.number: at for at, row in enumerate(rows)}
+    places = {row.number: place for place, row in enumerate(rows)}
     for alike in _gathered(rows, constants):
-        at = [position[row.number] for row in alike]
-        columns = {axes[i].key: column[at] for i, column in traced.items()}
-        first = run if alike[0] is rows[0] else _prepared(alike[0].config, [*groups])
+        chosen = [places[row.number] for row in alike]
+        columns = {key: column[chosen] for key, column in traced.items()}
+        first = run if alike[0] is rows[0] else replace(_prepared(alike[0].config), data=run.data)
         groups.append(Group(first, tuple(alike), columns))
     return groups
 
 
-def _gathered(rows: Sequence[Row], key: Any) -> list[list[Row]]:
+def _gathered(rows: Sequence[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
     found: dict[Any, list[Row]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row)
     return list(found.values())
 
 
-def _prepared(config: Config, groups: Sequence[Group]) -> Run:
+def _prepared(config: Config, groups: Sequence[Group] = ()) -> Run:
     """Prepare a run; where one of the groups has the same data, they share it."""
+    if config.train.on_nan == "roll_back":
+        raise ConfigError(
+            f"{config.where('train.on_nan')}: train.on_nan: the runs of a sweep go on together, "
+            "and cannot roll back one by one; use stop or skip"
+        )
     run = prepare(config)
     same = (group.run.data for group in groups if group.run.config.data == config.data)
     return replace(run, data=next(itertools.chain(same, [run.data])))

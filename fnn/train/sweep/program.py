@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ..evaluate import CHUNK, CHUNK_BYTES
+from ..evaluate import CHUNK, CHUNK_BYTES, Evaluation
 from ..run import Run
 from ..step import TrainState, make_steps, make_update, order
 from .traced import built, started
@@ -77,8 +77,8 @@ class Program:
             return state, each, {**shared, "batches": batches[0]}
         return state, {**each, "batches": batches}, shared
 
-    def evaluate(self, state: TrainState, active: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        """Return the loss of each test example (places, n), and whether it is decided right."""
+    def evaluate(self, state: TrainState, active: np.ndarray) -> Evaluation:
+        """Evaluate on the test examples: arrays (places, n, ...), on the devices."""
         each = {"active": active, "values": self._values, "state": state}
         return self._evaluate(each, {"data": self._test})
 
@@ -124,20 +124,21 @@ def _make_evaluate(run: Run) -> Callable[..., Any]:
         def chunk(_, examples):
             x, labels = examples
             y, _ = now.model.apply(state.params, state.layers, x)
-            return None, (now.loss.per_example(y, labels), now.loss.decide(y) == labels)
+            return None, Evaluation(y, now.loss.per_example(y, labels), now.loss.decide(y))
 
         def look():
             size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes, len(x)))
             whole = len(x) // size * size
-            parts = [jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), (x, labels))]
-            parts = [jax.lax.scan(chunk, None, part)[1] for part in parts]
-            parts = [jax.tree.map(lambda a: a.reshape(whole), part) for part in parts]
-            if whole < len(x):
-                parts.append(chunk(None, (x[whole:], labels[whole:]))[1])
-            return tuple(jnp.concatenate(a) for a in zip(*parts, strict=True))
+            chunks = [a[:whole].reshape(-1, size, *a.shape[1:]) for a in (x, labels)]
+            _, found = jax.lax.scan(chunk, None, tuple(chunks))
+            found = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), found)
+            if whole == len(x):
+                return found
+            _, rest = chunk(None, (x[whole:], labels[whole:]))
+            return jax.tree.map(lambda *parts: jnp.concatenate(parts), found, rest)
 
         def look_away():
-            return jnp.zeros(len(x)), jnp.zeros(len(x), bool)
+            return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(look))
 
         return jax.lax.cond(each["active"], look, look_away)
 

@@ -1,16 +1,17 @@
 """Values of a config that are arguments of a compiled program, and which can be."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ...config import Chain, Choice, Config
 from ...config.origin import Key, split
 from ..run import Run
-from ..step import TrainState, init, make_update
+from ..step import TrainState, make_update
 
 Values = Mapping[str, Any]
 """A value for each key of a config, such as `optimizer.sgd.learning_rate`."""
@@ -59,19 +60,18 @@ def built(run: Run, values: Values) -> Run:
 
 def started(run: Run, values: Values) -> TrainState:
     """Return the state before the first step of the run with these values."""
-    run = built(run, values)
-    return init(run.model, run.optimizer, run.x_shape, run.config.seed)
+    return built(run, values).init()
 
 
-def kind(key: str, values: list[Any]) -> type | None:
-    """Return what the values of an axis would be as arguments of a program, where they may be.
+def argument_dtype(key: str, values: Sequence[Any]) -> Any:
+    """Return the dtype that the values of a key have as arguments of a program, or None.
 
     A number that may have a fraction changes no shape; an integer mostly counts something.
     """
     if key == "seed":
-        return jnp.uint32
+        return np.uint32
     is_inside = split(key)[0] in ("model", "loss", "optimizer")
-    return jnp.float32 if is_inside and any(isinstance(v, float) for v in values) else None
+    return np.float32 if is_inside and any(isinstance(v, float) for v in values) else None
 
 
 def is_traceable(run: Run, values: Values) -> bool:

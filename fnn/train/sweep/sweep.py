@@ -1,0 +1,190 @@
+"""A whole sweep: points are proposed, gathered into programs, trained; each run has its folder.
+
+config.yaml       what all runs begin with     sweep.yaml       the axes, and how they are tried
+results.jsonl     how each run ended           environment.json versions, device, commit
+runs/003/         a run folder for each        checkpoints/     of programs that have not ended
+"""
+
+import contextlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import yaml
+
+from ... import config as configs
+from ...config.loader import read_file, read_yaml
+from ...errors import FnnError
+from .. import folder as files
+from ..checkpoint import Checkpoints
+from ..fit import Progress, Silent
+from ..signals import stoppable
+from .axes import Axes, Point, split_words
+from .fit import SweepFit, checkpoint_folder, results
+from .groups import Base, Group, make_groups, make_rows
+from .proposals import Proposals, all_points, optuna_points, random_points
+
+Metric = Literal["test_loss", "test_accuracy", "train_loss"]
+METRICS = get_args(Metric)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is made of: all that its folder says, from which it is resumed."""
+
+    base: Base
+    words: tuple[str, ...]  # the axes, as they were written
+    random: int = 0  # points to draw
+    optuna: int = 0  # points to ask optuna for
+    by: Metric = "test_loss"  # what the best run is chosen by
+
+    @property
+    def axes(self) -> Axes:
+        """The axes."""
+        return split_words(self.words)[1]
+
+    def proposals(self) -> Proposals:
+        """Return the points, to be drawn from the config's own seed."""
+        seed = self.base.config().seed
+        if self.random:
+            return random_points(self.axes, self.random, seed)
+        if self.optuna:
+            return optuna_points(self.axes, self.optuna, seed)
+        return all_points(self.axes)
+
+    def score(self, result: dict[str, Any]) -> float:
+        """Return what is to be small: the metric, or what accuracy lacks; infinite is the worst."""
+        value = result[self.by]
+        if value is None or not math.isfinite(value) or result["status"] == "diverged":
+            return math.inf
+        return 1 - value if self.by == "test_accuracy" else value
+
+
+class Ready:
+    """A sweep that is ready to start: its first runs are checked, and their data loaded."""
+
+    groups: list[Group]
+
+    def __init__(self, plan: Plan) -> None:
+        """Raise ConfigError or DataError for whatever is wrong with one of the runs."""
+        self.plan, self.axes, self.config = plan, plan.axes, plan.base.config()
+        self.proposals = plan.proposals()
+        self._take(next(self.proposals), 0)
+
+    def advance(self, results: list[dict[str, Any]]) -> bool:
+        """Take the next runs, once all results up to here are there; say if there are more."""
+        scores = [self.plan.score(result) for result in results[-len(self.rows) :]]
+        try:
+            self._take(self.proposals.send(scores), len(results))
+        except StopIteration:
+            return False
+        return True
+
+    def _take(self, points: list[Point], first: int) -> None:
+        self.rows = make_rows(self.plan.base, self.axes, points, first)
+        self.groups = make_groups(self.rows)
+
+
+def plan_sweep(
+    config: Path | str, words: Sequence[str], random: int = 0, optuna: int = 0, by: str = METRICS[0]
+) -> Plan:
+    """Return the plan that the command line says: a config, and `KEY=VALUES`.
+
+    Raises ConfigError, and FnnError for an unknown metric.
+    """
+    if by not in METRICS:
+        raise FnnError(f"--by {by}: expected one of {', '.join(METRICS)}")
+    if random and optuna:
+        raise FnnError("--random and --optuna are two ways to choose points; use one")
+    overrides, axes = split_words(words)
+    chosen = tuple(
+        word for word in words if word.partition("=")[0].strip() in {a.key for a in axes}
+    )
+    base = Base(read_file(config), str(config), tuple(overrides))
+    return Plan(base, chosen, random, optuna, cast(Metric, by))
+
+
+def sweep(
+    ready: Ready, folder: Path, progress: Progress | None = None, started: float | None = None
+) -> dict[str, Any]:
+    """Train all runs, and leave in `folder` all that the report shows; return a summary.
+
+    What the folder holds already is not done again: a sweep that was stopped goes on from its last
+    checkpoint, and all numbers to come are those of one never stopped.
+
+    Raises FnnError where another process is at it, or the folder cannot be written in.
+    """
+    started = time.perf_counter() if started is None else started
+    found: list[dict[str, Any]] = []
+    programs = 0
+    with files.locked(folder), stoppable() as asked:
+        _write_plan(ready, folder)
+        while True:
+            ended: list[dict[str, Any]] = []
+            for group in ready.groups:
+                if not asked():
+                    _train(group, folder, progress or Silent(), asked, started)
+                    programs += 1
+                ended = results(folder, ready.rows)
+                lines = [json.dumps(files.finite(result)) for result in found + ended]
+                files.write_text(folder / "results.jsonl", "".join(f"{line}\n" for line in lines))
+            found += ended
+            if asked() or not ready.advance(found):
+                break
+        signal = asked()
+    return {
+        "name": ready.config.name,
+        "status": "interrupted" if signal else "completed",
+        "signal": signal,
+        "runs": len(found),
+        "programs": programs,
+        "diverged": sum(result["status"] == "diverged" for result in found),
+        "best": min(found, key=ready.plan.score, default=None),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _train(
+    group: Group, folder: Path, progress: Progress, asked: Callable[[], int], started: float
+) -> None:
+    """Train a group's runs, or go on with them, until they end or are told to stop."""
+    ended = [r for r in results(folder, group.rows) if r["status"] != "interrupted"]
+    if len(ended) == len(group.rows):
+        return
+    kept = checkpoint_folder(folder, group)
+    kept.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(Checkpoints(kept)) as saved:
+        fit = SweepFit(group, folder, saved, progress, asked)
+        fit.train()
+        fit.write(started)
+    if not asked():
+        shutil.rmtree(kept)
+
+
+def _write_plan(ready: Ready, folder: Path) -> None:
+    plan = ready.plan
+    said = {
+        "axes": list(plan.words),
+        "random": plan.random,
+        "optuna": plan.optuna,
+        "by": plan.by,
+    }
+    files.write_text(folder / "config.yaml", configs.dump(ready.config))
+    files.write_text(folder / "sweep.yaml", yaml.safe_dump(said, sort_keys=False))
+    files.write_json(folder / "environment.json", files.environment(ready.config.seed))
+
+
+def read_plan(folder: Path) -> Plan:
+    """Return the plan of a sweep from its folder.
+
+    Raises FnnError where the folder holds none, or a damaged one.
+    """
+    text = read_file(folder / "sweep.yaml")
+    said, _ = read_yaml(text, str(folder / "sweep.yaml"))
+    base = Base(read_file(folder / "config.yaml"), str(folder / "config.yaml"))
+    return Plan(base, tuple(said["axes"]), said["random"], said["optuna"], said["by"])
