@@ -36,7 +36,7 @@ VERBS = [command.callback.__name__ for command in app.registered_commands]
 
 def test_the_verbs():
     assert VERBS == [
-        *("run", "resume", "replay", "compare", "plan", "diff", "export"),
+        *("run", "resume", "replay", "compare", "plan", "sweep", "diff", "export"),
         *("verify", "bench", "ops"),
     ]
 

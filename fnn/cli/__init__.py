@@ -9,9 +9,10 @@ from .command import app, main
 # The order is that of `fnn --help`.
 # isort: off
 from . import experiment
+from . import sweep
 from . import runs
 from . import verify
 from . import bench
 from . import ops
 
-__all__ = ["app", "bench", "experiment", "main", "ops", "runs", "verify"]
+__all__ = ["app", "bench", "experiment", "main", "ops", "runs", "sweep", "verify"]

@@ -3,6 +3,7 @@
 A mistake of the user's is one message on standard error and exit status 2, never a traceback.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -48,6 +49,16 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"fnn: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def ask_for_devices(count: int) -> None:
+    """Have JAX show the CPU as so many devices.
+
+    It has to be said before JAX starts. Who has set a number of devices keeps it.
+    """
+    flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
+    if flag not in flags and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}={count}".strip()
 
 
 @app.callback()

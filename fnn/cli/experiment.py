@@ -11,6 +11,7 @@ import typer
 from ..errors import FnnError
 from .command import START, AsJson, ConfigFile, Overrides, app
 from .show import print_json, print_table, shape
+from .sweep import resume_sweep
 
 
 @app.command(epilog="Example: fnn run configs/digits_mlp.yaml train.epochs=5 seed=1")
@@ -44,6 +45,9 @@ def resume(
     from ..train.changes import changes
     from ..train.checkpoint import latest
 
+    if (run / "sweep.yaml").is_file():
+        resume_sweep(run, overrides or (), as_json)
+        return
     ready = _prepared(run, overrides or ())
     if found := latest(run / "checkpoints"):
         for key, before, after, meaning in changes(found, ready.config):

@@ -2,13 +2,20 @@
 
 import os
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .command import START, AsJson, ConfigFile, app
+from ..errors import FnnError
+from .command import START, AsJson, ConfigFile, app, ask_for_devices
 from .show import print_json, print_table
+
+BEST = 10
+"""Runs that the terminal lists; the report has them all."""
+METRICS = ("train_loss", "test_loss", "test_accuracy")
 
 
 @app.command(
@@ -20,34 +27,86 @@ def sweep(
     words: Annotated[
         list[str],
         typer.Argument(
-            help="Axes: seed=0..7, optimizer.sgd.learning_rate=1e-3,1e-2 or =1e-4..1e-1:log:8; "
-            "a key with one value is an override.",
+            help="Values to try: seed=0..7, optimizer.sgd.learning_rate=1e-3,1e-2 or "
+            "1e-4..1e-1:log:8. A key with one value is a change to all runs.",
             metavar="KEY=VALUES...",
         ),
     ],
     random: Annotated[
-        int, typer.Option(help="Draw N points, within ranges such as 1e-4..1e-1:log.", min=1)
+        int, typer.Option(help="Draw N points, of ranges such as 1e-4..1e-1:log too.", min=0)
     ] = 0,
-    optuna: Annotated[int, typer.Option(help="Ask optuna for N points.", min=1)] = 0,
+    optuna: Annotated[int, typer.Option(help="Let optuna choose N points.", min=0)] = 0,
     by: Annotated[
-        str, typer.Option(help="Best by test_loss, test_accuracy or train_loss.")
+        str, typer.Option(help="What is best: test_loss, test_accuracy, train_loss.")
     ] = "test_loss",
     runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Train an experiment with many values, in as few programs as there can be.
 
-    Values that are numbers (a learning rate, the seed) are arguments of one compiled program;
-    others make programs of their own. Each run has its folder, and all have one report.
+    Numbers, such as a learning rate or the seed, are arguments of one compiled program; other
+    values make programs of their own. Each run has its folder, and all have one report.
     """
-    _ask_for_devices()
-    from ..progress import progress
-    from ..report.sweep import write_sweep_report
+    ask_for_devices(os.cpu_count() or 1)
     from ..train import folder
     from ..train.sweep import Ready, plan_sweep
-    from ..train.sweep import sweep as train
 
     ready = Ready(plan_sweep(config, words, random, optuna, by))
-    where = folder.create(runs, f"{ready.config.name}-sweep")
+    go_on(ready, folder.create(runs, f"{ready.config.name}-sweep"), as_json)
+
+
+def go_on(ready: Any, where: Path, as_json: bool) -> None:
+    """Train what the folder does not hold yet, write the reports, and say what came of it."""
+    from ..progress import progress
+    from ..report import write_report
+    from ..train.sweep import sweep as train
+
     with progress() as shown:
         summary = train(ready, where, shown, START)
+    best = summary["best"]
+    if best:
+        write_report(where / best["folder"])
+    report = where
+    seconds = time.perf_counter() - START
+    if as_json:
+        print_json({"run": str(where), **summary, "seconds": seconds})
+    else:
+        _show(ready, where, summary)
+        print(f"{seconds:.1f} s in all\nreport: {report}")
+    if summary["status"] == "interrupted":
+        print(f"go on with: fnn resume {where}", file=sys.stderr)
+        sys.exit(128 + summary["signal"])
+
+
+def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
+    """Print the best runs, and what the others came to."""
+    from ..train.sweep import read_results
+
+    plan = ready.plan
+    found = sorted(read_results(where), key=plan.score)
+    print_table(
+        f"{summary['name']}: {summary['runs']} runs in {summary['programs']} programs, "
+        f"{summary['diverged']} diverged; best by {plan.by}",
+        ("run", *(axis.key for axis in ready.axes), *METRICS),
+        [
+            (
+                f"{row['run']:03}",
+                *map(str, row["values"].values()),
+                *("–" if row[name] is None else f"{row[name]:.4f}" for name in METRICS),
+            )
+            for row in found[:BEST]
+        ],
+    )
+
+
+def resume_sweep(where: Path, overrides: Sequence[str], as_json: bool) -> None:
+    """Go on with a sweep that was stopped, as it was."""
+    ask_for_devices(os.cpu_count() or 1)
+    from ..train.sweep import Ready, read_plan
+
+    if overrides:
+        raise FnnError(
+            f"{where} is a sweep, which goes on as it was; leave out {' '.join(overrides)}, or "
+            "start another sweep"
+        )
+    go_on(Ready(read_plan(where)), where, as_json)

@@ -1,6 +1,5 @@
 """The verb that proves backward rules: verify."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 import typer.core
 
 from ..errors import FnnError
-from .command import AsJson, app
+from .command import AsJson, app, ask_for_devices
 from .named_ops import all_ops, find_op
 from .show import print_json
 
@@ -78,7 +77,7 @@ def verify(
 
     Exit with status 1 if one fails.
     """
-    _ask_for_devices()
+    ask_for_devices(2)  # so that splitting over devices is tried
     from ..verify import command
     from ..verify.page import write_page
 
@@ -98,13 +97,3 @@ def verify(
         if html:
             print(f"page: {html}")
     sys.exit(0 if ok else 1)
-
-
-def _ask_for_devices() -> None:
-    """Have JAX show the CPU as two devices, so that splitting over devices is tried.
-
-    It has to be said before JAX starts. Who has set a number of devices keeps it.
-    """
-    flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
-    if flag not in flags and "JAX_NUM_CPU_DEVICES" not in os.environ:
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}=2".strip()

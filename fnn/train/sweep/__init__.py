@@ -4,4 +4,5 @@ from .sweep import Plan as Plan
 from .sweep import Ready as Ready
 from .sweep import plan_sweep as plan_sweep
 from .sweep import read_plan as read_plan
+from .sweep import read_results as read_results
 from .sweep import sweep as sweep

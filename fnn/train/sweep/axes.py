@@ -75,7 +75,8 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[Axis | Range]]:
 
     Raises ConfigError for a word that says neither, and for a key that has two axes.
     """
-    overrides, axes = [], []
+    overrides: list[str] = []
+    axes: list[Axis | Range] = []
     for word in words:
         axis = parse_axis(word)
         if isinstance(axis, Axis) and len(axis.values) == 1:
@@ -122,7 +123,7 @@ def _items(word: str, text: str) -> list[Value]:
     except ConfigError as error:  # its line is the only one there is
         message = str(error).replace(f"sweep {word}:1:", f"sweep {word}:", 1)
         raise ConfigError(f"{message}; {_FORMS}") from None
-    reader = Reader(listed)
+    reader: Any = Reader(listed)
     try:
         nodes = reader.get_single_node().value
     finally:

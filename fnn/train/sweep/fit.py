@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -48,12 +48,19 @@ class Log:
         return self.folder / "metrics.jsonl"
 
 
+class Learnt(NamedTuple):
+    """What of a state is worth keeping once a run has ended."""
+
+    params: Any
+    layers: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Ended:
     """One run that has ended, as `write_results` and `summary` take it."""
 
     run: Run
-    state: Any
+    state: Learnt
     evaluation: Evaluation
     last: dict[str, Any]
     status: str
@@ -185,7 +192,8 @@ class SweepFit:
         """Write what each run has come to; its summary, which says that it is whole, last."""
         assert self.evaluation is not None
         environment = files.environment(self.run.config.seed)
-        everything = jax.device_get((self.state._replace(key=None), self.evaluation))
+        learnt = Learnt(self.state.params, self.state.layers)
+        everything = jax.device_get((learnt, self.evaluation))
         for i, log in enumerate(self.logs):
             state, evaluation = jax.tree.map(lambda a, i=i: a[i], everything)
             run = dataclasses.replace(self.run, config=log.row.config)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...config import Config, parse
+from ...config.choice import plain
+from ...config.origin import split
 from ...errors import ConfigError
 from ..run import Run, prepare
 from .axes import Axes, Point, Value
@@ -57,14 +59,27 @@ def make_rows(base: Base, axes: Axes, points: Sequence[Point], first: int = 0) -
         values = {axis.key: value for axis, value in zip(axes, point, strict=True)}
         words = {key: f"{key}={value.text}" for key, value in values.items()}
         config = base.config(tuple(words.values()))
+        said = plain(config.model_dump())
         for key, word in words.items():
-            if (place := config.where(key)) != f"override {word}":
+            if not _holds(said, key) or config.where(key) != f"override {word}":
                 raise ConfigError(
-                    f"sweep: {word} has no effect beside {place}; sweep one of them, or name "
-                    "the wider key first"
+                    f"sweep: {word} has no effect beside {' '.join({*words.values()} - {word})}; "
+                    "leave one of them out, or name the wider key first"
                 )
         rows.append(Row(number, values, config))
     return rows
+
+
+def _holds(said: Any, key: str) -> bool:
+    """Whether there is something at this key of a config; a name may stand without arguments."""
+    for part in split(key):
+        if said == part:
+            return True
+        try:
+            said = said[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
 
 
 def make_groups(rows: Sequence[Row]) -> list[Group]:

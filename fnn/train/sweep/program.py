@@ -77,10 +77,19 @@ class Program:
             return state, each, {**shared, "batches": batches[0]}
         return state, {**each, "batches": batches}, shared
 
+    def compiled(self, active: np.ndarray, batches: np.ndarray) -> str:
+        """Return the compiled program of these steps, as XLA writes it."""
+        arguments = self._arguments(jax.eval_shape(self.init), active, batches)
+        return str(self._steps.lower(*arguments).compile().as_text())
+
     def evaluate(self, state: TrainState, active: np.ndarray) -> Evaluation:
         """Evaluate on the test examples: arrays (places, n, ...), on the devices."""
         each = {"active": active, "values": self._values, "state": state}
         return self._evaluate(each, {"data": self._test})
+
+
+def _at_once(mesh: jax.sharding.Mesh) -> bool:
+    return mesh.devices.flat[0].platform != "cpu"
 
 
 def _over_runs(one: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
@@ -90,9 +99,7 @@ def _over_runs(one: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[...
         def with_shared(each):
             return one(each, shared)
 
-        if mesh.devices.flat[0].platform == "cpu":
-            return jax.lax.map(with_shared, each)
-        return jax.vmap(with_shared)(each)
+        return jax.vmap(with_shared)(each) if _at_once(mesh) else jax.lax.map(with_shared, each)
 
     # A device works on runs of its own, so there is nothing that has to be the same on all.
     return jax.shard_map(
@@ -124,7 +131,8 @@ def _make_evaluate(run: Run) -> Callable[..., Any]:
         def chunk(_, examples):
             x, labels = examples
             y, _ = now.model.apply(state.params, state.layers, x)
-            return None, Evaluation(y, now.loss.per_example(y, labels), now.loss.decide(y))
+            found: Any = (y, now.loss.per_example(y, labels), now.loss.decide(y))
+            return None, Evaluation(*found)
 
         def look():
             size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes, len(x)))

@@ -19,7 +19,7 @@ import yaml
 
 from ... import config as configs
 from ...config.loader import read_file, read_yaml
-from ...errors import FnnError
+from ...errors import ConfigError, FnnError
 from .. import folder as files
 from ..checkpoint import Checkpoints
 from ..fit import Progress, Silent
@@ -131,22 +131,23 @@ def sweep(
                     _train(group, folder, progress or Silent(), asked, started)
                     programs += 1
                 ended = results(folder, ready.rows)
-                lines = [json.dumps(files.finite(result)) for result in found + ended]
-                files.write_text(folder / "results.jsonl", "".join(f"{line}\n" for line in lines))
+                lines = [json.dumps(result) + "\n" for result in found + ended]
+                files.write_text(folder / "results.jsonl", "".join(lines))
             found += ended
             if asked() or not ready.advance(found):
                 break
-        signal = asked()
-    return {
-        "name": ready.config.name,
-        "status": "interrupted" if signal else "completed",
-        "signal": signal,
-        "runs": len(found),
-        "programs": programs,
-        "diverged": sum(result["status"] == "diverged" for result in found),
-        "best": min(found, key=ready.plan.score, default=None),
-        "seconds": time.perf_counter() - started,
-    }
+        summary = {
+            "name": ready.config.name,
+            "status": "interrupted" if asked() else "completed",
+            "runs": len(found),
+            "programs": programs,
+            "diverged": sum(result["status"] == "diverged" for result in found),
+            "by": ready.plan.by,
+            "best": min(found, key=ready.plan.score, default=None),
+            "seconds": time.perf_counter() - started,
+        }
+        files.write_json(folder / "summary.json", summary)
+        return summary | {"signal": asked()}
 
 
 def _train(
@@ -168,23 +169,28 @@ def _train(
 
 def _write_plan(ready: Ready, folder: Path) -> None:
     plan = ready.plan
-    said = {
-        "axes": list(plan.words),
-        "random": plan.random,
-        "optuna": plan.optuna,
-        "by": plan.by,
-    }
+    said = {"axes": list(plan.words), "random": plan.random, "optuna": plan.optuna, "by": plan.by}
     files.write_text(folder / "config.yaml", configs.dump(ready.config))
     files.write_text(folder / "sweep.yaml", yaml.safe_dump(said, sort_keys=False))
     files.write_json(folder / "environment.json", files.environment(ready.config.seed))
 
 
 def read_plan(folder: Path) -> Plan:
-    """Return the plan of a sweep from its folder.
+    """Return the plan of a sweep from its folder, to go on with it.
 
-    Raises FnnError where the folder holds none, or a damaged one.
+    Raises ConfigError where a file is missing or damaged.
     """
-    text = read_file(folder / "sweep.yaml")
-    said, _ = read_yaml(text, str(folder / "sweep.yaml"))
-    base = Base(read_file(folder / "config.yaml"), str(folder / "config.yaml"))
-    return Plan(base, tuple(said["axes"]), said["random"], said["optuna"], said["by"])
+    file = folder / "sweep.yaml"
+    said, _ = read_yaml(read_file(file), str(file))
+    try:
+        chosen = (tuple(said["axes"]), said["random"], said["optuna"], said["by"])
+    except (KeyError, TypeError):
+        raise ConfigError(f"{file}: damaged: expected the keys axes, random, optuna, by") from None
+    config = folder / "config.yaml"
+    return Plan(Base(read_file(config), str(config)), *chosen)
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return a result for each run that was started, in their order."""
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,301 @@
+"""Sweeps: axes, what shares a program, and that a run in a sweep is the run by itself."""
+
+import json
+import math
+import re
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from fnn.config import load
+from fnn.errors import ConfigError, FnnError
+from fnn.train import folder as files
+from fnn.train import prepare, train
+from fnn.train.sweep import Ready, plan_sweep, read_plan, read_results, sweep
+from fnn.train.sweep.axes import Range, draw, grid, parse_axis, split_words
+from fnn.train.sweep.program import Program
+
+CONFIG = """\
+name: small
+seed: 3
+data: {digits: {test_fraction: 0.8}}
+model: [flatten, {dense: {features: 8}}, relu, {dense: {features: 10}}]
+loss: softmax_cross_entropy
+optimizer: {sgd: {learning_rate: 0.1, momentum: 0.5}}
+train: {batch_size: 64, epochs: 3}
+"""
+RATE = "optimizer.sgd.learning_rate"
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "small.yaml"
+    file.write_text(CONFIG)
+    return file
+
+
+def ready(config, *words, **chosen):
+    return Ready(plan_sweep(config, words, **chosen))
+
+
+def swept(config, folder, *words, **chosen):
+    where = files.create(folder, "sweep")
+    summary = sweep(ready(config, *words, **chosen), where)
+    return where, summary, read_results(where)
+
+
+def metrics(folder):
+    """The rows of metrics.jsonl, but for the time that they took."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def parameters(folder):
+    with np.load(folder / "parameters.npz") as found:
+        return dict(found)
+
+
+# Axes
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ("seed=0..3", [0, 1, 2, 3]),
+        ("seed=5,0..1", [5, 0, 1]),
+        ("a=1e-3,1e-2", [1e-3, 1e-2]),
+        ("a=0.5..0.9:5", [0.5, 0.6, 0.7, 0.8, 0.9]),
+        ("a=1e-4..1e-1:log:4", [1e-4, 1e-3, 1e-2, 1e-1]),
+        ("a=1..16:log:5", [1, 2, 4, 8, 16]),
+        ("a=null,true,x,'0..3'", [None, True, "x", "0..3"]),
+        ("a={normal: {stddev: 1, x: 2}},[1, 2]", [{"normal": {"stddev": 1, "x": 2}}, [1, 2]]),
+        ("a=-1..1", [-1, 0, 1]),
+    ],
+)
+def test_an_axis_is_read(word, values):
+    axis = parse_axis(word)
+    assert [value.value for value in axis.values] == values
+    assert [type(value.value) for value in axis.values] == [type(value) for value in values]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["seed"], "expected key=values"),
+        (["seed="], "expected values, got none"),
+        (["seed=1"], "expected a key with several values"),
+        (["seed=1,1"], "1 stands in it twice"),
+        (["seed=3..1"], "from a lower to a higher"),
+        (["seed=0..1e9"], "a grid needs to know how many"),
+        (["seed=0..100000"], "more than 10000"),
+        (["a=0..1:log:3"], "begins above 0"),
+        (["a=1..2:1"], "2 values or more"),
+        (["a=0.1..0.2,3"], "say how many values"),
+        (["a=[1,2"], "not valid YAML"),
+        (["a=1,2", "a=3,4"], "has an axis already"),
+        (["a=0..999", "b=0..99"], "100000 runs, more than 10000"),
+    ],
+)
+def test_an_axis_that_cannot_be_is_refused(words, said):
+    with pytest.raises(FnnError, match=re.escape(said)):
+        grid(split_words(words)[1])
+
+
+@pytest.mark.core
+def test_points_are_drawn_from_a_seed_within_their_ranges():
+    _, axes = split_words(["a=1e-4..1e-1:log", "b=x,y", "c=1..64:log"])
+    assert isinstance(axes[0], Range)
+    points = draw(axes, 50, seed=1)
+    assert points == draw(axes, 50, seed=1) != draw(axes, 50, seed=2)
+    assert len(set(points)) == 50
+    rates = [point[0].value for point in points]
+    assert all(1e-4 <= rate <= 1e-1 for rate in rates)
+    assert 15 < sum(rate < 10**-2.5 for rate in rates) < 35  # the middle of the decades
+    assert {point[1].value for point in points} == {"x", "y"}
+    assert all(1 <= point[2].value <= 64 for point in points)
+    _, few = split_words(["b=x,y", "d=0..1"])
+    assert draw(few, 50, seed=1) == grid(few)
+
+
+# What shares a program
+
+
+@pytest.mark.parametrize(
+    ("words", "programs"),
+    [
+        ([f"{RATE}=0.1,0.2", "optimizer.sgd.momentum=0.5,0.9", "seed=0..1"], [(8, 3)]),
+        ([f"{RATE}=1,0.2"], [(2, 1)]),
+        (["optimizer.sgd.momentum=null,0.5,0.9"], [(1, 0), (2, 1)]),
+        (["model.1.dense.features=4,8", "seed=0..2"], [(3, 1), (3, 1)]),
+        (["optimizer={sgd: {learning_rate: 0.1}},{adam: {learning_rate: 0.1}}"], [(1, 0), (1, 0)]),
+        (["gradient=manual,backprop", f"{RATE}=0.1,0.2"], [(2, 1), (2, 1)]),
+        (["model.2=relu,{leaky_relu: {negative_slope: 0.1}}", "seed=0,1"], [(2, 1), (2, 1)]),
+        (["train.batch_size=32,64"], [(1, 0), (1, 0)]),
+    ],
+)
+def test_values_that_are_numbers_share_a_program(config, words, programs):
+    groups = ready(config, *words).groups
+    assert [(len(group.rows), len(group.traced)) for group in groups] == programs
+    assert len({id(group.run.data) for group in groups}) == 1
+
+
+def test_a_value_that_must_be_known_makes_programs_of_its_own(config):
+    words = ["model.2=leaky_relu", "model.2.leaky_relu.negative_slope=0.1,0.2", "seed=0,1"]
+    groups = ready(config, *words).groups
+    assert [(len(group.rows), list(group.traced)) for group in groups] == [(2, ["seed"])] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train.epoch=1,2"], "unknown key 'epoch'; did you mean 'epochs'?"),
+        (["train.epochs=1,x"], "override train.epochs=x: train.epochs: expected an integer, got"),
+        (["model.9.dense.features=1,2"], "no such entry of a list"),
+        ([f"{RATE}=0.1,0.2", "optimizer.adam.learning_rate=0.1,0.2"], "has no effect beside"),
+        ([f"{RATE}=0.1,0.2", "train.on_nan=roll_back"], "cannot roll back"),
+    ],
+)
+def test_a_mistake_in_one_run_is_one_message_before_any(config, words, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        ready(config, *words)
+
+
+# The same numbers
+
+
+@pytest.mark.core
+def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path):
+    words = (f"{RATE}=0.05,0.3", "seed=3,4", "optimizer.sgd.momentum=0.5,0.9")
+    _, summary, found = swept(config, tmp_path, *words)
+    assert (summary["runs"], summary["programs"], summary["status"]) == (8, 1, "completed")
+    where = tmp_path / "sweep"
+    (where,) = where.iterdir()
+    for number in (0, 5, 7):
+        result = found[number]
+        row = where / result["folder"]
+        alone = files.create(tmp_path, "alone")
+        own = load(row / "config.yaml")
+        assert own == load(config, [f"{k}={v}" for k, v in result["values"].items()])
+        told = train(prepare(own), alone)
+        for got, want in zip(metrics(row), metrics(alone), strict=True):
+            # The same steps; where a constant is an argument now, a rounding of 6e-8 may differ,
+            # and 9 steps of them add up.
+            assert got == pytest.approx(want, rel=1e-5)
+        chex.assert_trees_all_close(parameters(row), parameters(alone), rtol=1e-4, atol=1e-6)
+        keys = {*json.loads((row / "summary.json").read_bytes())}
+        assert keys == {*told} - {"signal"}
+        assert result["test_loss"] == pytest.approx(told["test_loss"], rel=1e-5)
+
+
+def test_a_run_that_diverges_does_not_disturb_its_neighbours(config, tmp_path):
+    good, _, calm = swept(config, tmp_path, f"{RATE}=0.1,0.2,0.3,0.4")
+    other, summary, mixed = swept(config, tmp_path, f"{RATE}=0.1,1e30,0.3,1e38")
+    assert [result["status"] for result in mixed] == ["completed", "diverged"] * 2
+    assert summary["diverged"] == 2
+    assert summary["best"]["run"] in (0, 2)
+    for number in (0, 2):
+        row = f"runs/{number:03}"
+        assert metrics(good / row) == metrics(other / row)
+        chex.assert_trees_all_equal(parameters(good / row), parameters(other / row))
+        assert mixed[number] == calm[number]
+    (last,) = metrics(other / "runs/001")
+    assert (last["epoch"], last["train_loss"]) == (1, None)
+    assert mixed[1]["train_loss"] is None
+
+
+@pytest.mark.core
+def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
+    group = ready(config, "seed=0..4", f"{RATE}=0.1,0.2").groups[0]
+    found = []
+    for devices in (jax.devices()[:1], jax.devices()):
+        program = Program(group.run, group.traced, len(group.rows), devices)
+        state = program.init()
+        active = np.ones(program.places, bool)
+        batches = program.orders(1)[:, :320].reshape(program.places, 5, 64)
+        state, losses = program.steps(state, active, batches)
+        evaluation = program.evaluate(state, active)
+        found.append(jax.tree.map(lambda a: np.asarray(a)[:10], (losses, evaluation)))
+    assert len(state.params["1_dense"]["w"].sharding.device_set) == 4
+    assert program.places == 12
+    chex.assert_trees_all_equal(*found)
+
+
+@pytest.mark.core
+def test_a_sweep_over_devices_holds_no_collective(config):
+    group = ready(config, "seed=0..7").groups[0]
+    program = Program(group.run, group.traced, 8, jax.devices())
+    active = np.ones(8, bool)
+    batches = np.zeros((8, 2, 64), np.int32)
+    text = program.compiled(active, batches)
+    assert "num_partitions=4" in text
+    assert not re.search("all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
+
+
+@pytest.mark.core
+def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
+    group = ready(config, f"{RATE}=0.1,0.2,0.3").groups[0]
+    found = []
+    for at_once in (False, True):
+        monkeypatch.setattr("fnn.train.sweep.program._at_once", lambda mesh, a=at_once: a)
+        program = Program(group.run, group.traced, 3, jax.devices()[:1])
+        active = np.array([True, False, True])
+        batches = program.orders(1)[:, :320].reshape(1, 5, 64)
+        state, losses = program.steps(program.init(), active, batches)
+        found.append(jax.device_get((state._replace(key=None), losses)))
+        assert np.asarray(state.step).tolist() == [5, 0, 5]
+    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
+
+
+# Stopped and resumed
+
+
+def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(config, tmp_path):
+    words = (f"{RATE}=0.1,1e30,0.3", "model.1.dense.features=8,6", "train.epochs=4")
+    words += ("checkpoint.steps=4",)
+    whole, _, want = swept(config, tmp_path, *words)
+    where = files.create(tmp_path, "stopped")
+
+    class Stopping:
+        """Raise in the third epoch of the second program, as a kill would stop it there."""
+
+        programs = 0
+
+        def start(self, epochs, steps_an_epoch, step):
+            self.programs += 1
+
+        def steps(self, epoch, done, loss): ...
+
+        def epoch(self, row):
+            if (self.programs, row["epoch"]) == (2, 3):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(ready(config, *words), where, Stopping())
+    assert len(read_results(where)) == 3
+    summary = sweep(Ready(read_plan(where)), where)
+    assert summary["status"] == "completed"
+    assert read_results(where) == want
+    for result in want:
+        assert metrics(where / result["folder"]) == metrics(whole / result["folder"])
+        got, expected = (parameters(w / result["folder"]) for w in (where, whole))
+        chex.assert_trees_all_equal(got, expected)
+    assert not any((where / "checkpoints").iterdir())
+
+
+def test_random_and_optuna_choose_points(config, tmp_path):
+    where, _, found = swept(config, tmp_path, f"{RATE}=1e-3..1:log", random=3)
+    assert len(found) == 3
+    assert read_plan(where).random == 3
+    pytest.importorskip("optuna")
+    plan = {"optuna": 10, "by": "test_accuracy"}
+    words = (f"{RATE}=1e-3..1:log", "optimizer.sgd.nesterov=true,false", "train.epochs=1")
+    where, summary, found = swept(config, tmp_path, *words, **plan)
+    assert (len(found), summary["runs"]) == (10, 10)
+    assert summary["best"]["test_accuracy"] == max(r["test_accuracy"] for r in found)
+    again = sweep(Ready(read_plan(where)), where)  # asks for the same points
+    assert again["best"] == summary["best"]
+    assert not math.isnan(again["seconds"])
