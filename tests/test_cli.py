@@ -35,10 +35,10 @@ VERBS = [command.callback.__name__ for command in app.registered_commands]
 
 
 def test_the_verbs():
-    assert VERBS == [
+    assert [
         *("run", "resume", "replay", "compare", "plan", "sweep", "diff", "export"),
         *("verify", "bench", "ops"),
-    ]
+    ] == VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS)
