@@ -274,7 +274,7 @@ def test_two_processes_do_not_train_in_one_folder(stopped):
 def test_a_folder_that_is_no_run():
     done = command("resume", ROOT / "docs")
     assert done.returncode == 2
-    assert "is no run folder: it holds no config.yaml" in done.stderr
+    assert "expected a run folder or a folder of runs, and found no run" in done.stderr
 
 
 def test_a_full_disk_stops_training_and_keeps_what_was_complete(tmp_path, stopped):

@@ -30,6 +30,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Changes to it: train.epochs=5", metavar="[KEY=VALUE]..."),
 ]
+RunFolder = Annotated[
+    Path, typer.Argument(help="A run folder, or an experiment's: its newest run.", metavar="RUN")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import FnnError
-from .command import START, AsJson, ConfigFile, Overrides, app
+from .command import START, AsJson, ConfigFile, Overrides, RunFolder, app
 from .show import print_json, print_table, shape
 from .sweep import resume_sweep
 
@@ -35,12 +35,13 @@ def run(
 
 @app.command(epilog="Example: fnn resume runs/digits_mlp/20260131-120000 train.epochs=80")
 def resume(
-    run: Annotated[Path, typer.Argument(help="The run folder.", metavar="RUN")],
+    run: RunFolder,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, from its last checkpoint."""
     from ..progress import progress
+    from ..report.find import find_run
     from ..train import resume as go_on
     from ..train.changes import changes
     from ..train.checkpoint import latest
@@ -48,6 +49,7 @@ def resume(
     if (run / "sweep.yaml").is_file():
         resume_sweep(run, overrides or (), as_json)
         return
+    run = find_run(run)
     ready = _prepared(run, overrides or ())
     if found := latest(run / "checkpoints"):
         for key, before, after, meaning in changes(found, ready.config):
@@ -59,13 +61,15 @@ def resume(
 
 @app.command(epilog="Example: fnn replay runs/digits_mlp/20260131-120000 --step 1234")
 def replay(
-    run: Annotated[Path, typer.Argument(help="The run folder.", metavar="RUN")],
+    run: RunFolder,
     step: Annotated[int, typer.Option(help="Which step; the first is 0.", min=0)],
     as_json: AsJson = False,
 ) -> None:
     """Run one step once more; show each layer's ranges both ways."""
+    from ..report.find import find_run
     from ..train import replay as once_more
 
+    run = find_run(run)
     found = once_more(_prepared(run), run, step)
     if as_json:
         print_json(found._asdict() | {"arrays": [a.as_json() for a in found.arrays]})
@@ -90,10 +94,7 @@ def _prepared(run: Path, overrides: Sequence[str] = ()) -> Any:
     from ..config import load
     from ..train import prepare
 
-    file = run / "config.yaml"
-    if not file.is_file():
-        raise FnnError(f"{run} is no run folder: it holds no config.yaml; give one of fnn run's")
-    return prepare(load(file, overrides))
+    return prepare(load(run / "config.yaml", overrides))
 
 
 def _finish(where: Path, summary: dict[str, Any], as_json: bool) -> None:
