@@ -1,0 +1,130 @@
+"""What the training engine costs beside its compiled steps, on 784-512-512-10, batch 128.
+
+    python -m benchmarks.engine_overhead
+
+Three ways to take the same steps, in turn, a round of one epoch each:
+
+    bare          the compiled calls of `fnn.train.make_steps` and nothing else
+    engine        `fnn.train.fit.Fit`: metrics, plain lines of progress, no checkpoint within
+    checkpoints   the same with a checkpoint every 100 steps, in its thread
+
+The evaluation at an epoch's end is a program of its own and stands in a row of its own.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fnn.config import parse
+from fnn.data import Dataset
+from fnn.progress import Lines
+from fnn.train import make_steps, order, prepare
+from fnn.train.checkpoint import Checkpoints
+from fnn.train.fit import Fit
+from fnn.train.position import Position, calls
+from fnn.train.run import Run
+
+TEXT = """
+name: engine_overhead
+data: digits
+model: [flatten, dense: {features: 512}, relu, dense: {features: 512}, relu, dense: {features: 10}]
+loss: softmax_cross_entropy
+optimizer: {adam: {learning_rate: 0.001}}
+train: {epochs: 1000, batch_size: 128}
+"""
+EXAMPLES, TEST = 128 * 400, 1000
+CHECKPOINTS = {"engine": "checkpoint: {seconds: 0}", "checkpoints": "checkpoint: {steps: 100}"}
+
+
+def main() -> None:
+    """Print seconds a round, medians, and their ratios to the bare steps of the same round."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        fits = {name: stack.enter_context(fit(Path(scratch, name), name)) for name in CHECKPOINTS}
+        bare = Bare(fits["engine"].run)
+        seconds: dict[str, list[float]] = {
+            "bare": [],
+            **{name: [] for name in fits},
+            "evaluate": [],
+        }
+        for i in range(rounds + 1):
+            for name in sorted(seconds, reverse=bool(i % 2)):
+                taken = round_of(name, bare, fits)
+                if i:  # the first compiles
+                    seconds[name].append(taken)
+    print(f"784-512-512-10, batch 128, {EXAMPLES // 128} steps a round, {rounds} rounds")
+    for name, times in seconds.items():
+        ratios = [a / b for a, b in zip(times, seconds["bare"], strict=True)]
+        median, low, high = statistics.median(ratios), min(ratios), max(ratios)
+        print(
+            f"{name:12} {1e3 * statistics.median(times):8.1f} ms a round   "
+            f"{median:.3f} of bare ({low:.3f} to {high:.3f})"
+        )
+    ratios = [a / b for a, b in zip(seconds["checkpoints"], seconds["engine"], strict=True)]
+    print(f"checkpoints / engine: {statistics.median(ratios):.3f}")
+
+
+@contextlib.contextmanager
+def fit(folder: Path, name: str):
+    """Make a training on noise, whose folder and checkpoints are real."""
+    folder.mkdir()
+    prepared = prepare(parse(TEXT + CHECKPOINTS[name]))
+    run = dataclasses.replace(prepared, data=noise(), batch_size=128)
+    progress = Lines()
+    progress.start(1000, run.steps_an_epoch, 0)
+    with contextlib.closing(Checkpoints(folder / "checkpoints")) as saved:
+        yield Fit(run, folder, saved, None, progress, lambda: 0)
+
+
+def noise() -> Dataset:
+    """Return noise in the shape of handwritten digits."""
+    draw = np.random.default_rng(0)
+    x, y = (draw.random((n, 784), np.float32) for n in (EXAMPLES, TEST))
+    labels, others = (draw.integers(0, 10, n, np.int32) for n in (EXAMPLES, TEST))
+    return Dataset("noise", x, labels, y, others, tuple("0123456789"))
+
+
+class Bare:
+    """The compiled calls of an epoch, and nothing else."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.state, self.steps = run, run.init(), make_steps(run.update())
+        self.data = jax.device_put((run.data.x_train, run.data.y_train))
+
+    def epoch(self) -> None:
+        """Take the steps of an epoch."""
+        examples = np.asarray(order(0, 1, EXAMPLES))
+        for batches in calls(examples, 128, 0, self.run.steps_a_call):
+            self.state, losses = self.steps(self.state, *self.data, batches)
+        jax.block_until_ready((self.state, losses))
+
+
+def round_of(name: str, bare: Bare, fits: dict[str, Fit]) -> float:
+    """Return the seconds that a round takes, until all is computed and written."""
+    start = time.perf_counter()
+    if name == "bare":
+        bare.epoch()
+    elif name == "evaluate":
+        fits["engine"]._evaluated()
+    else:
+        taking = fits[name]
+        taking._steps()
+        taking.saved.wait()
+        jax.block_until_ready(taking.state)
+    taken = time.perf_counter() - start
+    if name in fits:
+        fits[name].at = Position(fits[name].at.epoch + 1)
+    return taken
+
+
+if __name__ == "__main__":
+    main()
