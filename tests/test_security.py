@@ -1,0 +1,254 @@
+"""Nothing that is read is ever run, and a page shows whatever it is given as text.
+
+What a damaged file does to each reader is tested beside that reader.
+"""
+
+import ast
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnn import verify
+from fnn.config import parse
+from fnn.data import DATASETS
+from fnn.errors import ConfigError, FnnError
+from fnn.export import load_trained
+from fnn.report import diff, write_report
+from fnn.report.run import read_run
+from fnn.train import folder, prepare, train
+from fnn.verify.page import write_page
+
+from .report_runs import Page, edit_npz, make_run
+from .test_config_errors import GOOD
+from .test_house import ROOT, SOURCES
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>{{ 7 * 7 }}'
+
+
+# The source
+
+
+RUNNERS = {"eval", "exec", "__import__"}
+PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+LOADERS = {"load", "load_all", "full_load", "full_load_all", "unsafe_load", "unsafe_load_all"}
+LOADER_CLASSES = {"Loader", "CLoader", "FullLoader", "CFullLoader", "UnsafeLoader", "CUnsafeLoader"}
+
+
+def faults(source):
+    """What a source has that could run what it reads, or show it unescaped: (line, what)."""
+    for node in ast.walk(ast.parse(source)):
+        if what := "; ".join(_faults(node)):
+            yield node.lineno, what
+
+
+def _faults(node):
+    match node:
+        case ast.Import(names=names):
+            yield from ("pickles" for name in names if name.name.split(".")[0] in PICKLERS)
+        case ast.ImportFrom(module=module, names=names):
+            if (module or "").split(".")[0] in PICKLERS:
+                yield "pickles"
+            if module == "yaml" and {n.name for n in names} & (LOADERS | LOADER_CLASSES):
+                yield "reads YAML with tags"
+            if module == "numpy" and {n.name for n in names} & {"load"}:
+                yield "hides np.load"
+        case ast.Attribute(value=ast.Name(id="yaml"), attr=attr):
+            if attr in LOADERS | LOADER_CLASSES:
+                yield "reads YAML with tags"
+        case ast.Attribute(value=ast.Name(id="os"), attr="system" | "popen"):
+            yield "starts a shell"
+        case ast.Name(id="Markup") | ast.Attribute(attr="Markup"):
+            yield "marks as safe"
+        case ast.Call(func=function, keywords=keywords):
+            given = {k.arg: getattr(k.value, "value", None) for k in keywords}
+            name = ast.unparse(function)
+            if name in RUNNERS:
+                yield "runs text"
+            of_numpy = name.split(".")[0] in ("np", "numpy")
+            reads = of_numpy and name.endswith((".load", "read_array"))
+            if reads and given.get("allow_pickle") is not False:
+                yield "may unpickle"
+            if name.endswith("jinja2.Environment") and given.get("autoescape") is not True:
+                yield "does not escape"
+            if given.get("shell"):
+                yield "starts a shell"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_source_runs_nothing_that_it_reads(path):
+    assert list(faults(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval(text)",
+        "exec(text, {})",
+        "__import__(name)",
+        "import pickle",
+        "from pickle import loads",
+        "import joblib.numpy_pickle",
+        "np.load(file)",
+        "np.load(file, allow_pickle=True)",
+        "np.load(file, allow_pickle=allowed)",
+        "from numpy import load",
+        "np.lib.format.read_array(stream)",
+        "yaml.load(text, Loader=yaml.SafeLoader)",
+        "yaml.unsafe_load(text)",
+        "class Reader(yaml.UnsafeLoader): pass",
+        "from yaml import full_load",
+        "jinja2.Environment(loader=loader)",
+        "jinja2.Environment(autoescape=False)",
+        "markupsafe.Markup(text)",
+        "subprocess.run(words, shell=True)",
+        "os.system(words)",
+    ],
+)
+def test_such_a_line_would_be_found(line):
+    assert list(faults(line))
+
+
+def test_the_templates_mark_nothing_as_safe():
+    templates = [*ROOT.glob("fnn/**/*.jinja")]
+    assert templates
+    for template in templates:
+        text = template.read_text("utf-8").split("#}", 1)[1]  # what its first comment says
+        assert "safe" not in text
+        assert "autoescape" not in text
+
+
+# What is read
+
+
+class Payload:
+    """Its pickle, read back, makes a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_no_archive_is_unpickled(tmp_path):
+    caught = tmp_path / "unpickled"
+    run = make_run(tmp_path / "run", x_shape=(2,), k=2)
+    payload = np.array([Payload(caught)], object)
+    (run / "config.yaml").write_text(
+        "name: x\ndata: xor\nmodel: [relu]\nloss: softmax_cross_entropy\n"
+        "optimizer: {sgd: {learning_rate: 1}}\ntrain: {epochs: 1}\n"
+    )
+    edit_npz(run / "parameters.npz", **{"1_dense/w": payload})
+    edit_npz(run / "predictions.npz", scores=payload)
+    assert {"parameters.npz", "predictions.npz"} <= read_run(run).problems.keys()
+    (run / "config.yaml").write_text(
+        (run / "config.yaml").read_text().replace("relu", "dense: {features: 2}")
+    )
+    with pytest.raises(FnnError, match=r"parameters\.npz cannot be read"):
+        load_trained(run)
+    data = {"x_train": payload, "y_train": [0], "x_test": payload, "y_test": [0]}
+    np.savez(tmp_path / "data.npz", **data)
+    with pytest.raises(FnnError, match="only pickle could read"):
+        DATASETS["npz"](path=str(tmp_path / "data.npz"))
+    assert not caught.exists()
+    with np.load(tmp_path / "data.npz", allow_pickle=True) as archive:
+        assert archive["x_train"].size  # the payload is one: unpickled, it acts
+    assert caught.exists()
+
+
+TAGS = [
+    "!!python/object/apply:os.mkdir [{folder}]",
+    "!!python/object/new:os.mkdir [{folder}]",
+    "!!python/name:os.mkdir",
+    "!!python/object:collections.Counter {{}}",
+    "!<tag:yaml.org,2002:python/name:os.mkdir> ''",
+    "!mine 3",
+]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_tag_is_an_error_wherever_yaml_is_read(tmp_path, tag):
+    value = tag.format(folder=tmp_path / "made")
+    with pytest.raises(ConfigError, match=r"x:\d+: not valid YAML: the tag .* is not allowed"):
+        parse(GOOD.replace("seed: 0", f"seed: {value}"), "x")
+    with pytest.raises(ConfigError, match=r"override seed=.*: the tag .* is not allowed"):
+        parse(GOOD, "x", [f"seed={value}"])
+    run = make_run(tmp_path / "run", n=8, m=2)
+    (run / "config.yaml").write_text(f"seed: {value}\n")
+    assert "is not allowed" in diff(run, run).problems["a"][0]
+    with pytest.raises(ConfigError, match="is not allowed"):
+        load_trained(run)
+    assert not (tmp_path / "made").exists()
+
+
+# What is shown
+
+
+def harmless(html, *words):
+    """Whether a page has no script and no image of ours, and shows these words as text."""
+    page = Page(html)
+    assert page.count("script") == 0
+    assert page.count("img", src="x") == 0
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    shown = " ".join(page.text.values())
+    for word in words:
+        assert word in shown
+
+
+@pytest.fixture(scope="session")
+def named_run(tmp_path_factory):
+    """A run on a table whose classes are HTML."""
+    where = tmp_path_factory.mktemp("named")
+    rng = np.random.default_rng(0)
+    rows = [f'{a:.3f},{b:.3f},"{c}"' for (a, b), c in zip(rng.normal(size=(40, 2)), names() * 20)]
+    (where / "table.csv").write_text("\n".join(["a,b,kind", *rows]) + "\n")
+    config = parse(
+        f"name: named\ndata: {{csv: {{path: {where}/table.csv}}}}\n"
+        "model: [{dense: {features: 2}}]\nloss: softmax_cross_entropy\n"
+        "optimizer: {sgd: {learning_rate: 0.1}}\ntrain: {epochs: 1}\n"
+    )
+    run = folder.create(where, "named")
+    train(prepare(config), run)
+    return run
+
+
+def names():
+    return ["<b>bold</b>", EVIL.replace('"', "'")]
+
+
+def test_the_names_of_classes_reach_the_page_as_text(named_run):
+    harmless(write_report(named_run).read_text("utf-8"), *names())
+
+
+def test_a_name_of_a_run_cannot_be_html():
+    with pytest.raises(ConfigError, match="expected a name for the run's folder"):
+        parse(GOOD.replace("name: small", f"name: '{EVIL}'"))
+
+
+def test_what_is_wrong_with_a_file_is_shown_as_text(tmp_path):
+    run = make_run(tmp_path / "run")
+    np.savez(run / "parameters.npz", **{EVIL.replace("/", ""): np.zeros(3)})
+    packed = bytearray((run / "parameters.npz").read_bytes())
+    packed[packed.index(b"NUMPY") + 130] ^= 1  # in its numbers; the error names the array
+    (run / "parameters.npz").write_bytes(packed)
+    problem = read_run(run).problems["parameters.npz"]
+    assert "<script>" in problem
+    harmless(write_report(run).read_text("utf-8"), "Bad CRC-32")
+
+
+def test_what_a_function_says_when_it_fails_is_shown_as_text(tmp_path):
+    @jax.custom_vjp
+    def f(x):
+        return x * x
+
+    def backward(x, dy):
+        raise ValueError(EVIL)
+
+    f.defvjp(lambda x: (x * x, x), backward)
+    f.__name__ = EVIL
+    found = verify.verify(f, jnp.ones(3))
+    assert EVIL in str(found.findings)
+    harmless(write_page([found], tmp_path / "page.html").read_text("utf-8"), "7 * 7")
