@@ -184,7 +184,7 @@ def open_npy(path: str) -> NpyFile:
             "piece; expected row by row; save np.ascontiguousarray(x)"
         )
     needed = math.prod(shape) * dtype.itemsize
-    if needed != stat.st_size - start:
+    if needed != stat.st_size - start or min(shape, default=0) < 0:
         raise DataError(
             f"{path}: truncated or damaged: its header says shape {shape} of {dtype}, expected "
             f"{needed} bytes of numbers, but {stat.st_size - start} follow; write or fetch the "
