@@ -107,15 +107,15 @@ def test_an_axis_that_cannot_be_is_refused(words, said):
 
 @pytest.mark.core
 def test_points_are_drawn_from_a_seed_within_their_ranges():
-    _, axes = split_words(["a=1e-4..1e-1:log", "b=x,y", "c=1..64:log"])
+    _, axes = split_words(["a=1e-4..1e-1:log", "b=x,{y: 1}", "c=1..64:log"])
     assert isinstance(axes[0], Range)
     points = draw(axes, 50, seed=1)
     assert points == draw(axes, 50, seed=1) != draw(axes, 50, seed=2)
-    assert len(set(points)) == 50
+    assert len({tuple(value.text for value in point) for point in points}) == 50
     rates = [point[0].value for point in points]
     assert all(1e-4 <= rate <= 1e-1 for rate in rates)
     assert 15 < sum(rate < 10**-2.5 for rate in rates) < 35  # the middle of the decades
-    assert {point[1].value for point in points} == {"x", "y"}
+    assert {point[1].text for point in points} == {"x", "{y: 1}"}
     assert all(1 <= point[2].value <= 64 for point in points)
     _, few = split_words(["b=x,y", "d=0..1"])
     assert draw(few, 50, seed=1) == grid(few)

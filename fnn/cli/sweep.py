@@ -58,7 +58,7 @@ def sweep(
 def go_on(ready: Any, where: Path, as_json: bool) -> None:
     """Train what the folder does not hold yet, write the reports, and say what came of it."""
     from ..progress import progress
-    from ..report import write_report
+    from ..report import write_report, write_sweep_report
     from ..train.sweep import sweep as train
 
     with progress() as shown:
@@ -66,7 +66,7 @@ def go_on(ready: Any, where: Path, as_json: bool) -> None:
     best = summary["best"]
     if best:
         write_report(where / best["folder"])
-    report = where
+    report = write_sweep_report(where)
     seconds = time.perf_counter() - START
     if as_json:
         print_json({"run": str(where), **summary, "seconds": seconds})
@@ -80,6 +80,7 @@ def go_on(ready: Any, where: Path, as_json: bool) -> None:
 
 def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
     """Print the best runs, and what the others came to."""
+    from ..config.section import shown
     from ..train.sweep import read_results
 
     plan = ready.plan
@@ -91,8 +92,8 @@ def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
         [
             (
                 f"{row['run']:03}",
-                *map(str, row["values"].values()),
-                *("–" if row[name] is None else f"{row[name]:.4f}" for name in METRICS),
+                *map(shown, row["values"].values()),
+                *("–" if row[name] is None else f"{row[name]:.4g}" for name in METRICS),
             )
             for row in found[:BEST]
         ],

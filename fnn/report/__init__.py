@@ -3,3 +3,4 @@
 from .diff import diff as diff
 from .find import find_run as find_run
 from .page import write_report as write_report
+from .sweep import write_sweep_report as write_sweep_report

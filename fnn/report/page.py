@@ -20,8 +20,16 @@ def write_report(run: Path) -> Path:
 
     Raises FnnError when `run` is no run folder, or cannot be written to.
     """
-    page = _template().render(page_content(read_run(run)))
-    report, unfinished = run / "report.html", run / f".report.html.{os.getpid()}"
+    return write_page(run / "report.html", "page.html.jinja", page_content(read_run(run)))
+
+
+def write_page(report: Path, template: str, content: dict[str, object]) -> Path:
+    """Write a page whole, and return its path.
+
+    Raises FnnError where it cannot be written.
+    """
+    page = _template(template).render(content)
+    unfinished = report.with_name(f".report.html.{os.getpid()}")
     try:
         unfinished.write_bytes(page.encode("utf-8", "replace"))
         os.replace(unfinished, report)
@@ -51,7 +59,7 @@ def page_content(run: Run) -> dict[str, object]:
     }
 
 
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     folder = files("fnn.report")
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
@@ -60,4 +68,4 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(name)

@@ -37,13 +37,13 @@ _UNREADABLE = (
 )
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     """A JSON object whose every field may be missing; unknown fields are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Epoch(_Record):
+class Epoch(Record):
     """One line of metrics.jsonl. `seconds` counts from the start of training."""
 
     epoch: int
@@ -54,7 +54,7 @@ class Epoch(_Record):
     seconds: float | None = None
 
 
-class Layer(_Record):
+class Layer(Record):
     """One row of the layer table."""
 
     path: str
@@ -65,7 +65,7 @@ class Layer(_Record):
     multiply_adds: int = 0
 
 
-class NonFinite(_Record):
+class NonFinite(Record):
     """Where a training whose loss was not finite was so first; steps count from 0."""
 
     step: int
@@ -73,7 +73,7 @@ class NonFinite(_Record):
     place: str | None = None
 
 
-class Summary(_Record):
+class Summary(Record):
     """summary.json: how the run ended, and the model it trained."""
 
     name: str | None = None
@@ -97,7 +97,7 @@ class Summary(_Record):
     first_nonfinite: NonFinite | None = None
 
 
-class Difference(_Record):
+class Difference(Record):
     """The largest relative difference between the two gradients of one parameter."""
 
     path: str
@@ -105,14 +105,14 @@ class Difference(_Record):
     max_relative_difference: float | None = None
 
 
-class Sides(_Record):
+class Sides(Record):
     """One quantity measured under the hand-written rules and under automatic differentiation."""
 
     manual: float | None = None
     autodiff: float | None = None
 
 
-class Comparison(_Record):
+class Comparison(Record):
     """comparison.json. A ratio is autodiff over manual: above 1, the hand-written rules win."""
 
     parameters: tuple[Difference, ...] = ()

@@ -194,12 +194,13 @@ def draw(axes: Axes, count: int, seed: int) -> list[Point]:
     possible = math.prod(len(axis.values) if isinstance(axis, Axis) else math.inf for axis in axes)
     if possible <= count:
         return grid(axes)
-    rng, drawn = np.random.default_rng(seed), dict[Point, None]()
+    rng, drawn = np.random.default_rng(seed), dict[tuple[str, ...], Point]()
     for _ in range(100 * count):  # a range of few integers may have no more of them
-        drawn[tuple(_drawn(axis, float(rng.random())) for axis in axes)] = None
+        point = tuple(_drawn(axis, float(rng.random())) for axis in axes)
+        drawn[tuple(value.text for value in point)] = point
         if len(drawn) == count:
             break
-    return list(drawn)
+    return list(drawn.values())
 
 
 def _drawn(axis: Axis | Range, fraction: float) -> Value:

@@ -1,0 +1,209 @@
+"""A sweep's folder as one page: the best run, parallel coordinates, learning curves of all.
+
+As with a run's page, what is missing or damaged leaves its part of the page empty.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ..errors import FnnError
+from . import charts, sections, sweep_charts, words
+from .page import write_page
+from .run import Epoch, Record, Run, read_epochs, read_run
+from .sections import Fact
+from .sweep_charts import Column
+
+RESULTS = {"train_loss": "train loss", "test_loss": "test loss", "test_accuracy": "test accuracy"}
+MOST_CURVES, MOST_THREADS, MOST_ROWS, MOST_PLOTS = 128, 1024, 256, 6
+"""Of the best runs, and of the keys, so many are shown."""
+
+
+class Result(Record):
+    """One line of results.jsonl: a run, its values, and how it ended."""
+
+    run: int
+    folder: str = ""
+    values: Mapping[str, Any] = Field(default_factory=dict)
+    status: str | None = None
+    epochs: int | None = None
+    train_loss: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+
+
+class Summary(Record):
+    """summary.json of a sweep."""
+
+    programs: int | None = None
+    by: str = "test_loss"
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A sweep's folder in memory; results are from the best to the worst."""
+
+    folder: Run  # what all runs begin with, the environment, how it ended
+    summary: Summary
+    results: tuple[Result, ...]
+    epochs: Mapping[int, tuple[Epoch, ...]]  # by run
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that have several values."""
+        return tuple(self.results[0].values)
+
+    @property
+    def finite(self) -> int:
+        """How many runs have a finite result."""
+        return sum(math.isfinite(score(result, self.summary.by)) for result in self.results)
+
+    @property
+    def ranks(self) -> list[float]:
+        """For each result, from 1, the best, to 0, the worst that is finite."""
+        last = max(1, self.finite - 1)
+        return [round(max(0.0, 1 - i / last), 3) for i in range(len(self.results))]
+
+
+def score(result: Result, by: str) -> float:
+    """Return what is small for a good run, and infinite for one without a finite result."""
+    value = getattr(result, by, None)
+    if not words.finite(value) or result.status == "diverged":
+        return math.inf
+    return -value if by == "test_accuracy" else value
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read the folder of a sweep, whole or cut short.
+
+    Raises FnnError where it holds no results.
+    """
+    try:
+        lines = (folder / "results.jsonl").read_bytes().splitlines()
+        results = [Result.model_validate_json(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise FnnError(f"{folder}: results.jsonl cannot be read: {error}") from error
+    if not results:
+        raise FnnError(f"{folder}: the sweep has no result yet; fnn resume {folder} goes on")
+    summary = Summary()
+    if (file := folder / "summary.json").is_file():
+        summary = Summary.model_validate_json(file.read_bytes())
+    results.sort(key=lambda result: score(result, summary.by))
+    epochs = {result.run: _epochs(folder / result.folder) for result in results}
+    return Sweep(read_run(folder), summary, tuple(results), epochs)
+
+
+def _epochs(run: Path) -> tuple[Epoch, ...]:
+    try:
+        return read_epochs(run / "metrics.jsonl")
+    except (OSError, ValueError):
+        return ()
+
+
+def write_sweep_report(folder: Path) -> Path:
+    """Write FOLDER/report.html, one page that needs no other file, and return its path.
+
+    Raises FnnError where the folder holds no results, or cannot be written in.
+    """
+    return write_page(folder / "report.html", "sweep.html.jinja", page_content(read_sweep(folder)))
+
+
+def page_content(sweep: Sweep) -> dict[str, object]:
+    """Return what the template shows."""
+    best = sweep.results[0] if sweep.finite else None
+    return {
+        "sweep": sweep,
+        "run": sweep.folder,
+        "status": sweep.folder.summary.status or "unfinished",
+        "best": best,
+        "measure": RESULTS.get(sweep.summary.by, sweep.summary.by),
+        "headline": _shown(sweep.summary.by, best),
+        "facts": _facts(sweep),
+        "coordinates": _coordinates(sweep),
+        "plots": _plots(sweep),
+        "curves": {
+            "loss": _curves(sweep, "test_loss"),
+            "accuracy": _curves(sweep, "test_accuracy"),
+        },
+        "rows": sweep.results[:MOST_ROWS],
+        "config": list(words.yaml_tokens(sweep.folder.config)),
+        "environment": sections.environment(sweep.folder),
+        "charts": charts,
+        "sweep_charts": sweep_charts,
+        "words": words,
+    }
+
+
+def _shown(by: str, result: Result | None) -> str:
+    value = getattr(result, by, None)
+    return words.percent(value) if by == "test_accuracy" else words.number(value)
+
+
+def _facts(sweep: Sweep) -> tuple[Fact, ...]:
+    programs, seconds = sweep.summary.programs, sweep.folder.summary.seconds
+    runs, lost = len(sweep.results), len(sweep.results) - sweep.finite
+    best = sweep.results[0]
+    others = [name for name in RESULTS if name != sweep.summary.by]
+    facts = [
+        *(Fact(RESULTS[name].capitalize(), _shown(name, best), "of this run") for name in others),
+        Fact(
+            "Runs", words.count(runs), f"in {words.plural(programs, 'program')}" if programs else ""
+        ),
+        Fact("Diverged", words.count(lost), "left as they were" if lost else ""),
+        Fact(
+            "Time",
+            words.duration(seconds),
+            f"{words.duration(seconds / runs)} a run" if words.finite(seconds) else "",
+        ),
+        Fact("Device", str(sweep.folder.environment.get("device", words.MISSING)), ""),
+    ]
+    return tuple(fact for fact in facts if fact.value != words.MISSING)
+
+
+def _coordinates(sweep: Sweep) -> sweep_charts.Parallel:
+    results = sweep.results[:MOST_THREADS]
+    columns = [Column(key, [r.values.get(key) for r in results]) for key in sweep.keys]
+    columns += [_column(results, name) for name in RESULTS]
+    return sweep_charts.parallel(columns, [r.run for r in results], sweep.ranks)
+
+
+def _column(results: Sequence[Result], name: str) -> Column:
+    good: Literal["small", "large"] = "large" if name == "test_accuracy" else "small"
+    return Column(RESULTS[name], [getattr(result, name) for result in results], good)
+
+
+def _plots(sweep: Sweep) -> list[sweep_charts.Plot]:
+    """Return a plot for each key, of what the best is chosen by; for a single key, of one more."""
+    by, runs = sweep.summary.by, [r.run for r in sweep.results]
+    other = "test_loss" if by == "test_accuracy" else "test_accuracy"
+    pairs = [(key, by) for key in sweep.keys[:MOST_PLOTS]]
+    if len(pairs) == 1:
+        pairs.append((sweep.keys[0], other))
+    return [
+        sweep_charts.plot(
+            Column(key, [r.values.get(key) for r in sweep.results]),
+            _column(sweep.results, name),
+            runs,
+            sweep.ranks,
+        )
+        for key, name in pairs
+    ]
+
+
+def _curves(sweep: Sweep, name: str) -> sweep_charts.Curves | None:
+    """Return a metric's curves, the worst first, so that the best lies on top."""
+    chosen = list(zip(sweep.results, sweep.ranks, strict=True))[:MOST_CURVES][::-1]
+    histories = [
+        (
+            [epoch.epoch for epoch in sweep.epochs[result.run]],
+            np.array([getattr(epoch, name) for epoch in sweep.epochs[result.run]], float),
+        )
+        for result, _ in chosen
+    ]
+    runs, ranks = [result.run for result, _ in chosen], [rank for _, rank in chosen]
+    return sweep_charts.curves(histories, runs, ranks, percent=name == "test_accuracy")
