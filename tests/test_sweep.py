@@ -3,14 +3,17 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import chex
 import jax
 import numpy as np
 import pytest
 
+from fnn.cli import app
 from fnn.config import load
 from fnn.errors import ConfigError, FnnError
+from fnn.report import write_sweep_report
 from fnn.train import folder as files
 from fnn.train import prepare, train
 from fnn.train.sweep import Ready, plan_sweep, read_plan, read_results, sweep
@@ -20,11 +23,11 @@ from fnn.train.sweep.program import Program
 CONFIG = """\
 name: small
 seed: 3
-data: {digits: {test_fraction: 0.8}}
-model: [flatten, {dense: {features: 8}}, relu, {dense: {features: 10}}]
+data: {moons: {points: 120, noise: 0.2}}
+model: [{dense: {features: 8}}, relu, {dense: {features: 2}}]
 loss: softmax_cross_entropy
 optimizer: {sgd: {learning_rate: 0.1, momentum: 0.5}}
-train: {batch_size: 64, epochs: 3}
+train: {batch_size: 32, epochs: 3}
 """
 RATE = "optimizer.sgd.learning_rate"
 
@@ -130,11 +133,11 @@ def test_points_are_drawn_from_a_seed_within_their_ranges():
         ([f"{RATE}=0.1,0.2", "optimizer.sgd.momentum=0.5,0.9", "seed=0..1"], [(8, 3)]),
         ([f"{RATE}=1,0.2"], [(2, 1)]),
         (["optimizer.sgd.momentum=null,0.5,0.9"], [(1, 0), (2, 1)]),
-        (["model.1.dense.features=4,8", "seed=0..2"], [(3, 1), (3, 1)]),
+        (["model.0.dense.features=4,8", "seed=0..2"], [(3, 1), (3, 1)]),
         (["optimizer={sgd: {learning_rate: 0.1}},{adam: {learning_rate: 0.1}}"], [(1, 0), (1, 0)]),
         (["gradient=manual,backprop", f"{RATE}=0.1,0.2"], [(2, 1), (2, 1)]),
-        (["model.2=relu,{leaky_relu: {negative_slope: 0.1}}", "seed=0,1"], [(2, 1), (2, 1)]),
-        (["train.batch_size=32,64"], [(1, 0), (1, 0)]),
+        (["model.1=relu,{leaky_relu: {negative_slope: 0.1}}", "seed=0,1"], [(2, 1), (2, 1)]),
+        (["train.batch_size=32,48"], [(1, 0), (1, 0)]),
     ],
 )
 def test_values_that_are_numbers_share_a_program(config, words, programs):
@@ -144,7 +147,7 @@ def test_values_that_are_numbers_share_a_program(config, words, programs):
 
 
 def test_a_value_that_must_be_known_makes_programs_of_its_own(config):
-    words = ["model.2=leaky_relu", "model.2.leaky_relu.negative_slope=0.1,0.2", "seed=0,1"]
+    words = ["model.1=leaky_relu", "model.1.leaky_relu.negative_slope=0.1,0.2", "seed=0,1"]
     groups = ready(config, *words).groups
     assert [(len(group.rows), list(group.traced)) for group in groups] == [(2, ["seed"])] * 2
 
@@ -168,18 +171,20 @@ def test_a_mistake_in_one_run_is_one_message_before_any(config, words, said):
 
 
 @pytest.mark.core
-def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path):
+def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("fnn.train.loop.compare", lambda *parts: {})
     words = (f"{RATE}=0.05,0.3", "seed=3,4", "optimizer.sgd.momentum=0.5,0.9")
+    words += ("train.batch_size=40",)  # which leaves a smaller batch at an epoch's end
     _, summary, found = swept(config, tmp_path, *words)
     assert (summary["runs"], summary["programs"], summary["status"]) == (8, 1, "completed")
     where = tmp_path / "sweep"
     (where,) = where.iterdir()
-    for number in (0, 5, 7):
+    for number in (0, 7):
         result = found[number]
         row = where / result["folder"]
         alone = files.create(tmp_path, "alone")
         own = load(row / "config.yaml")
-        assert own == load(config, [f"{k}={v}" for k, v in result["values"].items()])
+        assert own == load(config, [words[-1], *(f"{k}={v}" for k, v in result["values"].items())])
         told = train(prepare(own), alone)
         for got, want in zip(metrics(row), metrics(alone), strict=True):
             # The same steps; where a constant is an argument now, a rounding of 6e-8 may differ,
@@ -215,11 +220,11 @@ def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
         program = Program(group.run, group.traced, len(group.rows), devices)
         state = program.init()
         active = np.ones(program.places, bool)
-        batches = program.orders(1)[:, :320].reshape(program.places, 5, 64)
+        batches = program.orders(1)[:, :96].reshape(program.places, 3, 32)
         state, losses = program.steps(state, active, batches)
         evaluation = program.evaluate(state, active)
         found.append(jax.tree.map(lambda a: np.asarray(a)[:10], (losses, evaluation)))
-    assert len(state.params["1_dense"]["w"].sharding.device_set) == 4
+    assert len(state.params["0_dense"]["w"].sharding.device_set) == 4
     assert program.places == 12
     chex.assert_trees_all_equal(*found)
 
@@ -229,7 +234,7 @@ def test_a_sweep_over_devices_holds_no_collective(config):
     group = ready(config, "seed=0..7").groups[0]
     program = Program(group.run, group.traced, 8, jax.devices())
     active = np.ones(8, bool)
-    batches = np.zeros((8, 2, 64), np.int32)
+    batches = np.zeros((8, 2, 32), np.int32)
     text = program.compiled(active, batches)
     assert "num_partitions=4" in text
     assert not re.search("all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
@@ -243,10 +248,10 @@ def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
         monkeypatch.setattr("fnn.train.sweep.program._at_once", lambda mesh, a=at_once: a)
         program = Program(group.run, group.traced, 3, jax.devices()[:1])
         active = np.array([True, False, True])
-        batches = program.orders(1)[:, :320].reshape(1, 5, 64)
+        batches = program.orders(1)[:, :96].reshape(1, 3, 32)
         state, losses = program.steps(program.init(), active, batches)
         found.append(jax.device_get((state._replace(key=None), losses)))
-        assert np.asarray(state.step).tolist() == [5, 0, 5]
+        assert np.asarray(state.step).tolist() == [3, 0, 3]
     chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
 
 
@@ -254,8 +259,8 @@ def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
 
 
 def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(config, tmp_path):
-    words = (f"{RATE}=0.1,1e30,0.3", "model.1.dense.features=8,6", "train.epochs=4")
-    words += ("checkpoint.steps=4",)
+    words = (f"{RATE}=0.1,1e30,0.3", "model.0.dense.features=8,6", "train.epochs=4")
+    words += ("checkpoint.steps=3",)
     whole, _, want = swept(config, tmp_path, *words)
     where = files.create(tmp_path, "stopped")
 
@@ -291,11 +296,65 @@ def test_random_and_optuna_choose_points(config, tmp_path):
     assert len(found) == 3
     assert read_plan(where).random == 3
     pytest.importorskip("optuna")
-    plan = {"optuna": 10, "by": "test_accuracy"}
-    words = (f"{RATE}=1e-3..1:log", "optimizer.sgd.nesterov=true,false", "train.epochs=1")
+    plan = {"optuna": 9, "by": "test_accuracy"}
+    words = (f"{RATE}=1e-3..1:log", "seed=1..4:log", "train.epochs=1")
     where, summary, found = swept(config, tmp_path, *words, **plan)
-    assert (len(found), summary["runs"]) == (10, 10)
+    assert (len(found), summary["runs"], summary["programs"]) == (9, 9, 2)
     assert summary["best"]["test_accuracy"] == max(r["test_accuracy"] for r in found)
     again = sweep(Ready(read_plan(where)), where)  # asks for the same points
     assert again["best"] == summary["best"]
     assert not math.isnan(again["seconds"])
+
+
+# The command and its page
+
+
+def test_the_command_leaves_a_report_that_holds_all_runs(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")  # which JAX has started with
+    words = ["model.1=relu,{leaky_relu: {negative_slope: 0.1}}", f"{RATE}=0.1,1e30"]
+    arguments = ["sweep", str(config), *words, "train.epochs=2", "--by", "test_accuracy"]
+    app([*arguments, "--runs", str(tmp_path), "--json"], standalone_mode=False)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["runs"], told["programs"], told["diverged"]) == (4, 2, 2)
+    where = Path(told["run"])
+    assert where.parent.name == "small-sweep"
+    page = (where / "report.html").read_text()
+    assert page.count('class="thread') == 4
+    assert page.count("off scale") == 2  # the losses of those that diverged
+    assert page.count('class="spot') == 8  # over two keys
+    assert all(f'href="runs/{number:03}/"' in page for number in range(4))
+    assert "{leaky_relu: {negative_slope: 0.1}}" in page
+    assert (where / told["best"]["folder"] / "report.html").is_file()
+    app(["resume", str(where)], standalone_mode=False)  # where nothing is left to do
+    assert "4 runs" in capsys.readouterr().out
+    with pytest.raises(FnnError, match="a sweep, which goes on as it was"):
+        app(["resume", str(where), "seed=1"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["seed=0,1", "--by", "loss"], "expected one of test_loss, test_accuracy, train_loss"),
+        (["seed=0,1", "--random", "3", "--optuna", "3"], "use one"),
+        (["seed=1"], "expected a key with several values"),
+    ],
+)
+def test_a_mistake_on_the_command_line_leaves_nothing(config, tmp_path, words, said):
+    with pytest.raises(FnnError, match=re.escape(said)):
+        app(["sweep", str(config), *words, "--runs", str(tmp_path)], standalone_mode=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"small.yaml"}
+
+
+def test_a_page_escapes_what_it_shows_and_survives_what_is_missing(tmp_path):
+    values = {"model.1": "<script>", "seed": None}
+    lines = [{"run": i, "folder": f"runs/{i:03}", "values": values} for i in range(2)]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "config.yaml").write_text("name: small\n")
+    page = write_sweep_report(tmp_path).read_text()
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "no run has a finite test loss" in page
+    for text, said in (("", "no result yet"), ("{", "cannot be read")):
+        (tmp_path / "results.jsonl").write_text(text)
+        with pytest.raises(FnnError, match=said):
+            write_sweep_report(tmp_path)

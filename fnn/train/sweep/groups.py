@@ -145,6 +145,11 @@ def _prepared(config: Config, groups: Sequence[Group] = ()) -> Run:
             "and cannot roll back one by one; use stop or skip"
         )
     run = prepare(config)
+    if not run.data.resident:
+        raise ConfigError(
+            f"{config.where('data')}: data: the runs of a sweep share data that lie in memory, and "
+            "these are streamed; sweep a smaller part, or start the runs one by one with fnn run"
+        )
     same = (group.run.data for group in groups if group.run.config.data == config.data)
     return replace(run, data=next(itertools.chain(same, [run.data])))
 

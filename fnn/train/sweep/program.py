@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from ..evaluate import CHUNK, CHUNK_BYTES, Evaluation
 from ..run import Run
-from ..step import TrainState, make_steps, make_update, order
+from ..step import TrainState, make_steps, order
 from .traced import built, started
 
 AXIS = "runs"
@@ -110,11 +110,10 @@ def _over_runs(one: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[...
 def _make_steps(run: Run) -> Callable[..., Any]:
     def steps(each, shared):
         now, arguments = built(run, each["values"]), {**each, **shared}
-        update = make_update(now.model, now.loss, now.optimizer, now.config.gradient)
         batches = arguments["batches"]
 
         def train(state):
-            return make_steps(update)(state, *shared["data"], batches)
+            return make_steps(now.update())(state, *shared["data"], batches)
 
         def stay(state):
             return state, jnp.zeros(len(batches))

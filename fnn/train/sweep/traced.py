@@ -11,7 +11,7 @@ import numpy as np
 from ...config import Chain, Choice, Config
 from ...config.origin import Key, split
 from ..run import Run
-from ..step import TrainState, make_update
+from ..step import TrainState
 
 Values = Mapping[str, Any]
 """A value for each key of a config, such as `optimizer.sgd.learning_rate`."""
@@ -86,9 +86,7 @@ def is_traceable(run: Run, values: Values) -> bool:
         state = started(run, values)
         x = jnp.zeros(now.x_shape)
         labels = jnp.zeros(now.batch_size, run.data.y_train.dtype)
-        state, D = make_update(now.model, now.loss, now.optimizer, now.config.gradient)(
-            state, x, labels
-        )
+        state, D = now.update()(state, x, labels)
         y, _ = now.model.apply(state.params, state.layers, x)
         return state, D, now.loss.per_example(y, labels), now.loss.decide(y)
 
