@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema
 from ..errors import DataError
 from .checkpoint import Checkpoint
 from .choice import SCHEMA_MARK, Chain, ChainChooser, Choice, Chooser, plain
+from .devices import Mesh, Processes, Sharding
 from .origin import Key, Origins, dotted, split
 from .section import Phrase, Section, not_empty, problem, shown
 from .training import Precision, Train
@@ -108,6 +109,9 @@ class Config(Section):
     gradient: Literal["manual", "autodiff", "backprop"] = Field(
         "manual", description="hand-written rules, jax.grad, or the explicit backward pass"
     )
+    mesh: Mesh | None = Field(None, description="several devices", examples=[{"data": 4}])
+    sharding: Sharding = Field({}, description="parameters' paths, and how they are split")
+    distributed: Processes = Field(None, description="several processes, or `auto`")
 
     checkpoint: Checkpoint = Field(
         default_factory=Checkpoint, description="what fnn resume goes on from"
