@@ -20,9 +20,11 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType
 
 from .geometry import Windows
 from .moments import wide
@@ -207,7 +209,7 @@ def _weigh(x: Any, dy: Any, at: Windows, groups: int) -> Any:
 
 def _weigh_dense(x: Any, dy: Any, at: Windows) -> Any:
     """Sum over the images, some at a time."""
-    images = _images_together(x, dy, at)
+    images = 0 if _is_partitioned() else _images_together(x, dy, at)
     blocks = len(x) // images if images else 0
     if blocks < _FEW_BLOCKS:
         return _weigh_block(x, dy, at)
@@ -219,6 +221,15 @@ def _weigh_dense(x: Any, dy: Any, at: Windows) -> Any:
     dw = wide(_weigh_block(x[:rest], dy[:rest], at))
     parts = tuple(a[rest:].reshape(blocks, images, *a.shape[1:]) for a in (x, dy))
     return lax.scan(add, dw, parts)[0].astype(x.dtype)
+
+
+def _is_partitioned() -> bool:
+    """Whether XLA splits this program over the devices of a mesh (see `fnn.train.mesh`).
+
+    It splits one operation on a batch. For a loop over images, each device would get them all.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.size > 1 and AxisType.Auto in mesh.axis_types
 
 
 def _images_together(x: Any, dy: Any, at: Windows) -> int:
@@ -309,7 +320,10 @@ def _weigh_depthwise(x: Any, dy: Any, at: Windows) -> Any:
 
     channels, outputs = x.shape[-1], dy.shape[-1]
     x, dy = padded(x, at), dy.reshape(*dy.shape[:-1], channels, outputs // channels)
-    dw = lax.scan(add, _weigh_taps(x[:0], dy[:0], at), (x, dy))[0]
+    if _is_partitioned():
+        dw = _weigh_taps(x, dy, at)
+    else:
+        dw = lax.scan(add, _weigh_taps(x[:0], dy[:0], at), (x, dy))[0]
     return dw.astype(x.dtype).reshape(*at.size, 1, outputs)
 
 

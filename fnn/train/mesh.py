@@ -11,6 +11,7 @@ partitioner (GSPMD, Xu et al. 2021, arXiv:2105.04663) puts in the communication.
 batch, batch norm's among them, are those of the whole batch.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -26,7 +27,8 @@ from ..layers import Layer
 from .plan import abstract_init
 
 DATA, MODEL = "data", "model"
-_WHOLE = PartitionSpec()
+Axes = tuple[str | None, ...]
+"""The mesh's axis that splits each dimension; None where it is not split."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,12 @@ class Placement:
     """A mesh, and how the parameters that are split are split, by path: `1_dense/w`."""
 
     mesh: Mesh
-    split: Mapping[str, PartitionSpec] = field(default_factory=dict)
+    split: Mapping[str, Axes] = field(default_factory=dict)
 
     def sharding(self, *axes: str | None) -> NamedSharding:
         """Return the layout that splits each dimension over that axis; of none, whole copies."""
+        while axes and axes[-1] is None:  # jit's outputs are written so, and shall be equal
+            axes = axes[:-1]
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def state(self, state: Any) -> Any:
@@ -46,14 +50,13 @@ class Placement:
         What an optimiser keeps for each parameter lies as the parameter does: it has the same
         path, below the optimiser's own. What cannot be split so, and all else, is copied.
         """
-        split = {tuple(path.split("/")): spec for path, spec in self.split.items()}
+        split = {tuple(path.split("/")): axes for path, axes in self.split.items()}
 
         def of(path: Any, leaf: Any) -> NamedSharding:
             names = tuple(_path(path).split("/"))
-            specs = (split[names[i:]] for i in range(len(names)) if names[i:] in split)
-            spec = next(specs, _WHOLE)
-            fits = _misfit(spec, leaf.shape, self.mesh) is None
-            return NamedSharding(self.mesh, spec if fits else _WHOLE)
+            found = (split[names[i:]] for i in range(len(names)) if names[i:] in split)
+            axes = next(found, ())
+            return self.sharding(*(() if _misfit(axes, leaf.shape, self.mesh) else axes))
 
         return jax.tree_util.tree_map_with_path(of, state)
 
@@ -64,15 +67,24 @@ class Placement:
     def update(self, update: Callable[..., Any]) -> Callable[..., Any]:
         """Return a step that splits its batch, and leaves the state as it was laid out.
 
-        A batch that does not divide, as the last of an epoch may not, is computed on every device.
+        Where a parameter is split over `data`, the step collects it before use: left to itself,
+        the partitioner may collect the batch instead. A batch that does not divide, as the last
+        of an epoch may not, is computed whole on every device.
         """
 
         def placed(state: Any, *batch: Any) -> Any:
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-                after, *told = update(state, *self.spread(batch))
+                params = jax.lax.with_sharding_constraint(state.params, self._in_use(state.params))
+                after, *told = update(state._replace(params=params), *self.spread(batch))
                 return jax.lax.with_sharding_constraint(after, self.state(after)), *told
 
         return placed
+
+    def _in_use(self, params: Any) -> Any:
+        def of(layout: NamedSharding) -> NamedSharding:
+            return self.sharding(*(None if axis == DATA else axis for axis in layout.spec))
+
+        return jax.tree.map(of, self.state(params))
 
     def spread(self, batch: Any) -> Any:
         """Split arrays along their first axis, if the mesh divides it; to be called under jit."""
@@ -154,52 +166,45 @@ def make_mesh(config: Config) -> Mesh:
     return jax.make_mesh((data, model), (DATA, MODEL), kinds, devices=devices[:count])
 
 
-def _split(
-    config: Config, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh
-) -> dict[str, PartitionSpec]:
+def _split(config: Config, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, Axes]:
     """Return the parameters that the config's rules split; the first rule that matches counts."""
+
+    def error(pattern: str, message: str) -> ConfigError:
+        where = config.where(("sharding", pattern))
+        return ConfigError(f"{where}: sharding: {pattern!r} {message}")
+
     for pattern in config.sharding:
         if not any(fnmatchcase(path, pattern) for path in shapes):
             hint = did_you_mean(pattern, shapes) or f"; the parameters are {', '.join(shapes)}"
-            raise ConfigError(
-                f"{config.where(('sharding', pattern))}: sharding: {pattern!r} matches no "
-                f"parameter{hint}"
-            )
+            raise error(pattern, f"matches no parameter{hint}")
     split = {}
     for path, shape in shapes.items():
         rules = ((p, rule) for p, rule in config.sharding.items() if fnmatchcase(path, p))
-        pattern, rule = next(rules, ("", "replicate"))
-        spec = _spec(rule, shape, mesh)
-        if wrong := _misfit(spec, shape, mesh):
-            raise ConfigError(
-                f"{config.where(('sharding', pattern))}: sharding: {pattern!r} cannot split "
-                f"{path}, of shape {shape}: {wrong}"
-            )
-        if any(spec):
-            split[path] = spec
+        for pattern, rule in itertools.islice(rules, 1):
+            split[path] = _axes(rule, shape, mesh)
+            if wrong := _misfit(split[path], shape, mesh):
+                raise error(pattern, f"cannot split {path}, of shape {shape}: {wrong}")
     return split
 
 
-def _spec(rule: Any, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def _axes(rule: Any, shape: tuple[int, ...], mesh: Mesh) -> Axes:
     """Return what a rule says of a parameter of this shape."""
-    if rule == "replicate":
-        return _WHOLE
-    if rule != "fsdp":
-        return PartitionSpec(*rule)
+    if isinstance(rule, tuple):
+        return rule
     divisible = [n if n % mesh.shape[DATA] == 0 else 0 for n in shape]
-    if not any(divisible):
-        return _WHOLE
+    if rule == "replicate" or not any(divisible):
+        return (None,) * len(shape)
     largest = divisible.index(max(divisible))
-    return PartitionSpec(*(DATA if i == largest else None for i in range(len(shape))))
+    return tuple(DATA if i == largest else None for i in range(len(shape)))
 
 
-def _misfit(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> str | None:
+def _misfit(axes: Axes, shape: tuple[int, ...], mesh: Mesh) -> str | None:
     """Say why an array cannot be split so; None if it can."""
-    if spec != _WHOLE and len(spec) != len(shape):
-        return f"the rule is for {len(spec)} dimensions"
-    for i, (n, axis) in enumerate(zip(shape, spec, strict=False)):
+    if len(axes) != len(shape):
+        return f"the rule has {len(axes)} axes, one for each dimension"
+    for i, (n, axis) in enumerate(zip(shape, axes, strict=True)):
         if axis is not None and n % mesh.shape[axis]:
-            return f"dimension {i} is {n}, not a multiple of {axis}'s {mesh.shape[axis]}"
+            return f"dimension {i} is {n}, no multiple of the {mesh.shape[axis]} of {axis!r}"
     return None
 
 

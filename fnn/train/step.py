@@ -130,12 +130,12 @@ def make_update(
     return update
 
 
-def make_steps(update: Update) -> Callable[..., tuple[TrainState, jax.Array]]:
+def make_steps(update: Update, layout: Any = None) -> Callable[..., tuple[TrainState, jax.Array]]:
     """Compile many steps into one program; the state given to it is donated.
 
     The program takes the state, all the data x (n, ...) and labels (n,), resident on the device,
     and `batches` (steps, batch size), the examples of each step. It returns the state and the
-    loss of every step (steps,).
+    loss of every step (steps,), laid out over devices as `layout` says.
     """
 
     def steps(state, x, labels, batches):
@@ -151,7 +151,7 @@ def make_steps(update: Update) -> Callable[..., tuple[TrainState, jax.Array]]:
         state, losses = jax.lax.scan(fetched, state, several)
         return state, losses.reshape(count)
 
-    return jax.jit(steps, donate_argnums=0)
+    return jax.jit(steps, donate_argnums=0, out_shardings=layout)
 
 
 def _fetched_together(steps: int, batch_bytes: int) -> int:
