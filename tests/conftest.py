@@ -1,9 +1,9 @@
-"""Four virtual devices, strict promotion of dtypes and ranks, for every test."""
+"""Eight virtual devices, strict promotion of dtypes and ranks, for every test."""
 
 import os
 
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
 import jax
