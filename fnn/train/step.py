@@ -119,13 +119,16 @@ def make_update(
         (D, layers), gradients = differentiate(state.params, state.layers, x, labels, key, dD)
         if state.scale:
             gradients = jax.tree.map(lambda g: g / dD.astype(g.dtype), gradients)
-        with jax.numpy_dtype_promotion("standard"):  # which is what optax is written for
-            changes, after = optimizer.update(gradients, state.optimizer, state.params, value=D)
-            params = optax.apply_updates(state.params, changes)
-        new = state._replace(params=params, layers=layers, optimizer=after, step=state.step + 1)
-        if skip_nonfinite or state.scale:
-            new = taken_if_finite(new, state, (D, gradients))
-        return new, D
+
+        def take():
+            with jax.numpy_dtype_promotion("standard"):  # which is what optax is written for
+                changes, after = optimizer.update(gradients, state.optimizer, state.params, value=D)
+                params = optax.apply_updates(state.params, changes)
+            return state._replace(params=params, layers=layers, optimizer=after)
+
+        may_skip = skip_nonfinite or state.scale
+        after = taken_if_finite(take, state, (D, gradients)) if may_skip else take()
+        return after._replace(step=state.step + 1), D
 
     return update
 
