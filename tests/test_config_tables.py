@@ -118,9 +118,9 @@ def standard_promotion():
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("name", optimizers())
 def test_every_optimizer_takes_a_step(name):
-    tx = built("optimizer", name)
+    tx = optax.with_extra_args_support(built("optimizer", name))
     params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
-    step = jax.eval_shape(lambda p: tx.update(p, tx.init(p), p)[0], params)
+    step = jax.eval_shape(lambda p: tx.update(p, tx.init(p), p, value=1.0)[0], params)
     assert {key: leaf.shape for key, leaf in step.items()} == {"w": (2, 3), "b": (3,)}
 
 

@@ -20,9 +20,13 @@ from .tables import LEFT_OUT, Table
 
 @functools.cache
 def optimizers() -> Table:
-    """Return optax's gradient transformations that take a step on gradients and parameters."""
+    """Return optax's gradient transformations, which get gradients, parameters and the loss.
+
+    Of `optax.contrib` there is `reduce_on_plateau`, which is to optimisers what a schedule is.
+    """
     results = (optax.GradientTransformation, optax.GradientTransformationExtraArgs)
-    return _rows(lambda result: result in results, without=LEFT_OUT)
+    rows = _rows(lambda result: result in results, without=LEFT_OUT)
+    return dict(sorted({**rows, "reduce_on_plateau": optax.contrib.reduce_on_plateau}.items()))
 
 
 @functools.cache

@@ -7,17 +7,15 @@ from typing import Any
 
 Table = Mapping[str, Callable[..., Any]]
 
-_LOSS = "its step needs the loss, and fnn's training step gives gradients and parameters"
+_SEARCH = "its line search needs the loss at other parameters, a function that no step has"
 _TREE = "it takes a tree like the parameters, which no config can write"
 LEFT_OUT = {  # of optax's optimisers, with the reason
     "freeze": _TREE,
-    "lbfgs": _LOSS,
+    "lbfgs": _SEARCH,
     "lookahead": "it needs two copies of the parameters",
     "optimistic_adam": "optax deprecates it; use optimistic_adam_v2",
-    "polyak_sgd": _LOSS,
-    "scale_by_backtracking_linesearch": _LOSS,
-    "scale_by_polyak": _LOSS,
-    "scale_by_zoom_linesearch": _LOSS,
+    "scale_by_backtracking_linesearch": _SEARCH,
+    "scale_by_zoom_linesearch": _SEARCH,
     "selective_transform": _TREE,
     "with_extra_args_support": "it changes nothing",
 }

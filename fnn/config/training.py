@@ -50,6 +50,11 @@ class Precision(Section):
     compute: DType = Field(default="float32", description="of the forward and the backward pass")
     reduce: WideDType = Field(default="float32", description="of the loss, from the outputs on")
 
+    @property
+    def wide(self) -> Literal["float32", "float64"]:
+        """The parameters' dtype, or float32 if that is narrower: for what is summed over steps."""
+        return "float64" if self.params == "float64" else "float32"
+
 
 class Converge(Section):
     """Stop when |L(t) - L(t - window)| < epsilon, with L the training loss of an epoch."""
@@ -73,15 +78,15 @@ class Train(Section):
 
     epochs: PositiveInt = Field(description="passes over the training examples, at most")
     batch_size: BatchSize = Field(32, description="examples in a step; 1 is online, or `full`")
+    converge: Converge | None = Field(None, description="stop earlier, once the loss stands still")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="stop earlier, once a metric gets no better"
+    )
     accumulate: PositiveInt = Field(
         1, description="steps whose mean gradient the optimiser takes as one"
     )
     average: Decay | None = Field(
         None, description="evaluate and keep an average of the parameters, with this decay a step"
-    )
-    converge: Converge | None = Field(None, description="stop earlier, once the loss stands still")
-    early_stopping: EarlyStopping | None = Field(
-        None, description="stop earlier, once a metric gets no better"
     )
     on_nan: Literal["stop", "skip", "roll_back"] = Field(
         "stop",

@@ -14,6 +14,7 @@ from ..layers import Layer
 from ..loss import Loss
 from .feed import steps_a_call
 from .plan import layer_table, step_memory
+from .precision import FLOAT32, Precision, widen
 from .step import Gradient, TrainState, init, make_steps, make_update, order, value_and_grad
 
 GRADIENTS: tuple[Gradient, ...] = ("manual", "autodiff")
@@ -32,10 +33,14 @@ def compare(
     labels: jax.Array | np.ndarray,
     batch_size: int,
     seed: int = 0,
+    precision: Precision = FLOAT32,
 ) -> dict[str, Any]:
     """Differentiate the same batch both ways, and time the same steps both ways.
 
     Of streamed examples, the first are read: as many as a timed call takes.
+
+    The gradients are compared in at least float32, where rounding hides little; time and memory
+    are those of steps in the given precision.
 
     Returns plain numbers: for each parameter the largest difference of its two gradients over
     the largest element of autodiff's; the loss's relative difference; microseconds a step
@@ -48,13 +53,15 @@ def compare(
     x, labels = jnp.asarray(x), jnp.asarray(labels)
     x_shape = (batch_size, *x.shape[1:])
     first = order(seed, 0, len(x))[:batch_size]
-    state = init(model, optimizer, x_shape, seed)
-    batch = (state.params, state.layers, x[first], labels[first], state.key)
+    state = init(model, optimizer, x_shape, seed, precision)
+    batch = (widen(state.params), state.layers, x[first], labels[first], state.key)
+    dtype = precision.wide
+    wide = Precision(params=dtype, compute=dtype, reduce=dtype)
     (D, gradients), (D_auto, gradients_auto) = (
-        _value_and_gradients(value_and_grad(model, loss, g), batch) for g in GRADIENTS
+        _value_and_gradients(value_and_grad(model, loss, g, wide), batch) for g in GRADIENTS
     )
-    times = _step_times(model, loss, optimizer, state, x, labels, batch_size, seed)
-    memory = {g: step_memory(model, loss, optimizer, x_shape, g) for g in GRADIENTS}
+    times = _step_times(model, loss, optimizer, state, x, labels, batch_size, seed, precision)
+    memory = {g: step_memory(model, loss, optimizer, x_shape, g, precision) for g in GRADIENTS}
     temporary = {g: m.temporary if m else None for g, m in memory.items()}
     return {
         "parameters": _differences(gradients, gradients_auto),
@@ -102,13 +109,14 @@ def _step_times(
     labels: jax.Array,
     batch_size: int,
     seed: int,
+    precision: Precision,
 ) -> dict[str, float]:
     """Time scans of steps, the two ways in turn, so that a noisy moment meets both."""
     work = sum(row.multiply_adds for row in layer_table(model, (batch_size, *x.shape[1:])))
     affordable = MULTIPLY_ADDS // max(1, work * batch_size)
     count = max(1, min(STEPS, len(x) // batch_size, affordable))
     batches = order(seed, 0, len(x))[: count * batch_size].reshape(count, batch_size)
-    runs = {g: make_steps(make_update(model, loss, optimizer, g)) for g in GRADIENTS}
+    runs = {g: make_steps(make_update(model, loss, optimizer, g, precision)) for g in GRADIENTS}
     states = {g: jax.tree.map(lambda a: a.copy(), state) for g in GRADIENTS}
     seconds: dict[str, list[float]] = {g: [] for g in GRADIENTS}
     repeats = 1

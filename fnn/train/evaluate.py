@@ -1,5 +1,6 @@
 """Evaluation: the loss of every example and the decision on it, a chunk at a time."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 from ..data import Streamed
 from ..layers import Layer
 from ..loss import Loss
+from .mesh import Placement, one_device
+from .precision import FLOAT32, Precision, cast, widen
 
 CHUNK, CHUNK_BYTES = 4096, 4 * 2**20
 """Examples in one forward pass, at most: bounds the memory that a large test set takes."""
@@ -30,16 +33,25 @@ class Evaluation(NamedTuple):
         return float(np.mean(self.decisions == labels))
 
 
-def make_evaluate(model: Layer, loss: Loss) -> Callable[..., Evaluation]:
-    """Return a compiled function of `params, layers, x, labels`.
+def make_evaluate(
+    model: Layer,
+    loss: Loss,
+    precision: Precision = FLOAT32,
+    placement: Placement | None = None,
+) -> Callable[..., Evaluation]:
+    """Return a compiled function of `params, layers, x, labels`, in the dtypes of a step.
 
-    Of streamed examples it reads one chunk at a time, while the one before is computed.
+    Of streamed examples it reads one chunk at a time, while the one before is computed. The
+    placement's devices share the examples, and all its processes get the whole evaluation.
     """
+    placement = placement or one_device()
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=placement.sharding())
     def chunk(params, layers, x, labels):
-        y, _ = model.apply(params, layers, x)
-        return y, loss.per_example(y, labels), loss.decide(y)
+        x, labels = placement.spread((x, labels))
+        params, x = cast((params, x), precision.compute)
+        y = model.apply(params, layers, x)[0].astype(precision.reduce)
+        return *widen((y, loss.per_example(y, labels))), loss.decide(y)
 
     def evaluate(
         params: Any, layers: Any, x: jax.Array | Streamed, labels: jax.Array | np.ndarray

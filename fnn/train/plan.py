@@ -12,6 +12,7 @@ import optax
 
 from ..layers import Activation, Layer, OpLayer, Reach, graph
 from ..loss import Loss
+from .precision import FLOAT32, Precision
 from .step import Gradient, init, make_update
 
 
@@ -117,15 +118,16 @@ def step_memory(
     optimizer: optax.GradientTransformation,
     x_shape: tuple[int, ...],
     gradient: Gradient = "manual",
+    precision: Precision = FLOAT32,
 ) -> Memory | None:
     """Compile one training step for batches of `x_shape` and read its memory; run nothing.
 
     Returns None on a device whose compiler does not tell.
     """
-    state = jax.eval_shape(lambda: init(model, optimizer, x_shape, seed=0))
+    state = jax.eval_shape(lambda: init(model, optimizer, x_shape, seed=0, precision=precision))
     x = jax.ShapeDtypeStruct(x_shape, jnp.float32)
     labels = jax.ShapeDtypeStruct(x_shape[:1], jnp.int32)
-    step = jax.jit(make_update(model, loss, optimizer, gradient), donate_argnums=0)
+    step = jax.jit(make_update(model, loss, optimizer, gradient, precision), donate_argnums=0)
     analysis = step.lower(state, x, labels).compile().memory_analysis()
     if analysis is None:
         return None

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..config.training import Precision
+from ..ops.moments import wide
 
 FLOAT32 = Precision()
 FIRST_SCALE, LARGEST_SCALE = 2.0**15, 2.0**24
@@ -33,6 +34,11 @@ def cast(tree: Any, dtype: str) -> Any:
     return jax.tree.map(
         lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
     )
+
+
+def widen(tree: Any) -> Any:
+    """Return a tree of arrays in float32 where they are narrower, as averages and files are."""
+    return jax.tree.map(wide, tree)
 
 
 def first_scale(precision: Precision) -> LossScale | tuple[()]:

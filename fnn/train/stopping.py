@@ -1,0 +1,33 @@
+"""When training stops by itself: rules over the rows of metrics so far, one row an epoch."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..config.training import Converge, EarlyStopping
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def has_converged(rows: Rows, rule: Converge | None) -> bool:
+    """Return whether the training loss changed by less than epsilon over the rule's window."""
+    if rule is None or len(rows) <= rule.window:
+        return False
+    losses = [_cost(row, "train_loss") for row in rows]
+    return abs(losses[-1] - losses[-1 - rule.window]) < rule.epsilon
+
+
+def stops_early(rows: Rows, rule: EarlyStopping | None) -> bool:
+    """Return whether the last `patience` epochs brought nothing better than those before them."""
+    if rule is None or len(rows) <= rule.patience:
+        return False
+    costs = [_cost(row, rule.metric) for row in rows]
+    return not min(costs[-rule.patience :]) < min(costs[: -rule.patience]) - rule.min_delta
+
+
+def _cost(row: Mapping[str, Any], metric: str) -> float:
+    """A metric as what is to shrink; one that is not a number, or is null in a file, is ∞."""
+    value = row[metric]
+    if value is None or math.isnan(value):
+        return math.inf
+    return -value if metric.endswith("accuracy") else value
