@@ -1,5 +1,6 @@
 """The verbs that take an experiment: run, resume, replay, compare, plan."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -24,13 +25,18 @@ def run(
     """Train an experiment; leave a run folder with its report."""
     from ..config import load
     from ..progress import progress
-    from ..train import folder, prepare, train
+    from ..train import distributed, folder, prepare, train
 
-    ready = prepare(load(config, overrides or ()))
-    where = folder.create(runs, ready.config.name)
-    with progress() as shown:
-        summary = train(ready, where, shown, START)
-    _finish(where, summary, as_json)
+    checked = load(config, overrides or ())
+    with distributed.joined(checked):
+        ready = prepare(checked)
+        first = distributed.is_first()
+        made = str(folder.create(runs, checked.name)) if first else ""
+        where = Path(distributed.from_first(made))
+        with progress() if first else contextlib.nullcontext() as shown:
+            summary = train(ready, where, shown, START)
+        if first:
+            _finish(where, summary, as_json)
 
 
 @app.command(epilog="Example: fnn resume runs/digits_mlp/20260131-120000 train.epochs=80")

@@ -212,12 +212,8 @@ def _placed(folder: Path, name: str, array: np.ndarray, like: jax.Array) -> jax.
             f"{form.dtype}{list(form.shape)}; it was written for another model: train anew with "
             "fnn run"
         )
-    if is_key:
-        return jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(like))
-    sharding = like.sharding
-    if sharding is None or isinstance(sharding, jax.sharding.SingleDeviceSharding):
-        return jnp.array(array)
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    placed = jax.make_array_from_callback(array.shape, like.sharding, lambda i: array[i])
+    return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(like)) if is_key else placed
 
 
 def _copied(state: Any) -> dict[str, np.ndarray]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..data import Streamed
+from .mesh import Placement
 
 CALL_BYTES = 64 * 2**20
 """Bytes of streamed examples in one compiled call, at most, but for a single larger batch."""
@@ -29,7 +29,7 @@ class Call(NamedTuple):
     batches: np.ndarray  # which examples of the data
     x: jax.Array
     labels: jax.Array
-    indices: np.ndarray  # the same examples, as they lie in x
+    indices: np.ndarray | None  # the same examples, as they lie in x; None if x is the batches
 
 
 class Feed(Protocol):
@@ -61,6 +61,7 @@ class Prefetched:
 
     x: Streamed
     labels: np.ndarray
+    placement: Placement
 
     def calls(self, cuts: Iterable[np.ndarray]) -> Iterator[Call]:
         """Read each cut in a thread, at most AHEAD of them before they are asked for.
@@ -84,18 +85,29 @@ class Prefetched:
 
     def _fetch(self, batches: np.ndarray) -> Call:
         """Read the examples of a call, each batch after the other, and put them on the device."""
+        if self.placement.mesh.size > 1:
+            return self._fetch_own(batches)
         examples = batches.reshape(-1)
         # device_put, unlike jnp.asarray, does not copy what a CPU can read where it is.
         x, labels = jax.device_put((self.x[examples], self.labels[examples]))
         indices = np.arange(len(examples), dtype=batches.dtype).reshape(batches.shape)
         return Call(batches, x, labels, indices)
 
+    def _fetch_own(self, batches: np.ndarray) -> Call:
+        """Read what the devices of this process take of each batch, as batches of their own."""
+        size = batches.shape[1]
+        own = batches[:, self.placement.rows(size)]
+        x, labels = self.x[own.reshape(-1)], self.labels[own]
+        x = x.reshape(*own.shape, *x.shape[1:])
+        split = self.placement.batches
+        return Call(batches, split(x, size), split(labels, size), None)
 
-def make_feed(x: np.ndarray | Streamed, labels: np.ndarray) -> Feed:
-    """Return what feeds x (n, ...) and labels (n,) to compiled steps."""
+
+def make_feed(x: np.ndarray | Streamed, labels: np.ndarray, placement: Placement) -> Feed:
+    """Return what feeds x (n, ...) and labels (n,) to compiled steps on the placement's devices."""
     if isinstance(x, Streamed):
-        return Prefetched(x, labels)
-    return Resident(jnp.asarray(x), jnp.asarray(labels))
+        return Prefetched(x, labels, placement)
+    return Resident(placement.resident(x), placement.resident(labels))
 
 
 def steps_a_call(batch_bytes: int, most: int) -> int:

@@ -24,13 +24,15 @@ from .. import config as configs
 from ..config import Config
 from ..data import Streamed
 from . import checkpoint as checkpoints
+from . import distributed
 from . import folder as files
 from .checkpoint import Checkpoint, Checkpoints
 from .evaluate import Evaluation, make_evaluate
-from .feed import make_feed
+from .optimizer import evaluated_params
 from .position import Position, calls
 from .run import Run
-from .step import TrainState, make_steps, order
+from .step import TrainState, order
+from .stopping import has_converged, stops_early
 
 ROLL_BACKS = 10
 """Times that a training goes back to a checkpoint, before it counts as diverged."""
@@ -73,20 +75,20 @@ class Fit:
     ) -> None:
         self.run, self.saved, self.progress, self.asked = run, saved, progress, asked
         data, config = run.data, run.config
-        self.feed = make_feed(data.x_train, data.y_train)
-        resident = not isinstance(data.x_test, Streamed)
-        self.test = jnp.asarray(data.x_test) if resident else data.x_test, data.y_test
-        self.steps = make_steps(run.update())
-        self.evaluate = make_evaluate(run.model, run.loss)
+        self.feed, self.steps = run.feed(), run.steps()
+        streamed = isinstance(data.x_test, Streamed)
+        x_test = data.x_test if streamed else run.placement.resident(data.x_test)
+        self.test = x_test, data.y_test
+        self.evaluate = make_evaluate(run.model, run.loss, config.precision, run.placement)
         self.longest = run.steps_a_call
         self.metrics = folder / "metrics.jsonl"
-        self.state, self.at, self.rows = run.init(), Position(), []
+        self.state, self.at, self.rows = run.placed(), Position(), []
         self.evaluation = None
         self.roll_backs, self.nonfinite, self.before = 0, None, 0.0
-        if found is None:
-            self.metrics.unlink(missing_ok=True)
-        else:
+        if found is not None:
             self._restore(found)
+        if not self.rows and distributed.is_first():
+            self.metrics.unlink(missing_ok=True)
         self.status = _status(config, self.rows)
         self.begun = self.saved_at = time.perf_counter()
         self.saved_step = self.step
@@ -125,7 +127,7 @@ class Fit:
         examples = np.asarray(order(run.config.seed, self.at.epoch, len(run.data.x_train)))
         cuts = calls(examples, run.batch_size, self.at.done, self.longest)
         for batches, *data, indices in self.feed.calls(cuts):
-            if self.asked():
+            if distributed.any_process(bool(self.asked())):
                 self.status = "interrupted"
                 return False
             self.state, found = self.steps(self.state, *data, indices)
@@ -159,9 +161,10 @@ class Fit:
         """Take the last finite checkpoint; go on after the `first` step of the call."""
         self.saved.wait()
         older = (checkpoints.restore(c, self.state) for c in checkpoints.newest(self.saved.folder))
-        state = next(filter(_is_finite, older), None) or self.run.init()
+        state = next(filter(_is_finite, older), None) or self.run.placed()
         self.at = dataclasses.replace(self.at, done=self.at.done + first + 1)
-        self.state = state._replace(step=jnp.asarray(self.step, state.step.dtype))
+        step = self.run.placement.resident(np.asarray(self.step, state.step.dtype))
+        self.state = state._replace(step=step)
         self.roll_backs += 1
         self._save()
 
@@ -181,7 +184,8 @@ class Fit:
 
     def _evaluated(self) -> dict[str, Any]:
         """Evaluate the model as it is; return the row of metrics."""
-        self.evaluation = self.evaluate(self.state.params, self.state.layers, *self.test)
+        params = evaluated_params(self.state)
+        self.evaluation = self.evaluate(params, self.state.layers, *self.test)
         return {
             "epoch": self.at.epoch,
             "step": self.step,
@@ -193,10 +197,9 @@ class Fit:
 
     def _is_due(self) -> bool:
         rule = self.run.config.checkpoint
-        return bool(
-            (rule.steps and self.step // rule.steps > self.saved_step // rule.steps)
-            or (rule.seconds and time.perf_counter() - self.saved_at >= rule.seconds)
-        )
+        steps = rule.steps and self.step // rule.steps > self.saved_step // rule.steps
+        seconds = rule.seconds and time.perf_counter() - self.saved_at >= rule.seconds
+        return distributed.any_process(bool(steps or seconds))
 
     def _save(self, score: float | None = None) -> None:
         text = configs.dump(self.run.config)
@@ -219,8 +222,6 @@ class Fit:
         if octets := found.meta["metrics_bytes"]:
             self.rows = files.read_metrics(self.metrics, octets)
             self.last = self.rows[-1]
-        else:
-            self.metrics.unlink(missing_ok=True)
         self.roll_backs, self.before = found.meta["roll_backs"], found.meta["seconds"]
 
 
@@ -233,11 +234,8 @@ def _status(config: Config, rows: list[dict[str, Any]]) -> str:
     losses = [row["train_loss"] for row in rows]
     if losses and math.isnan(losses[-1]):  # every step was left out
         return "diverged"
-    rule = config.train.converge
-    if (
-        rule is not None
-        and len(losses) > rule.window
-        and abs(losses[-1] - losses[-1 - rule.window]) < rule.epsilon
-    ):
+    if has_converged(rows, config.train.converge):
         return "converged"
+    if stops_early(rows, config.train.early_stopping):
+        return "stopped early"
     return "completed"

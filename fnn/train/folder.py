@@ -28,6 +28,7 @@ import jax
 import numpy as np
 
 from ..errors import FnnError
+from .distributed import is_first
 
 
 def create(parent: Path, name: str) -> Path:
@@ -51,10 +52,15 @@ def create(parent: Path, name: str) -> Path:
 def locked(folder: Path) -> Iterator[None]:
     """Keep a run folder to this process, which loses it when it ends, however it ends.
 
+    Of several processes that train together, the first keeps it.
+
     Raises FnnError where another process has it, or where it cannot be written in.
     """
     import fcntl
 
+    if not is_first():
+        yield
+        return
     try:
         file = (folder / ".lock").open("a")
     except OSError as error:
@@ -88,7 +94,9 @@ def write_npz(path: Path, **arrays: Any) -> None:
 
 
 def append_metrics(path: Path, row: dict[str, Any]) -> None:
-    """Append one epoch's object as one line."""
+    """Append one epoch's object as one line. Of several processes, the first writes."""
+    if not is_first():
+        return
     try:
         with path.open("a") as file:
             file.write(json.dumps(finite(row), allow_nan=False) + "\n")
@@ -107,7 +115,8 @@ def read_metrics(path: Path, octets: int) -> list[dict[str, Any]]:
             if len(content) < octets:
                 raise ValueError(f"{len(content)} bytes long, where the checkpoint needs {octets}")
             rows = [json.loads(line) for line in content.splitlines()]
-            file.truncate(octets)
+            if is_first():
+                file.truncate(octets)
     except (OSError, ValueError) as error:
         raise FnnError(
             f"cannot resume: {path} is damaged: {error}; take the folder checkpoints away to "
@@ -117,7 +126,12 @@ def read_metrics(path: Path, octets: int) -> list[dict[str, Any]]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole; an FnnError leaves what was there before."""
+    """Write a file whole; an FnnError leaves what was there before.
+
+    Of several processes, the first writes.
+    """
+    if not is_first():
+        return
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(content)

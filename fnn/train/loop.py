@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import config as configs
 from . import checkpoint as checkpoints
+from . import distributed
 from . import folder as files
 from .changes import check_position
 from .checkpoint import Checkpoint, Checkpoints
@@ -57,17 +58,18 @@ def resume(
 def _train(
     run: Run,
     folder: Path,
-    found: Checkpoint | None,
+    saved: Checkpoint | None,
     progress: Progress | None,
     started: float | None,
 ) -> dict[str, Any]:
     started = time.perf_counter() if started is None else started
-    kept = run.config.checkpoint.keep_last, run.config.checkpoint.keep_best
-    with stoppable() as asked, contextlib.closing(Checkpoints(folder / "checkpoints", *kept)) as s:
-        if found is None:
+    rule = run.config.checkpoint
+    written = Checkpoints(folder / "checkpoints", rule.keep_last, rule.keep_best)
+    with stoppable() as asked, contextlib.closing(written):
+        if saved is None:
             files.write_text(folder / "config.yaml", configs.dump(run.config))
-        fit = Fit(run, folder, s, found, progress or Silent(), asked)
-        if found is not None:  # and its state fits the config, which may have changed
+        fit = Fit(run, folder, written, saved, progress or Silent(), asked)
+        if saved is not None:  # and its state fits the config, which may have changed
             files.write_text(folder / "config.yaml", configs.dump(run.config))
         fit.train()
         write_results(fit, folder)
@@ -75,10 +77,11 @@ def _train(
         if fit.nonfinite is not None:
             result["first_nonfinite"] = first_nonfinite(run, folder, fit.nonfinite)
         files.write_json(folder / "summary.json", result)
-        if not asked():
-            data = run.data.x_train, run.data.y_train
+        if fit.status != "interrupted" and distributed.is_first():
+            data, config = (run.data.x_train, run.data.y_train), run.config
             parts = (run.model, run.loss, run.optimizer, *data, run.batch_size)
-            files.write_json(folder / "comparison.json", compare(*parts, run.config.seed))
+            found = compare(*parts, config.seed, config.precision)
+            files.write_json(folder / "comparison.json", found)
         result["seconds"] = time.perf_counter() - started
         files.write_json(folder / "summary.json", result)
     return result | {"signal": asked()}

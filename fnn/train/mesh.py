@@ -12,7 +12,7 @@ batch, batch norm's among them, are those of the whole batch.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -139,6 +139,11 @@ def place(config: Config, model: Layer, x_shape: tuple[int, ...]) -> Placement:
     return Placement(mesh, _split(config, shapes, mesh))
 
 
+def one_device() -> Placement:
+    """Return the placement of everything on this process's first device."""
+    return Placement(_mesh(1, 1, jax.local_devices()))
+
+
 def make_mesh(config: Config) -> Mesh:
     """Return the mesh that a config asks for, over the first devices there are.
 
@@ -162,8 +167,12 @@ def make_mesh(config: Config) -> Mesh:
             f"devices of {jax.process_count()} processes; with several processes, take all: "
             "`data: all`"
         )
+    return _mesh(data, model, devices)
+
+
+def _mesh(data: int, model: int, devices: Sequence[Any]) -> Mesh:
     kinds = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((data, model), (DATA, MODEL), kinds, devices=devices[:count])
+    return jax.make_mesh((data, model), (DATA, MODEL), kinds, devices=devices[: data * model])
 
 
 def _split(config: Config, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, Axes]:

@@ -22,12 +22,11 @@ from .. import backprop
 from ..errors import FnnError
 from ..layers import graph
 from . import checkpoint as checkpoints
-from .feed import make_feed
 from .plan import layer_table
 from .position import Position, calls
 from .precision import cast
 from .run import Run
-from .step import TrainState, make_steps, order
+from .step import TrainState, order
 
 
 class Range(NamedTuple):
@@ -101,11 +100,11 @@ def first_nonfinite(run: Run, folder: Path, step: int) -> dict[str, Any]:
 
 def _before(run: Run, folder: Path, step: int) -> tuple[TrainState, Position]:
     """Return the state before a step, and where in its epoch it is."""
-    state, at = run.init(), Position()
+    state, at = run.placed(), Position()
     found = checkpoints.before(folder / "checkpoints", step)
     if found is not None:
         state, at = checkpoints.restore(found, state), Position(**found.meta["position"])
-    feed, take = make_feed(run.data.x_train, run.data.y_train), make_steps(run.update())
+    feed, take = run.feed(), run.steps()
     while True:
         until = min(step - (at.epoch - 1) * run.steps_an_epoch, run.steps_an_epoch)
         examples = np.asarray(order(run.config.seed, at.epoch, len(run.data.x_train)))

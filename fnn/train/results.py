@@ -8,6 +8,7 @@ import numpy as np
 
 from . import folder as files
 from .fit import Fit
+from .optimizer import evaluated_params
 from .plan import layer_table
 
 WORST, WORST_POINTS = 24, 2000
@@ -16,9 +17,11 @@ WORST, WORST_POINTS = 24, 2000
 
 def write_results(fit: Fit, folder: Path) -> None:
     """Write what was learnt, and what it says of the test examples."""
-    files.write_npz(folder / "parameters.npz", **files.named_arrays(fit.state.params))
-    if fit.state.layers:
-        files.write_npz(folder / "state.npz", **files.named_arrays(fit.state.layers))
+    learnt = evaluated_params(fit.state), fit.state.layers
+    params, layers = fit.run.placement.whole(learnt)
+    files.write_npz(folder / "parameters.npz", **files.named_arrays(params))
+    if layers:
+        files.write_npz(folder / "state.npz", **files.named_arrays(layers))
     data, found = fit.run.data, fit.evaluation
     assert found is not None
     kept = WORST_POINTS if data.x_shape == (2,) else WORST

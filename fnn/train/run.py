@@ -1,7 +1,9 @@
 """A run: what a config builds, checked to fit together before anything is written."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import optax
 
 from ..config import Config
@@ -9,9 +11,13 @@ from ..data import Dataset, Streamed
 from ..errors import ConfigError, ShapeError
 from ..layers import Layer
 from ..loss import Loss
-from . import feed, position
+from . import position
+from .feed import Feed, make_feed
+from .feed import steps_a_call as streamed_steps
+from .mesh import Placement, place
+from .optimizer import build_optimizer
 from .plan import abstract_init, layer_table
-from .step import TrainState, Update, init, make_update
+from .step import TrainState, Update, init, make_steps, make_update
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Run:
     loss: Loss
     optimizer: optax.GradientTransformation
     batch_size: int
+    placement: Placement
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -42,12 +49,16 @@ class Run:
         steps = position.steps_a_call(work, self.batch_size, self.config.checkpoint.steps)
         x = self.data.x_train
         streamed = isinstance(x, Streamed)
-        return feed.steps_a_call(x.nbytes // len(x) * self.batch_size, steps) if streamed else steps
+        return streamed_steps(x.nbytes // len(x) * self.batch_size, steps) if streamed else steps
 
     def init(self) -> TrainState:
         """Return the state before the first step."""
         config = self.config
         return init(self.model, self.optimizer, self.x_shape, config.seed, config.precision)
+
+    def placed(self) -> TrainState:
+        """Return the state before the first step, laid out over the run's devices."""
+        return self.placement.init(self.init)
 
     def update(self) -> Update:
         """Return the step."""
@@ -55,6 +66,16 @@ class Run:
         skip = config.train.on_nan == "skip"
         parts = self.model, self.loss, self.optimizer, config.gradient
         return make_update(*parts, config.precision, skip)
+
+    def steps(self) -> Callable[..., tuple[TrainState, jax.Array]]:
+        """Compile many steps into one program, over the run's devices; see `make_steps`."""
+        at = self.placement
+        layout = at.state(jax.eval_shape(self.init)), at.sharding()
+        return make_steps(at.update(self.update()), layout)
+
+    def feed(self) -> Feed:
+        """Return what feeds the training examples to the compiled steps."""
+        return make_feed(self.data.x_train, self.data.y_train, self.placement)
 
 
 def prepare(config: Config) -> Run:
@@ -66,10 +87,11 @@ def prepare(config: Config) -> Run:
     model, loss = config.build_model(), config.build_loss()
     chosen = config.train.batch_size
     batch_size = len(data.x_train) if chosen == "full" else min(chosen, len(data.x_train))
-    run = Run(config, data, model, loss, config.build_optimizer(), batch_size)
+    x_shape = (batch_size, *data.x_shape)
     try:
-        _, y_shape = abstract_init(model, run.x_shape)
+        _, y_shape = abstract_init(model, x_shape)
         loss.check(y_shape, len(data.classes))
     except ShapeError as error:
         raise ConfigError(f"{config.where_layer(error.path)}: {error}") from error
-    return run
+    placement = place(config, model, x_shape)
+    return Run(config, data, model, loss, build_optimizer(config), batch_size, placement)

@@ -137,7 +137,8 @@ def make_steps(update: Update, layout: Any = None) -> Callable[..., tuple[TrainS
     """Compile many steps into one program; the state given to it is donated.
 
     The program takes the state, all the data x (n, ...) and labels (n,), resident on the device,
-    and `batches` (steps, batch size), the examples of each step. It returns the state and the
+    and `batches` (steps, batch size), the examples of each step; or, with None in their place,
+    x (steps, batch size, ...) and labels (steps, batch size). It returns the state and the
     loss of every step (steps,), laid out over devices as `layout` says.
     """
 
@@ -148,6 +149,8 @@ def make_steps(update: Update, layout: Any = None) -> Callable[..., tuple[TrainS
         def fetched(state, several):
             return jax.lax.scan(body, state, (x[several], labels[several]))
 
+        if batches is None:
+            return jax.lax.scan(body, state, (x, labels))
         count, batch_size = batches.shape
         together = _fetched_together(count, batch_size * x[0].nbytes)
         several = batches.reshape(-1, together, batch_size)

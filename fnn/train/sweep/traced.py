@@ -10,6 +10,7 @@ import numpy as np
 
 from ...config import Chain, Choice, Config
 from ...config.origin import Key, split
+from ..optimizer import build_optimizer
 from ..run import Run
 from ..step import TrainState
 
@@ -54,7 +55,7 @@ def built(run: Run, values: Values) -> Run:
         config=config,
         model=config.build_model(),
         loss=config.build_loss(),
-        optimizer=config.build_optimizer(),
+        optimizer=build_optimizer(config),
     )
 
 
