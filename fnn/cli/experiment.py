@@ -3,7 +3,6 @@
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,8 +45,10 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, from its last checkpoint."""
+    from ..config import load
     from ..progress import progress
     from ..report.find import find_run
+    from ..train import distributed, prepare
     from ..train import resume as go_on
     from ..train.changes import changes
     from ..train.checkpoint import latest
@@ -56,13 +57,15 @@ def resume(
         resume_sweep(run, overrides or (), as_json)
         return
     run = find_run(run)
-    ready = _prepared(run, overrides or ())
-    if found := latest(run / "checkpoints"):
-        for key, before, after, meaning in changes(found, ready.config):
+    checked = load(run / "config.yaml", overrides or ())
+    with distributed.joined(checked):
+        first, found = distributed.is_first(), latest(run / "checkpoints")
+        for key, before, after, meaning in changes(found, checked) if first and found else ():
             print(f"fnn: {key}: {before} -> {after}: {meaning}", file=sys.stderr)
-    with progress() as shown:
-        summary = go_on(ready, run, shown, START)
-    _finish(run, summary, as_json)
+        with progress() if first else contextlib.nullcontext() as shown:
+            summary = go_on(prepare(checked), run, shown, START)
+        if first:
+            _finish(run, summary, as_json)
 
 
 @app.command(epilog="Example: fnn replay runs/digits_mlp/20260131-120000 --step 1234")
@@ -72,11 +75,13 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Run one step once more; show each layer's ranges both ways."""
+    from ..config import load
     from ..report.find import find_run
+    from ..train import prepare
     from ..train import replay as once_more
 
     run = find_run(run)
-    found = once_more(_prepared(run), run, step)
+    found = once_more(prepare(load(run / "config.yaml")), run, step)
     if as_json:
         print_json(found._asdict() | {"arrays": [a.as_json() for a in found.arrays]})
         return
@@ -93,14 +98,6 @@ def _range(found: Any) -> str:
         return ""
     text = f"{found.low:.3g} to {found.high:.3g}" if found.low <= found.high else "none finite"
     return f"{text}, {found.nonfinite} not finite" if found.nonfinite else text
-
-
-def _prepared(run: Path, overrides: Sequence[str] = ()) -> Any:
-    """Prepare the experiment of a run folder."""
-    from ..config import load
-    from ..train import prepare
-
-    return prepare(load(run / "config.yaml", overrides))
 
 
 def _finish(where: Path, summary: dict[str, Any], as_json: bool) -> None:
