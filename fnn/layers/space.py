@@ -45,15 +45,18 @@ class Upsample(OpLayer):
     def init(self, key, x_shape):
         """No parameters."""
         del key
-        return {}, {}, self.y_shape({}, x_shape)
+        return {}, {}, (x_shape[0], *self._size(x_shape), x_shape[-1])
+
+    def _size(self, x_shape):
+        space = spatial(self.name, jax.ShapeDtypeStruct(x_shape, jnp.float32))
+        scale = sizes(self.name, "scale", self.scale, len(space))
+        return tuple(n * s for n, s in zip(space, scale, strict=True))
 
     def call(self, params, state, x_shape, *, key=None, train=False):
         """Resize to `scale` times the size that x has."""
         del params, key, train
-        space = spatial(self.name, jax.ShapeDtypeStruct(x_shape, jnp.float32))
-        scale = sizes(self.name, "scale", self.scale, len(space))
         statics = {
-            "size": tuple(n * s for n, s in zip(space, scale, strict=True)),
+            "size": self._size(x_shape),
             "method": self.method,
             "align_corners": self.align_corners,
         }

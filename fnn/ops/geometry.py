@@ -16,6 +16,9 @@ from typing import Any
 
 from ..errors import ShapeError
 
+MAX_TAPS = 2**14
+"""What a window may hold where every tap is an instruction of the program: 128×128 numbers."""
+
 Sizes = int | tuple[int, ...]
 """One number for every spatial axis, or one an axis."""
 Padding = str | int | tuple[int | tuple[int, int], ...]
@@ -59,6 +62,18 @@ class Windows:
     def taps(self) -> int:
         """How many numbers a window holds."""
         return math.prod(self.size)
+
+    def laid_out(self, name: str) -> "Windows":
+        """Return these windows, whose taps an op lays out one by one in its program.
+
+        Raises ShapeError, which names the op, where such a program would be too long.
+        """
+        if self.taps > MAX_TAPS:
+            raise ShapeError(
+                f"{name}: a window of {_show(self.size)} holds {self.taps:,} numbers, at most "
+                f"{MAX_TAPS:,} are possible; take a smaller one, or a pool over all of space"
+            )
+        return self
 
     def offsets(self) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Yield each tap, in row-major order, and where it stands in a window."""

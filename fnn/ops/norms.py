@@ -262,9 +262,10 @@ def local_response_norm(
     """
     wide_x = wide(x)
     channels = x.shape[-1]
+    below, above = min(size // 2, channels), min((size - 1) // 2, channels)
     aside = [(0, 0)] * (x.ndim - 1)
-    padded = jnp.pad(wide_x**2, [*aside, (size // 2, (size - 1) // 2)])
-    total = sum(padded[..., i : i + channels] for i in range(size))
+    padded = jnp.pad(wide_x**2, [*aside, (below, above)])
+    total = sum(padded[..., i : i + channels] for i in range(below + above + 1))
     return (wide_x / (k + alpha * total) ** beta).astype(x.dtype)
 
 
@@ -280,7 +281,8 @@ def _power(d, exponent):
 
 
 def _neighbours(x, below, above):
-    """Sum over the channels from i - `below` to i + `above`."""
+    """Sum over the channels from i - `below` to i + `above`, as far as there are any."""
+    below, above = min(below, x.shape[-1]), min(above, x.shape[-1])
     aside = (1,) * (x.ndim - 1)
     window, strides = (*aside, below + above + 1), (1,) * x.ndim
     padding = [(0, 0)] * (x.ndim - 1) + [(below, above)]

@@ -10,6 +10,11 @@ from .correlation import add_up, padded
 from .geometry import Padding, Sizes, sizes, spatial, windows
 
 
+def _windows(x, window, stride, padding, dilation):
+    inside = spatial("unfold", x)
+    return windows("unfold", inside, window, stride, padding, dilation).laid_out("unfold")
+
+
 def _laid_out(x, at):
     """Put what each window holds side by side: (..., taps times channels)."""
     x = padded(x, at)
@@ -22,7 +27,7 @@ def _added_up(y, at):
 
 
 def _unfold_reference(x, *, window, stride, padding, dilation):
-    at = windows("unfold", spatial("unfold", x), window, stride, padding, dilation)
+    at = _windows(x, window, stride, padding, dilation)
     space = "DHW"[-len(at.size) :]
     y = lax.conv_general_dilated_patches(
         x,
@@ -70,7 +75,7 @@ def unfold(
     Shapes: x (batch, *space, c) -> y (batch, *places, taps c), with 1, 2 or 3 spatial axes. Saves
     nothing but sizes. Raises ShapeError where the window is larger than the padded input.
     """
-    at = windows("unfold", spatial("unfold", x), window, stride, padding, dilation)
+    at = _windows(x, window, stride, padding, dilation)
     x = padded(x, at)
     y = jnp.stack([x[(slice(None), *at.met(o))] for _, o in at.offsets()], -2)
     return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
@@ -78,7 +83,7 @@ def unfold(
 
 @unfold.fwd
 def unfold_fwd(x, *, window, stride, padding, dilation):
-    at = windows("unfold", spatial("unfold", x), window, stride, padding, dilation)
+    at = _windows(x, window, stride, padding, dilation)
     return _laid_out(x, at), Static(at)
 
 

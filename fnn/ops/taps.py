@@ -24,8 +24,9 @@ def pooling_windows(
     name: str, x: jax.Array, window: Sizes, stride: Sizes | None, padding: Padding, dilation: Sizes
 ) -> Windows:
     """Return the windows over x, each of which must meet at least one input."""
-    win = windows(name, spatial(name, x), window, stride, padding, dilation)
-    if (counts(win) == 0).any():
+    win = windows(name, spatial(name, x), window, stride, padding, dilation).laid_out(name)
+    outside = any(max(p) >= e for p, e in zip(win.padding, win.extent, strict=True))
+    if outside or (counts(win) == 0).any():
         raise ShapeError(
             f"{name}: with padding {win.padding} around the input {win.inputs}, a window of extent "
             f"{win.extent} meets padding alone; the padding must be smaller than the extent"
@@ -149,10 +150,8 @@ def blocks(x: Any, win: Windows, behind: int = 0) -> Any:
 
 def _moves(win: Windows, axis: int) -> Iterator[int]:
     """Yield every a for which the window a blocks before meets some number of a block."""
-    s, before, extent = win.stride[axis], win.padding[axis][0], win.extent[axis]
-    for a in range(-before // s, (extent - 1 - before) // s + 1):
-        if (_axis_tap(win, axis, a) >= 0).any():
-            yield a
+    s, d, before = win.stride[axis], win.dilation[axis], win.padding[axis][0]
+    yield from sorted({(t * d - before) // s for t in range(win.size[axis])})
 
 
 def _axis_tap(win: Windows, axis: int, a: int) -> np.ndarray:
