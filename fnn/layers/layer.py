@@ -1,14 +1,16 @@
 """What a layer is: hyperparameters and two pure methods."""
 
+import contextlib
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ..errors import ShapeError
 from ..op import Op
 from ..ops.geometry import Sizes, sizes
 
@@ -60,6 +62,20 @@ class Layer(ABC):
         """Add what is in it to the graph, reading `x`; return what holds its output."""
         nodes.append(Node(path, self, (x,)))
         return len(nodes)
+
+
+@contextlib.contextmanager
+def part(name: int | str) -> Iterator[None]:
+    """Say of an error which part of a container it comes from.
+
+    Whatever a layer refuses with a ValueError, a shape or a hyperparameter, is a ShapeError then.
+    """
+    try:
+        yield
+    except ShapeError as error:
+        raise error.inside(name) from None
+    except ValueError as error:
+        raise ShapeError(str(error)).inside(name) from error
 
 
 def own_key(key: jax.Array | None, name: str) -> jax.Array | None:

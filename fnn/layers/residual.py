@@ -7,7 +7,7 @@ import jax
 
 from .. import ops
 from ..errors import ShapeError
-from .layer import Layer, Node, OpLayer, Params, State, own_key
+from .layer import Layer, Node, OpLayer, Params, State, own_key, part
 from .serial import Serial
 
 
@@ -56,10 +56,8 @@ class Residual(Layer):
         state: State = {}
         shapes = []
         for i, (branch, layers) in enumerate(self._branches()):
-            try:
+            with part(branch):
                 p, s, y_shape = layers.init(jax.random.fold_in(key, i), x_shape)
-            except ShapeError as error:
-                raise error.inside(branch) from None
             params |= {branch: p} if p else {}
             state |= {branch: s} if s else {}
             shapes.append(y_shape)
@@ -76,12 +74,10 @@ class Residual(Layer):
         outputs = []
         for branch, layers in self._branches():
             own = own_key(key, branch)
-            try:
+            with part(branch):
                 y, s = layers.apply(
                     params.get(branch, {}), state.get(branch, {}), x, key=own, train=train
                 )
-            except ShapeError as error:
-                raise error.inside(branch) from None
             after |= {branch: s} if s else {}
             outputs.append(y)
         return ops.add(*outputs), after

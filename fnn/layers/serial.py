@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import jax
 
-from ..errors import ShapeError
-from .layer import Layer, Params, State, own_key
+from .layer import Layer, Params, State, own_key, part
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,8 @@ class Serial(Layer):
         state: State = {}
         shape = x_shape
         for i, (name, layer) in enumerate(self.keyed()):
-            try:
+            with part(i):
                 p, s, shape = layer.init(jax.random.fold_in(key, i), shape)
-            except ShapeError as error:
-                raise error.inside(i) from None
             params |= {name: p} if p else {}
             state |= {name: s} if s else {}
         return params, state, shape
@@ -48,12 +45,10 @@ class Serial(Layer):
         after: State = {}
         for i, (name, layer) in enumerate(self.keyed()):
             own = own_key(key, name)
-            try:
+            with part(i):
                 x, s = layer.apply(
                     params.get(name, {}), state.get(name, {}), x, key=own, train=train
                 )
-            except ShapeError as error:
-                raise error.inside(i) from None
             after |= {name: s} if s else {}
         return x, after
 
