@@ -26,6 +26,8 @@ from .layers import (
     Serial,
 )
 
+MAX_DEPTH = 1202  # of the deepest network in the paper
+
 RELU, TANH = Activation(ops.relu), Activation(ops.tanh)
 
 
@@ -68,8 +70,10 @@ def resnet(*, depth: int = 20, width: int = 16, classes: int = 10) -> Serial:
     Source: He, Zhang, Ren & Sun 2016, arXiv:1512.03385.
     """
     blocks, rest = divmod(depth - 2, 6)
-    if blocks < 1 or rest:
-        raise ValueError(f"resnet: depth must be 6 n + 2 (8, 14, 20, 32, 44, 56, …), got {depth}")
+    if blocks < 1 or rest or depth > MAX_DEPTH:
+        raise ValueError(
+            f"resnet: depth must be 6 n + 2 (8, 14, 20, 32, 44, 56, …, {MAX_DEPTH}), got {depth}"
+        )
     layers = [*_normalised(width, 3), RELU]
     inputs = width
     for stage in range(3):

@@ -19,6 +19,7 @@ MAX_POINTS = 10_000_000
 MAX_COPIES = 1_000_000
 MAX_CLASSES = 100
 MAX_NOISE = 100.0
+MAX_AXES = 8
 MAX_NUMBERS = 2**28  # a gibibyte a split
 
 
@@ -135,10 +136,14 @@ def noise(
     check_integer("noise", "classes", classes, 2, dataset.MAX_CLASSES)
     check_integer("noise", "examples", examples, 1, MAX_POINTS)
     check_seed("noise", "seed", seed)
-    if not shape or min(shape) < 1 or examples * math.prod(shape) > MAX_NUMBERS:
+    if (
+        not 1 <= len(shape) <= MAX_AXES
+        or min(shape) < 1
+        or examples * math.prod(shape) > MAX_NUMBERS
+    ):
         raise DataError(
-            f"noise: shape is {tuple(shape)} of {examples} examples; expected sizes of at least 1, "
-            f"and at most {MAX_NUMBERS:,} numbers in all"
+            f"noise: shape is {tuple(shape)} of {examples} examples; expected 1 to {MAX_AXES} "
+            f"sizes of at least 1, and at most {MAX_NUMBERS:,} numbers in all"
         )
     rng = np.random.default_rng(seed)
     x_train, x_test = (rng.standard_normal((examples, *shape), np.float32) for _ in range(2))
