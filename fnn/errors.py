@@ -36,6 +36,11 @@ class ShapeError(FnnError, ValueError):
         return f"{where} {self.args[0]}" if self.path else self.args[0]
 
 
+def printable(text: str) -> str:
+    """Return one line that a terminal can show: what is not printable, escaped as in Python."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'adam'?` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -144,7 +144,8 @@ class Chooser:
         hint = hint or f"; known {kind.plural}: {', '.join(known)}"
         if name in kind.left_out:
             hint = f", left out: {kind.left_out[name]}"
-        context = {"kind": self.kind, "name": repr(name), "hint": hint}
+        # pydantic fills them in in this order: the last may have braces of its own
+        context = {"kind": self.kind, "hint": hint, "name": shown(name)}
         return PydanticCustomError("unknown_name", "unknown {kind} {name}{hint}", context)
 
     def _raise_many(self, value: dict[Any, Any]) -> NoReturn:
@@ -218,9 +219,17 @@ def _built(value: Any) -> Any:
 
 
 def _check_builds(choice: Choice) -> None:
-    """Build the choice once. Anything it raises is about the values that the config gave it."""
+    """Build the choice once. Anything it raises is about the values that the config gave it.
+
+    A schedule is asked for its first value as well: optax looks at some arguments only then.
+    """
+    import jax
+
     try:
-        choice.build()
+        built = choice.build()
+        if choice.kind == "schedule":
+            with jax.numpy_dtype_promotion("standard"):  # which is what optax is written for
+                jax.eval_shape(built, jax.ShapeDtypeStruct((), "int32"))
     except (FnnError, ValueError, TypeError) as error:
         message = str(error).removeprefix(f"{choice.name}: ")
         raise problems([((choice.name,), message)]) from None

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from ..errors import DataError
+from ..errors import DataError, printable
 from .checkpoint import Checkpoint
 from .choice import SCHEMA_MARK, Chain, ChainChooser, Choice, Chooser, plain
 from .devices import Mesh, Processes, Sharding
@@ -173,4 +173,4 @@ class Config(Section):
         try:
             return choice.build(*inputs)
         except DataError as error:
-            raise DataError(f"{self.where(path)}: {dotted(path)}: {error}") from error
+            raise DataError(printable(f"{self.where(path)}: {dotted(path)}: {error}")) from error

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 from .choice import plain
 from .config import Config
 from .loader import Reader, read_file, read_yaml
@@ -59,7 +59,9 @@ def _sections() -> str:
 
 def _listed(error: ValidationError, origins: Origins) -> str:
     found = sorted(places(error), key=lambda found: origins.order(found[0]))
-    lines = [f"{origins.where(place)}: {dotted(place)}: {message}" for place, message in found]
+    lines = [
+        printable(f"{origins.where(place)}: {dotted(place)}: {message}") for place, message in found
+    ]
     more = [f"... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
     return "\n".join(lines[:MAX_LISTED] + more)
 

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterable
 
+from ..errors import printable
+
 Key = str | int
 
 
 def dotted(path: Iterable[Key]) -> str:
     """Return `model.1.dense` for `("model", 1, "dense")`."""
-    return ".".join(str(key) for key in path)
+    return ".".join(printable(str(key)) for key in path)
 
 
 def split(path: str) -> tuple[Key, ...]:

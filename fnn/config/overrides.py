@@ -7,7 +7,7 @@ with adam trains with sgd and this one argument, since sgd has no use for adam's
 
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 from .loader import read_yaml
 from .origin import Key, Origins, dotted, split
 from .section import shown
@@ -20,7 +20,7 @@ def override(data: Any, origins: Origins, text: str) -> Any:
     Raises ConfigError for a text that is not `key=value`, and for a path that does not exist.
     """
     key, equals, value = text.partition("=")
-    path = split(key.strip())
+    path, text = split(key.strip()), printable(text)
     if not equals or "" in path:
         raise ConfigError(f"override {text}: expected key=value, e.g. train.epochs=5")
     return _Override(text, path, origins).set(data, (), _value(value, f"override {text}"))
@@ -83,4 +83,4 @@ def _same_table(name: Key, other: Key) -> bool:
 
 
 def _name(item: Any) -> str:
-    return str(next(iter(item), "")) if isinstance(item, dict) else str(item)
+    return printable(str(next(iter(item), "") if isinstance(item, dict) else item))

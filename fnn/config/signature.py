@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from annotated_types import Ge, Le
 from pydantic import Discriminator, Field, PlainValidator, Strict, Tag, WithJsonSchema, create_model
 
 from .section import Phrase, Section, any_of, problem, shown
@@ -41,20 +42,32 @@ class NotWritableError(TypeError):
     """A callable that needs an argument which no config can write."""
 
 
+MAX_NUMBER = 2**128 - 2**104  # the largest of float32, which is what computes with it
+MIN_INTEGER, MAX_INTEGER = -(2**31), 2**32 - 1
+"""Integers are 32 bits wide: signed where they count or measure, unsigned where they are seeds."""
+
+
 def number(value: Any) -> int | float:
-    """Return a finite int or float as it is; an int stays an int, and true is no number."""
+    """Return a finite int or float as it is, but an int of more than 32 bits as a float.
+
+    JAX refuses such an int. true is no number.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise problem(f"expected a number, got {shown(value)}")
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise problem(f"expected a finite number, got {shown(value)}")
-    return value
+    if abs(value) > MAX_NUMBER:
+        raise problem(f"expected a number within ±3.4e38, as float32 has it, got {shown(value)}")
+    return value if abs(value) < 2**31 else float(value)
 
 
 Number = Annotated[float, PlainValidator(number), WithJsonSchema({"type": "number"})]
 
 _DTYPE = Literal["float32", "float64", "bfloat16", "float16"]
 _PLAIN = {
-    int: Form(Annotated[int, Strict()], "an integer", frozenset({int})),
+    int: Form(
+        Annotated[int, Strict(), Ge(MIN_INTEGER), Le(MAX_INTEGER)], "an integer", frozenset({int})
+    ),
     float: Form(Number, "a number", frozenset({int, float})),
     bool: Form(Annotated[bool, Strict()], "true or false", frozenset({bool})),
     str: Form(Annotated[str, Strict()], "a text", frozenset({str})),
