@@ -299,7 +299,7 @@ loss: softmax_cross_entropy
 optimizer: {sgd: {learning_rate: 0.1}}
 train: {epochs: 1}
 """
-    with pytest.raises(ConfigError, match=r":\d+: the model ends with shape \(32, 9\)"):
+    with pytest.raises(ConfigError, match=r":\d+: model: the model ends with shape \(32, 9\)"):
         prepare(parse(text, "wrong.yaml"))
     with pytest.raises(ConfigError, match=r"wrong.yaml:6: model.1 masked_dense: fan_in 70 is more"):
         prepare(parse(text.replace("dense: {", "masked_dense: {fan_in: 70, "), "wrong.yaml"))

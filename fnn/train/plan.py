@@ -50,7 +50,7 @@ def layer_table(model: Layer, x_shape: tuple[int, ...]) -> list[Row]:
     rows = []
     for path, layer, inputs in graph(model):
         x_shape = shapes[inputs[0]]
-        params, y_shape = abstract_init(layer, x_shape)
+        params, _, y_shape = abstract_init(layer, x_shape)
         reach = layer.reach(x_shape) if isinstance(layer, OpLayer) else ()
         read = zip(*(fields[i] for i in inputs), strict=True)
         field = [max(branches, key=lambda f: f.size) for branches in read]
@@ -83,16 +83,16 @@ class _Field(NamedTuple):
         return _Field(self.most, size, self.apart * reach.stride)
 
 
-def abstract_init(layer: Layer, x_shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
-    """Return the shapes of a layer's parameters and of its outputs, drawing nothing."""
+def abstract_init(layer: Layer, x_shape: tuple[int, ...]) -> tuple[Any, Any, tuple[int, ...]]:
+    """Return the shapes of a layer's parameters, state and outputs, drawing nothing."""
     shapes = []
 
-    def params(key):
-        drawn, _, y_shape = layer.init(key, x_shape)
+    def drawn(key):
+        params, state, y_shape = layer.init(key, x_shape)
         shapes.append(y_shape)
-        return drawn
+        return params, state
 
-    return jax.eval_shape(params, jax.random.key(0)), shapes[0]
+    return *jax.eval_shape(drawn, jax.random.key(0)), shapes[0]
 
 
 def describe(layer: Layer) -> str:

@@ -8,15 +8,15 @@ import optax
 
 from ..config import Config
 from ..data import Dataset, Streamed
-from ..errors import ConfigError, ShapeError
 from ..layers import Layer
 from ..loss import Loss
 from . import position
+from .check import check_step
 from .feed import Feed, make_feed
 from .feed import steps_a_call as streamed_steps
 from .mesh import Placement, place
 from .optimizer import build_optimizer
-from .plan import abstract_init, layer_table
+from .plan import layer_table
 from .step import TrainState, Update, init, make_steps, make_update
 
 
@@ -87,11 +87,7 @@ def prepare(config: Config) -> Run:
     model, loss = config.build_model(), config.build_loss()
     chosen = config.train.batch_size
     batch_size = len(data.x_train) if chosen == "full" else min(chosen, len(data.x_train))
-    x_shape = (batch_size, *data.x_shape)
-    try:
-        _, y_shape = abstract_init(model, x_shape)
-        loss.check(y_shape, len(data.classes))
-    except ShapeError as error:
-        raise ConfigError(f"{config.where_layer(error.path)}: {error}") from error
+    x_shape, optimizer = (batch_size, *data.x_shape), build_optimizer(config)
+    check_step(config, model, loss, optimizer, x_shape, len(data.classes))
     placement = place(config, model, x_shape)
-    return Run(config, data, model, loss, build_optimizer(config), batch_size, placement)
+    return Run(config, data, model, loss, optimizer, batch_size, placement)
