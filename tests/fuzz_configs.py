@@ -1,0 +1,289 @@
+"""Mutated configs by the thousand: each is a run that could start, or one clear refusal.
+
+    python -m tests.fuzz_configs --examples 10000 --seed 0
+
+Each mutant (see `tests/mutants.py`) is parsed and prepared, as `fnn run` does before it writes
+anything. A fault is whatever breaks the promise of `judge`; it is printed, once a kind, with the
+mutant. Every 20th goes through `fnn run` as well, if it was refused. The exit status is 1 if there
+was a fault. 10 000 take about ten minutes on one core; another `--seed` makes other mutants.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import os
+import re
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import sklearn.datasets
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
+
+from fnn import cli
+from fnn.config import dump, parse
+from fnn.errors import FnnError, printable
+from fnn.train import prepare
+
+from .mutants import ROOT, SCHEMA, Mutant, mutants
+
+FILE = "mutant.yaml"
+SECONDS, BYTES = 10.0, 2**30
+"""What one mutant may take: about a hundred times what a shipped config takes."""
+EVERY = 20
+SMALL = {  # bounds of the drawn datasets, which a config may otherwise take gigabytes of
+    "fnn.data.synthetic.MAX_POINTS": 20_000,
+    "fnn.data.synthetic.MAX_COPIES": 10_000,
+    "fnn.data.synthetic.MAX_NUMBERS": 5_000_000,
+    "fnn.data.signals.MAX_NUMBERS": 1_000_000,
+}
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+FORBIDDEN = {
+    *("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate"),
+    *("os.chmod", "os.chown", "os.system", "os.exec", "os.posix_spawn", "os.fork"),
+    *("subprocess.Popen", "socket.connect", "pickle.find_class", "shutil.rmtree"),
+}
+
+
+class Fault(Exception):
+    """A promise that a mutant showed to be broken."""
+
+
+class _TooLong(BaseException):
+    """Raised by the alarm; no `except Exception` stops it."""
+
+
+class _Watch:
+    """Notes every write and every program started, by the interpreter's audit hook."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] | None = None
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple) -> None:
+        if self.seen is None:
+            return
+        if event in FORBIDDEN or (event == "open" and int(arguments[2] or 0) & WRITES):
+            self.seen.append(f"{event} {arguments[:1]}")
+
+    @contextlib.contextmanager
+    def nothing_done(self) -> Iterator[None]:
+        self.seen = []
+        try:
+            yield
+            if self.seen:
+                raise Fault(f"it did {self.seen[0]}")
+        finally:
+            self.seen = None
+
+
+@functools.cache
+def _watch() -> _Watch:
+    return _Watch()
+
+
+@contextlib.contextmanager
+def within_bounds() -> Iterator[None]:
+    """Raise Fault if the body takes too long or too much memory."""
+
+    def ring(number, frame):
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1.0)  # again: a finaliser swallows it
+    try:
+        yield
+    except _TooLong:
+        raise Fault(f"more than {SECONDS:g} seconds: {_innermost()}") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
+    if grown > BYTES:
+        raise Fault(f"it took {grown / 2**30:.1f} GiB")
+
+
+def _innermost() -> str:
+    """Where the present exception was raised, below fnn."""
+    frames = traceback.extract_tb(sys.exc_info()[2])
+    ours = [f for f in frames if "/fnn/" in f.filename] or frames
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno} in {ours[-1].name}"
+
+
+@contextlib.contextmanager
+def small_data() -> Iterator[None]:
+    """Bound the drawn datasets, and read the bundled one once."""
+    with contextlib.ExitStack() as stack:
+        for name, bound in SMALL.items():
+            stack.enter_context(mock.patch(name, bound))
+        digits = functools.cache(sklearn.datasets.load_digits)
+        stack.enter_context(mock.patch("sklearn.datasets.load_digits", digits))
+        yield
+
+
+def judge(mutant: Mutant) -> tuple[str, str]:
+    """Return how a mutant ends: `ok`, or the name of the error that refuses it; and its message.
+
+    Raises Fault where it is neither accepted, and then reads back as it was written, nor refused by
+    an FnnError each line of which says a place and a key; where anything is written; and where it
+    takes too long.
+    """
+    try:
+        with within_bounds(), _watch().nothing_done(), warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            config = parse(mutant.text, FILE, mutant.overrides)
+            prepare(config)
+    except FnnError as error:
+        check_message(str(error), mutant)
+        return type(error).__name__, str(error)
+    except Fault:
+        raise
+    except Exception as error:
+        raise Fault(f"{type(error).__name__} at {_innermost()}: {str(error)[:300]}") from error
+    if parse(dump(config), FILE) != config:
+        raise Fault("written out and read back, it is another config")
+    return "ok", ""
+
+
+PLACE = re.compile(r"mutant\.yaml(?::(\d+))?(?: with override .*?)?: (?=[^ ])")
+WITHOUT_KEY = re.compile(
+    r"not valid YAML|nested too deeply|empty; a config|expected a mapping with the sections|"
+    r"a key must be|more than \d+ values|expected key=value"
+)
+SECTIONS = set(SCHEMA["properties"])
+
+
+def check_message(message: str, mutant: Mutant) -> None:
+    """Raise Fault unless each line of a message is printable and begins with a place and a key.
+
+    A text that is no YAML has a line and no keys.
+    """
+    if not message.replace("\n", "").isprintable():
+        raise Fault(f"unprintable: {message!r:.300}")
+    for line in message.split("\n"):
+        rest = _without_place(line, mutant)
+        key = re.match(r"[^.: ]+(?=[.: ])", rest)
+        given = printable("".join([*SECTIONS, mutant.text, *mutant.overrides]))
+        if not ((key and key[0] in given) or "unknown key" in line or WITHOUT_KEY.search(line)):
+            raise Fault(f"no key: {line[:300]}")
+
+
+def _without_place(line: str, mutant: Mutant) -> str:
+    """Return what follows `mutant.yaml:7: ` or `override seed=x: ` in a line of a message."""
+    for override in mutant.overrides:
+        if line.startswith(f"override {printable(override)}"):
+            return line.removeprefix(f"override {printable(override)}").lstrip(": ")
+    if line.startswith("... and "):
+        return f"{min(SECTIONS)}: "
+    written = sorted(map(printable, mutant.overrides), key=len, reverse=True)
+    for override in written:  # it may hold anything, colons included
+        line = line.replace(f" with override {override}", "").replace(f" {override}:", ":")
+    found = PLACE.match(line)
+    if found is None:
+        raise Fault(f"no place: {line[:300]}")
+    if found[1] and int(found[1]) > len(mutant.text.splitlines()) + 1:
+        raise Fault(f"no such line: {line[:300]}")
+    return line[found.end() :]
+
+
+def check_command(mutant: Mutant) -> None:
+    """Give a mutant that is refused to `fnn run`, in this process and folder.
+
+    Raises Fault unless it exits with 2 and one message, which names the file, and leaves nothing.
+    """
+    path = Path(FILE)
+    path.write_bytes(mutant.text.encode("utf-8", "surrogatepass"))
+    said, shown = io.StringIO(), io.StringIO()
+    command = ["fnn", "run", FILE, "--", *mutant.overrides]
+    try:
+        with (
+            mock.patch.object(sys, "argv", command),
+            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(shown),
+        ):
+            cli.main()
+        status: Any = 0
+    except SystemExit as end:
+        status = end.code
+    except Exception as error:
+        raise Fault(f"a traceback: {type(error).__name__} at {_innermost()}: {error}") from error
+    finally:
+        path.unlink()
+    message = said.getvalue()
+    if status != 2 or shown.getvalue() or not message.startswith("fnn: ") or "Traceb" in message:
+        raise Fault(f"the command ended with {status}: {message[:300]}")
+    if os.listdir("."):
+        raise Fault(f"the command left {os.listdir('.')}")
+
+
+def main() -> int:
+    """Run so many mutants and print what became of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--examples", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--messages", action="store_true", help="print every kind of message")
+    options = parser.parse_args()
+    outcomes: Counter[str] = Counter()
+    how: Counter[str] = Counter()
+    messages: Counter[str] = Counter()
+    slowest, begin = 0.0, time.perf_counter()
+    kinds: set[str] = set()
+    distinct: set[Mutant] = set()
+
+    @seed(options.seed)
+    @settings(
+        max_examples=options.examples,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(mutants())
+    def run(mutant: Mutant) -> None:
+        nonlocal slowest
+        assume(mutant not in distinct)
+        distinct.add(mutant)
+        started = time.perf_counter()
+        how.update(mutant.how)
+        try:
+            outcome, message = judge(mutant)
+            if message and not len(distinct) % EVERY and "\ufeff" not in mutant.text:
+                check_command(mutant)
+                how["command"] += 1
+            messages.update(re.sub(r"\d+|'[^']*'", "*", line) for line in message.split("\n"))
+        except Fault as fault:
+            outcome = "fault"
+            kind = re.sub(r"0x[0-9a-f]+|\d+", "*", str(fault))[:90]
+            if kind not in kinds:
+                kinds.add(kind)
+                print(f"FAULT {fault}\n{mutant.how} {mutant.overrides}\n{mutant.text[:1500]}")
+        outcomes[outcome] += 1
+        slowest = max(slowest, time.perf_counter() - started)
+
+    with tempfile.TemporaryDirectory() as folder, small_data():
+        os.chdir(folder)
+        run()
+        left = os.listdir(folder)
+        os.chdir(ROOT)
+    if options.messages:
+        print(*(f"{n:6} {message[:200]}" for message, n in messages.most_common()), sep="\n")
+    print(f"{len(distinct)} mutants, seed {options.seed}: {dict(outcomes.most_common())}")
+    print(f"mutations: {dict(how.most_common())}")
+    print(f"{time.perf_counter() - begin:.0f} s in all, {slowest:.2f} s at most; left: {left}")
+    print(f"{len(kinds)} kinds of faults")
+    return int(bool(kinds or left))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
