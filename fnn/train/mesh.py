@@ -134,7 +134,7 @@ def place(config: Config, model: Layer, x_shape: tuple[int, ...]) -> Placement:
             f"{config.where('train.batch_size')}: a batch of {x_shape[0]} examples does not split "
             f"into the {mesh.shape[DATA]} equal parts of mesh.data; make it a multiple"
         )
-    params, _ = abstract_init(model, x_shape)
+    params, _, _ = abstract_init(model, x_shape)
     shapes = {_path(at): leaf.shape for at, leaf in jax.tree_util.tree_leaves_with_path(params)}
     return Placement(mesh, _split(config, shapes, mesh))
 
