@@ -49,9 +49,7 @@ def make_evaluate(
     @functools.partial(jax.jit, out_shardings=placement.sharding())
     def chunk(params, layers, x, labels):
         x, labels = placement.spread((x, labels))
-        params, x = cast((params, x), precision.compute)
-        y = model.apply(params, layers, x)[0].astype(precision.reduce)
-        return *widen((y, loss.per_example(y, labels))), loss.decide(y)
+        return look(model, loss, precision, params, layers, x, labels)
 
     def evaluate(
         params: Any, layers: Any, x: jax.Array | Streamed, labels: jax.Array | np.ndarray
@@ -64,3 +62,19 @@ def make_evaluate(
         return Evaluation(*(np.concatenate(a) for a in zip(*jax.device_get(parts), strict=True)))
 
     return evaluate
+
+
+def look(
+    model: Layer,
+    loss: Loss,
+    precision: Precision,
+    params: Any,
+    layers: Any,
+    x: jax.Array,
+    labels: jax.Array,
+) -> Any:  # an Evaluation of arrays on the device
+    """Return outputs, losses and decisions of a batch, in the dtypes of a step."""
+    params, x = cast((params, x), precision.compute)
+    y = model.apply(params, layers, x)[0].astype(precision.reduce)
+    y, losses = widen((y, loss.per_example(y, labels)))
+    return Evaluation(y, losses, loss.decide(y))

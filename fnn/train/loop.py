@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint, Checkpoints
 from .comparison import compare
 from .fit import Fit, Progress, Silent
 from .replay import first_nonfinite
-from .results import summary, write_results
+from .results import learnt, summary, write_results
 from .run import Run
 from .signals import stoppable
 
@@ -72,8 +72,10 @@ def _train(
         if saved is not None:  # and its state fits the config, which may have changed
             files.write_text(folder / "config.yaml", configs.dump(run.config))
         fit.train()
-        write_results(fit, folder)
-        result = summary(fit, started)
+        assert fit.evaluation is not None
+        write_results(folder, run.data, run.placement.whole(learnt(fit.state)), fit.evaluation)
+        result = summary(run, fit.last, fit.status, fit.first_step_at - started)
+        result["seconds"] = time.perf_counter() - started
         if fit.nonfinite is not None:
             result["first_nonfinite"] = first_nonfinite(run, folder, fit.nonfinite)
         files.write_json(folder / "summary.json", result)

@@ -1,29 +1,40 @@
 """What a training leaves in its run folder once it has ended, however it ended."""
 
-import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..data import Dataset
 from . import folder as files
-from .fit import Fit
+from .evaluate import Evaluation
 from .optimizer import evaluated_params
 from .plan import layer_table
+from .run import Run
+from .step import TrainState
 
 WORST, WORST_POINTS = 24, 2000
 """Test examples of largest loss that a run folder keeps; points of the plane cost little."""
 
 
-def write_results(fit: Fit, folder: Path) -> None:
+class Learnt(NamedTuple):
+    """What of a state is worth keeping once a training has ended."""
+
+    params: Any
+    layers: Any
+
+
+def learnt(state: TrainState) -> Learnt:
+    """Return the parameters to keep, and the layers' state."""
+    return Learnt(evaluated_params(state), state.layers)
+
+
+def write_results(folder: Path, data: Dataset, learnt: Learnt, found: Evaluation) -> None:
     """Write what was learnt, and what it says of the test examples."""
-    learnt = evaluated_params(fit.state), fit.state.layers
-    params, layers = fit.run.placement.whole(learnt)
+    params, layers = learnt
     files.write_npz(folder / "parameters.npz", **files.named_arrays(params))
     if layers:
         files.write_npz(folder / "state.npz", **files.named_arrays(layers))
-    data, found = fit.run.data, fit.evaluation
-    assert found is not None
     kept = WORST_POINTS if data.x_shape == (2,) else WORST
     worst = np.argsort(-found.losses, kind="stable")[:kept]
     files.write_npz(
@@ -37,18 +48,16 @@ def write_results(fit: Fit, folder: Path) -> None:
     )
 
 
-def summary(fit: Fit, started: float) -> dict[str, Any]:
-    """Return what `summary.json` says; its seconds, counted from `started`, are yet to come."""
-    run, last = fit.run, fit.last
+def summary(run: Run, last: dict[str, Any], status: str, to_first_step: float) -> dict[str, Any]:
+    """Return what `summary.json` says of a training that ended with `last`, a row of metrics."""
     rows = layer_table(run.model, run.x_shape)
     return {
         "name": run.config.name,
-        "status": fit.status,
+        "status": status,
         "epochs": last["epoch"],
         "steps": last["step"],
         **{key: last[key] for key in ("train_loss", "test_loss", "test_accuracy")},
-        "seconds_to_first_step": fit.first_step_at - started,
-        "seconds": math.nan,
+        "seconds_to_first_step": to_first_step,
         "parameters": sum(row.parameters for row in rows),
         "gradient": run.config.gradient,
         "loss": run.config.loss.name,

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,8 +22,7 @@ from ..checkpoint import Checkpoint, Checkpoints
 from ..evaluate import Evaluation
 from ..fit import Progress, _status
 from ..position import Position, calls
-from ..results import summary, write_results
-from ..run import Run
+from ..results import learnt, summary, write_results
 from .groups import Group, Row
 from .program import Program
 
@@ -46,25 +45,6 @@ class Log:
     def metrics(self) -> Path:
         """The file that the rows go into."""
         return self.folder / "metrics.jsonl"
-
-
-class Learnt(NamedTuple):
-    """What of a state is worth keeping once a run has ended."""
-
-    params: Any
-    layers: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Ended:
-    """One run that has ended, as `write_results` and `summary` take it."""
-
-    run: Run
-    state: Learnt
-    evaluation: Evaluation
-    last: dict[str, Any]
-    status: str
-    first_step_at: float
 
 
 class SweepFit:
@@ -192,18 +172,16 @@ class SweepFit:
         """Write what each run has come to; its summary, which says that it is whole, last."""
         assert self.evaluation is not None
         environment = files.environment(self.run.config.seed)
-        learnt = Learnt(self.state.params, self.state.layers)
-        everything = jax.device_get((learnt, self.evaluation))
+        everything = jax.device_get((learnt(self.state), self.evaluation))
         for i, log in enumerate(self.logs):
-            state, evaluation = jax.tree.map(lambda a, i=i: a[i], everything)
+            own, evaluation = jax.tree.map(lambda a, i=i: a[i], everything)
             run = dataclasses.replace(self.run, config=log.row.config)
-            ended = Ended(run, state, evaluation, log.last, log.status, self.first_step_at)
-            fit = cast(Any, ended)
-            write_results(fit, log.folder)
+            write_results(log.folder, run.data, own, evaluation)
             files.write_json(
                 log.folder / "environment.json", environment | {"seed": run.config.seed}
             )
-            found = summary(fit, started) | {"seconds": self.seconds}
+            found = summary(run, log.last, log.status, self.first_step_at - started)
+            found["seconds"] = self.seconds
             files.write_json(log.folder / "summary.json", found)
 
     def _is_due(self) -> bool:

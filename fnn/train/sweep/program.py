@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ..evaluate import CHUNK, CHUNK_BYTES, Evaluation
+from ..evaluate import CHUNK, CHUNK_BYTES, Evaluation, look
+from ..results import learnt
 from ..run import Run
 from ..step import TrainState, make_steps, order
 from .traced import built, started
@@ -128,12 +129,10 @@ def _make_evaluate(run: Run) -> Callable[..., Any]:
         now, state, (x, labels) = built(run, each["values"]), each["state"], shared["data"]
 
         def chunk(_, examples):
-            x, labels = examples
-            y, _ = now.model.apply(state.params, state.layers, x)
-            found: Any = (y, now.loss.per_example(y, labels), now.loss.decide(y))
-            return None, Evaluation(*found)
+            parts = now.model, now.loss, now.config.precision
+            return None, look(*parts, *learnt(state), *examples)
 
-        def look():
+        def look_at_all():
             size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes, len(x)))
             whole = len(x) // size * size
             chunks = [a[:whole].reshape(-1, size, *a.shape[1:]) for a in (x, labels)]
@@ -145,8 +144,8 @@ def _make_evaluate(run: Run) -> Callable[..., Any]:
             return jax.tree.map(lambda *parts: jnp.concatenate(parts), found, rest)
 
         def look_away():
-            return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(look))
+            return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(look_at_all))
 
-        return jax.lax.cond(each["active"], look, look_away)
+        return jax.lax.cond(each["active"], look_at_all, look_away)
 
     return evaluate
