@@ -25,8 +25,10 @@ def run(
     from ..config import load
     from ..progress import progress
     from ..train import distributed, folder, prepare, train
+    from ..train.compiled import keep_compiled
 
     checked = load(config, overrides or ())
+    keep_compiled(checked)
     with distributed.joined(checked):
         ready = prepare(checked)
         first = distributed.is_first()
@@ -52,12 +54,14 @@ def resume(
     from ..train import resume as go_on
     from ..train.changes import changes
     from ..train.checkpoint import latest
+    from ..train.compiled import keep_compiled
 
     if (run / "sweep.yaml").is_file():
         resume_sweep(run, overrides or (), as_json)
         return
     run = find_run(run)
     checked = load(run / "config.yaml", overrides or ())
+    keep_compiled(checked)
     with distributed.joined(checked):
         first, found = distributed.is_first(), latest(run / "checkpoints")
         for key, before, after, meaning in changes(found, checked) if first and found else ():

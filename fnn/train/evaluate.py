@@ -76,5 +76,5 @@ def look(
     """Return outputs, losses and decisions of a batch, in the dtypes of a step."""
     params, x = cast((params, x), precision.compute)
     y = model.apply(params, layers, x)[0].astype(precision.reduce)
-    y, losses = widen((y, loss.per_example(y, labels)))
-    return Evaluation(y, losses, loss.decide(y))
+    found: Any = *widen((y, loss.per_example(y, labels))), loss.decide(y)
+    return Evaluation(*found)
