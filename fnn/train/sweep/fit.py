@@ -62,7 +62,7 @@ class SweepFit:
         self.run, self.saved, self.progress, self.asked = group.run, saved, progress, asked
         self.longest = group.run.steps_a_call
         self.logs = [Log(row, run_folder(folder, row)) for row in group.rows]
-        self.program = Program(group.run, group.traced, len(group.rows))
+        self.program = Program(group)
         self.state, self.before = self.program.init(), 0.0
         self.evaluation: Evaluation | None = None
         found = checkpoints.latest(saved.folder)

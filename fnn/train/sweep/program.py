@@ -5,7 +5,7 @@ its caches hold the state of one run and not of all, and a convolution whose wei
 run to run would lose its fast path. Nothing passes from one device to another.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,11 +14,13 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ...config.origin import split
 from ..evaluate import CHUNK, CHUNK_BYTES, Evaluation, look
 from ..results import learnt
 from ..run import Run
 from ..step import TrainState, make_steps, order
-from .traced import built, started
+from .groups import Group
+from .traced import as_configured, built
 
 AXIS = "runs"
 
@@ -30,34 +32,44 @@ class Program:
     keeps its state, and takes no time on a CPU.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        values: Mapping[str, np.ndarray],
-        count: int,
-        devices: Sequence[jax.Device] | None = None,
-    ) -> None:
-        """Take `count` runs, which differ from `run` in the values: an array (count,) a key."""
+    def __init__(self, group: Group, devices: Sequence[jax.Device] | None = None) -> None:
+        """Take a group's runs; by default over all devices of this process."""
+        self._group, run, count = group, group.run, len(group.rows)
         devices = (jax.local_devices() if devices is None else devices)[:count]
         mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
         self.places = -(-count // len(devices)) * len(devices)
-        filled = {key: np.resize(column, self.places) for key, column in values.items()}
-        self._values = jax.device_put(filled, NamedSharding(mesh, P(AXIS)))
+        filled = {key: np.resize(column, self.places) for key, column in group.traced.items()}
+        self._each = NamedSharding(mesh, P(AXIS))
+        self._values = jax.device_put(filled, self._each)
         data, everywhere = run.data, NamedSharding(mesh, P())
         self._train = jax.device_put((data.x_train, data.y_train), everywhere)
         self._test = jax.device_put((data.x_test, data.y_test), everywhere)
         self._seeds = filled.get("seed", np.array([run.config.seed], np.uint32))
         self._orders = jax.jit(jax.vmap(lambda s, e: order(s, e, len(data.x_train)), (0, None)))
-        self._init = jax.jit(_over_runs(lambda each, _: started(run, each["values"]), mesh))
-        steps, evaluate = (_over_runs(make(run), mesh) for make in (_make_steps, _make_evaluate))
+        start, steps, evaluate = (
+            _over_runs(make(run), mesh) for make in (_make_start, _make_steps, _make_evaluate)
+        )
+        self._start, self._evaluate = jax.jit(start), jax.jit(evaluate)
         self._steps = jax.jit(
             lambda state, each, shared: steps({"state": state, **each}, shared), donate_argnums=0
         )
-        self._evaluate = jax.jit(evaluate)
 
     def init(self) -> TrainState:
-        """Return the state before the first step."""
-        return self._init({"active": np.ones(self.places, bool), "values": self._values}, {})
+        """Return the state before the first step.
+
+        Parameters are drawn as `fnn run` draws them, outside of a program, in which a drawing may
+        be rounded otherwise; runs that draw the same share it.
+        """
+        drawn: dict[tuple[str, ...], TrainState] = {}
+        states = []
+        for row in self._group.rows:
+            key = tuple(v.text for k, v in row.values.items() if split(k)[0] in ("seed", "model"))
+            if key not in drawn:
+                drawn[key] = as_configured(self._group.run, row.config).init()
+            states.append(drawn[key])
+        states += states[: self.places - len(states)]
+        together = jax.device_put(jax.tree.map(lambda *a: jnp.stack(a), *states), self._each)
+        return self._start({"state": together, "values": self._values}, {})
 
     def orders(self, epoch: int) -> np.ndarray:
         """Return the order of an epoch's examples (1, n), or (places, n) where seeds differ."""
@@ -80,7 +92,7 @@ class Program:
 
     def compiled(self, active: np.ndarray, batches: np.ndarray) -> str:
         """Return the compiled program of these steps, as XLA writes it."""
-        arguments = self._arguments(jax.eval_shape(self.init), active, batches)
+        arguments = self._arguments(self.init(), active, batches)
         return str(self._steps.lower(*arguments).compile().as_text())
 
     def evaluate(self, state: TrainState, active: np.ndarray) -> Evaluation:
@@ -106,6 +118,15 @@ def _over_runs(one: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[...
     return jax.shard_map(
         several, mesh=mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False
     )
+
+
+def _make_start(run: Run) -> Callable[..., Any]:
+    def start(each, shared):
+        del shared
+        optimizer = built(run, each["values"]).optimizer
+        return each["state"]._replace(optimizer=optimizer.init(each["state"].params))
+
+    return start
 
 
 def _make_steps(run: Run) -> Callable[..., Any]:

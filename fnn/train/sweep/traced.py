@@ -12,7 +12,6 @@ from ...config import Chain, Choice, Config
 from ...config.origin import Key, split
 from ..optimizer import build_optimizer
 from ..run import Run
-from ..step import TrainState
 
 Values = Mapping[str, Any]
 """A value for each key of a config, such as `optimizer.sgd.learning_rate`."""
@@ -48,8 +47,12 @@ def _replaced(node: Any, path: tuple[Key, ...], value: Any) -> Any:
 
 
 def built(run: Run, values: Values) -> Run:
-    """Return the run with its model, loss and optimiser built anew with these values."""
-    config = replaced(run.config, values)
+    """Return the run with these values in its config, and what is built of it."""
+    return as_configured(run, replaced(run.config, values))
+
+
+def as_configured(run: Run, config: Config) -> Run:
+    """Return the run of a config that differs in numbers alone."""
     return replace(
         run,
         config=config,
@@ -57,11 +60,6 @@ def built(run: Run, values: Values) -> Run:
         loss=config.build_loss(),
         optimizer=build_optimizer(config),
     )
-
-
-def started(run: Run, values: Values) -> TrainState:
-    """Return the state before the first step of the run with these values."""
-    return built(run, values).init()
 
 
 def argument_dtype(key: str, values: Sequence[Any]) -> Any:
@@ -84,7 +82,7 @@ def is_traceable(run: Run, values: Values) -> bool:
 
     def step(values):
         now = built(run, values)
-        state = started(run, values)
+        state = now.init()
         x = jnp.zeros(now.x_shape)
         labels = jnp.zeros(now.batch_size, run.data.y_train.dtype)
         state, D = now.update()(state, x, labels)
