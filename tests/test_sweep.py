@@ -214,7 +214,7 @@ def test_a_run_that_diverges_does_not_disturb_its_neighbours(config, tmp_path):
 def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
     group = ready(config, "seed=0..4", f"{RATE}=0.1,0.2").groups[0]
     found = []
-    for devices in (jax.devices()[:1], jax.devices()):
+    for devices in (jax.devices()[:1], jax.devices()[:4]):
         program = Program(group, devices)
         state = program.init()
         active = np.ones(program.places, bool)
@@ -230,7 +230,7 @@ def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
 @pytest.mark.core
 def test_a_sweep_over_devices_holds_no_collective(config):
     group = ready(config, "seed=0..7").groups[0]
-    program = Program(group, jax.devices())
+    program = Program(group, jax.devices()[:4])
     active = np.ones(8, bool)
     batches = np.zeros((8, 2, 32), np.int32)
     text = program.compiled(active, batches)
@@ -308,7 +308,7 @@ def test_random_and_optuna_choose_points(config, tmp_path):
 
 
 def test_the_command_leaves_a_report_that_holds_all_runs(config, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")  # which JAX has started with
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")  # which JAX has started with
     words = ["model.1=relu,{leaky_relu: {negative_slope: 0.1}}", f"{RATE}=0.1,1e30"]
     arguments = ["sweep", str(config), *words, "train.epochs=2", "--by", "test_accuracy"]
     app([*arguments, "--runs", str(tmp_path), "--json"], standalone_mode=False)

@@ -11,7 +11,6 @@ import typer
 from ..errors import FnnError
 from .command import START, AsJson, ConfigFile, Overrides, RunFolder, app
 from .show import print_json, print_table, shape
-from .sweep import resume_sweep
 
 
 @app.command(epilog="Example: fnn run configs/digits_mlp.yaml train.epochs=5 seed=1")
@@ -57,6 +56,8 @@ def resume(
     from ..train.compiled import keep_compiled
 
     if (run / "sweep.yaml").is_file():
+        from .sweep import resume_sweep
+
         resume_sweep(run, overrides or (), as_json)
         return
     run = find_run(run)
