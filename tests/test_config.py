@@ -199,7 +199,7 @@ def test_overrides_apply_in_order():
         ("optimizer.adamm.b1=1", "unknown key 'adamm' beside 'adam'; did you mean 'adam'?"),
         (
             "optimizer=lbfgs",
-            "unknown optimizer 'lbfgs', left out: its step needs the loss",
+            "unknown optimizer 'lbfgs', left out: its line search needs the loss",
         ),
         (
             "model.1.dense.features=0",

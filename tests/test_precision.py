@@ -75,8 +75,10 @@ def test_in_half_precision_the_rules_are_as_good_as_automatic_differentiation(di
             assert found <= 4 * natural + 2 * eps
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS)
-@pytest.mark.parametrize("compute", ["float32", *HALVES])
+@pytest.mark.parametrize(
+    ("gradient", "compute"),
+    [("manual", "float32"), ("manual", "float16"), *((g, "bfloat16") for g in GRADIENTS)],
+)
 def test_the_programs_matrix_products_are_in_the_dtype_asked_for(digits, gradient, compute):
     precision, optimizer = Precision(compute=compute), optax.adam(1e-3)
     state = init(MLP, optimizer, DIGITS, 0, precision)

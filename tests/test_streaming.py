@@ -27,9 +27,8 @@ from fnn.train import (
     make_steps,
     make_update,
     order,
-    steps_a_call,
 )
-from fnn.train.feed import AHEAD
+from fnn.train.feed import AHEAD, steps_a_call
 
 from .test_data import IN_ONE_FOLDER, expect_error, same
 from .test_data_files import header

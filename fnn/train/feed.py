@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from ..data import Streamed
-from .mesh import Placement
+from .mesh import Placement, one_device
 
 CALL_BYTES = 64 * 2**20
 """Bytes of streamed examples in one compiled call, at most, but for a single larger batch."""
@@ -103,8 +103,11 @@ class Prefetched:
         return Call(batches, split(x, size), split(labels, size), None)
 
 
-def make_feed(x: np.ndarray | Streamed, labels: np.ndarray, placement: Placement) -> Feed:
+def make_feed(
+    x: np.ndarray | Streamed, labels: np.ndarray, placement: Placement | None = None
+) -> Feed:
     """Return what feeds x (n, ...) and labels (n,) to compiled steps on the placement's devices."""
+    placement = placement or one_device()
     if isinstance(x, Streamed):
         return Prefetched(x, labels, placement)
     return Resident(placement.resident(x), placement.resident(labels))

@@ -89,7 +89,7 @@ class Fit:
             self._restore(found)
         if not self.rows and distributed.is_first():
             self.metrics.unlink(missing_ok=True)
-        self.status = _status(config, self.rows)
+        self.status = status_after(config, self.rows)
         self.begun = self.saved_at = time.perf_counter()
         self.saved_step = self.step
         self.first_step_at = math.nan  # of time.perf_counter
@@ -176,7 +176,7 @@ class Fit:
         files.append_metrics(self.metrics, self.last)
         self.progress.epoch(self.last)
         self.at = Position(self.at.epoch + 1)
-        self.status = _status(config, self.rows)
+        self.status = status_after(config, self.rows)
         score = self.last[config.checkpoint.metric]
         score = -score if config.checkpoint.metric == "test_accuracy" else score
         if self._is_due() or self.saved.is_among_best(score):
@@ -229,7 +229,7 @@ def _is_finite(state: TrainState) -> bool:
     return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
 
 
-def _status(config: Config, rows: list[dict[str, Any]]) -> str:
+def status_after(config: Config, rows: list[dict[str, Any]]) -> str:
     """Say whether to go on after an epoch (`completed`, so far) or why to stop."""
     losses = [row["train_loss"] for row in rows]
     if losses and math.isnan(losses[-1]):  # every step was left out

@@ -57,8 +57,15 @@ class Run:
         return init(self.model, self.optimizer, self.x_shape, config.seed, config.precision)
 
     def placed(self) -> TrainState:
-        """Return the state before the first step, laid out over the run's devices."""
-        return self.placement.init(self.init)
+        """Return the state before the first step, laid out over the run's devices.
+
+        Parameters that are split are drawn where they will live; others as on one device, to the
+        bit.
+        """
+        if self.placement.split:
+            return self.placement.init(self.init)
+        state = self.init()
+        return jax.device_put(state, self.placement.state(state))
 
     def update(self) -> Update:
         """Return the step."""

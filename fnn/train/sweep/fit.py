@@ -20,7 +20,7 @@ from .. import checkpoint as checkpoints
 from .. import folder as files
 from ..checkpoint import Checkpoint, Checkpoints
 from ..evaluate import Evaluation
-from ..fit import Progress, _status
+from ..fit import Progress, status_after
 from ..position import Position, calls
 from ..results import learnt, summary, write_results
 from .groups import Group, Row
@@ -163,7 +163,7 @@ class SweepFit:
             files.append_metrics(log.metrics, log.last)
             if log.status == "completed":
                 log.at = Position(log.at.epoch + 1)
-                log.status = _status(self.run.config, log.rows)
+                log.status = status_after(self.run.config, log.rows)
         shown = [log.last for log in begun if math.isfinite(log.last["test_loss"])]
         if shown:
             self.progress.epoch(min(shown, key=lambda row: row["test_loss"]))

@@ -1,0 +1,244 @@
+"""What a config asks of training beside a step: accumulation, an average, rules that stop it."""
+
+import functools
+import itertools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fnn import ops
+from fnn.config import dump, parse
+from fnn.config.training import Converge, EarlyStopping
+from fnn.errors import ConfigError
+from fnn.layers import Activation, Dense, Serial
+from fnn.loss import LOSSES
+from fnn.train import init, make_steps, make_update
+from fnn.train.optimizer import build_optimizer, evaluated_params
+from fnn.train.stopping import has_converged, stops_early
+
+MODEL = Serial([Dense(5), Activation(ops.tanh), Dense(3)])
+LOSS = LOSSES["softmax_cross_entropy"]()
+X = jax.random.normal(jax.random.key(0), (64, 4))
+LABELS = jax.random.randint(jax.random.key(1), (64,), 0, 3)
+TEXT = """
+name: small
+data: xor
+model: [flatten, dense: {features: 2}]
+loss: softmax_cross_entropy
+optimizer: %s
+train: {epochs: 1%s}
+"""
+
+
+def optimizer_of(optimizer, train=""):
+    return build_optimizer(parse(TEXT % (optimizer, train)))
+
+
+def path(optimizer, batches, **options):
+    """The states after each step."""
+    state = init(MODEL, optimizer, X.shape, seed=0)
+    update = jax.jit(make_update(MODEL, LOSS, optimizer, **options))
+    states = []
+    for batch in batches:
+        state, _ = update(state, X[batch], LABELS[batch])
+        states.append(state)
+    return states
+
+
+def after_steps(optimizer, batches):
+    state = init(MODEL, optimizer, X.shape, seed=0)
+    return make_steps(make_update(MODEL, LOSS, optimizer))(state, X, LABELS, batches)[0]
+
+
+# Accumulation
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("optimizer", ["{adam: {learning_rate: 0.1}}", "{sgd: {learning_rate: 1}}"])
+def test_small_batches_accumulated_are_one_large_batch(optimizer):
+    batches = jax.random.permutation(jax.random.key(2), 64).reshape(8, 8)
+    small = after_steps(optimizer_of(optimizer, ", accumulate: 4"), batches)
+    large = after_steps(optimizer_of(optimizer), batches.reshape(2, 32))
+    chex.assert_trees_all_close(small.params, large.params, rtol=1e-5, atol=1e-6)
+    assert (int(small.step), int(large.step)) == (8, 2)
+    assert int(small.optimizer.gradient_step) == 2
+
+
+@pytest.mark.core
+def test_parameters_wait_until_all_batches_are_accumulated():
+    start = init(MODEL, optax.sgd(0.1), X.shape, seed=0).params
+    optimizer = optimizer_of("{sgd: {learning_rate: 0.1}}", ", accumulate: 3")
+    states = path(optimizer, np.arange(48).reshape(6, 8))
+    moved = [start, *(state.params for state in states)]
+    changes = [
+        not np.array_equal(a["0_dense"]["w"], b["0_dense"]["w"])
+        for a, b in itertools.pairwise(moved)
+    ]
+    assert changes == [False, False, True] * 2
+
+
+@pytest.mark.core
+def test_clipping_is_a_part_of_a_chain():
+    clipped = optimizer_of("[clip_by_global_norm: {max_norm: 1e-3}, sgd: {learning_rate: 1}]")
+    start = init(MODEL, clipped, X.shape, seed=0).params
+    (state,) = path(clipped, [np.arange(64)])
+    change = optax.tree.norm(optax.tree.sub(state.params, start))
+    assert float(change) == pytest.approx(1e-3, rel=1e-4)
+
+
+# The average
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("decay", [0.5, 0.999])
+def test_the_average_is_the_weighted_mean_of_all_steps(decay):
+    optimizer = optimizer_of("{adam: {learning_rate: 0.1}}", f", average: {decay}")
+    states = path(optimizer, np.arange(48).reshape(6, 8))
+    for t in (1, 6):
+        weights = decay ** np.arange(t, dtype=np.float64)[::-1]
+        params = [state.params for state in states[:t]]
+        stacked = jax.tree.map(lambda *ps: np.asarray(ps, np.float64), *params)
+        want = jax.tree.map(functools.partial(np.average, axis=0, weights=weights), stacked)
+        found = jax.tree.map(lambda a: np.asarray(a, np.float64), evaluated_params(states[t - 1]))
+        chex.assert_trees_all_close(found, want, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.core
+def test_the_average_takes_the_optimisers_steps_and_no_others():
+    batches = np.arange(64).reshape(8, 8)
+    optimizer = optimizer_of("{sgd: {learning_rate: 1}}", ", average: 0.9, accumulate: 4")
+    small = evaluated_params(after_steps(optimizer, batches))
+    large = optimizer_of("{sgd: {learning_rate: 1}}", ", average: 0.9")
+    large = evaluated_params(after_steps(large, batches.reshape(2, 32)))
+    chex.assert_trees_all_close(small, large, rtol=1e-5, atol=1e-6)
+    skipping = optimizer_of("{sgd: {learning_rate: 1}}", ", average: 0.9")
+    state = init(MODEL, skipping, X.shape, seed=0)
+    update = jax.jit(make_update(MODEL, LOSS, skipping, skip_nonfinite=True))
+    taken, _ = update(state, X, LABELS)
+    skipped, _ = update(taken, X * jnp.nan, LABELS)
+    chex.assert_trees_all_equal(skipped.optimizer, taken.optimizer)
+
+
+@pytest.mark.core
+def test_parameters_without_an_average_are_evaluated_themselves():
+    state = init(MODEL, optax.adam(0.1), X.shape, seed=0)
+    assert evaluated_params(state) is state.params
+
+
+@pytest.mark.core
+def test_an_average_of_bfloat16_parameters_is_finer_than_they_are():
+    text = TEXT % ("{sgd: {learning_rate: 1e-3}}", ", average: 0.9") + "precision: {params: %s}"
+    config = parse(text % "bfloat16")
+    optimizer = build_optimizer(config)
+    state = init(MODEL, optimizer, X.shape, 0, config.precision)
+    update = make_update(MODEL, LOSS, optimizer, precision=config.precision)
+    state, _ = make_steps(update)(state, X, LABELS, np.arange(64).reshape(8, 8))
+    averages = evaluated_params(state)
+    assert {leaf.dtype for leaf in jax.tree.leaves(averages)} == {np.dtype("float32")}
+    chex.assert_trees_all_close(
+        averages, jax.tree.map(lambda p: p.astype("float32"), state.params), rtol=0.01, atol=1e-3
+    )
+
+
+# Optimisers that want the loss
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("train", ["", ", accumulate: 2"])
+def test_a_plateau_of_the_loss_makes_steps_smaller(train):
+    parts = "[sgd: {learning_rate: 0.0}, reduce_on_plateau: {factor: 0.5, patience: 2}]"
+    states = path(optimizer_of(parts, train), [np.arange(64)] * 10)
+    (scale,) = (
+        float(value) for where, value in optax.tree.get_all_with_path(states[-1].optimizer, "scale")
+    )
+    assert scale == 0.5 ** (4 if not train else 2)  # the first step sets the best so far
+
+
+@pytest.mark.core
+def test_a_polyak_step_is_the_loss_over_the_squared_gradient():
+    optimizer = optimizer_of("{polyak_sgd: {max_learning_rate: 1e9}}")
+    state = init(MODEL, optimizer, X.shape, seed=0)
+    D, gradients = jax.value_and_grad(lambda p: LOSS(MODEL.apply(p, {}, X)[0], LABELS))(
+        state.params
+    )
+    rate = D / optax.tree.norm(gradients, squared=True)
+    want = jax.tree.map(lambda p, g: p - rate * g, state.params, gradients)
+    after, _ = make_update(MODEL, LOSS, optimizer)(state, X, LABELS)
+    chex.assert_trees_all_close(after.params, want, rtol=1e-5, atol=1e-6)
+
+
+# Rules that stop
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("losses", "rule", "stops"),
+    [
+        ([3, 2, 1], {"patience": 1}, False),
+        ([3, 2, 2], {"patience": 1}, True),
+        ([3, 2, 2], {"patience": 2}, False),
+        ([3, 2, 2.5, 2.5], {"patience": 2}, True),
+        ([3, 2, 2.5, 1.9], {"patience": 2}, False),
+        ([3, 2, 2.5, 1.9], {"patience": 2, "min_delta": 0.1}, True),
+        ([3, 2, 2.5, 1.8], {"patience": 2, "min_delta": 0.1}, False),
+        ([3], {"patience": 1}, False),
+        ([3, math.nan], {"patience": 1}, True),
+        ([3, None, 2], {"patience": 2}, False),
+        ([None, 3], {"patience": 1}, False),
+        ([None, None], {"patience": 1}, True),
+    ],
+)
+def test_early_stopping_waits_for_something_better(losses, rule, stops):
+    rows = [{"test_loss": loss} for loss in losses]
+    assert stops_early(rows, EarlyStopping(**rule)) is stops
+    if None not in losses:
+        grows = [{"test_accuracy": -loss} for loss in losses]
+        assert stops_early(grows, EarlyStopping(metric="test_accuracy", **rule)) is stops
+    assert not stops_early(rows, None)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("losses", "rule", "stops"),
+    [
+        ([1.0, 0.95], {"epsilon": 0.1}, True),
+        ([1.0, 0.85], {"epsilon": 0.1}, False),
+        ([1.0, 1.05], {"epsilon": 0.1}, True),
+        ([1.0], {"epsilon": 0.1}, False),
+        ([1.0, 0.9, 0.95], {"epsilon": 0.1, "window": 2}, True),
+        ([1.0, 0.95], {"epsilon": 0.1, "window": 2}, False),
+        ([None, None], {"epsilon": 0.1}, False),
+    ],
+)
+def test_convergence_is_a_small_change(losses, rule, stops):
+    rows = [{"train_loss": loss} for loss in losses]
+    assert has_converged(rows, Converge(**rule)) is stops
+    assert not has_converged(rows, None)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (", average: 1.0", "train.average: expected a number below 1, got 1.0"),
+        (", average: 0", "train.average: expected a number above 0, got 0"),
+        (", accumulate: 0", "train.accumulate: expected 1 or more, got 0"),
+        (", early_stopping: {metric: loss}", "metric: expected 'train_loss', 'test_loss' or"),
+        (", early_stopping: {min_delta: -1}", "min_delta: expected 0 or more, got -1"),
+        (", early_stoping: {}", "unknown key 'early_stoping'; did you mean 'early_stopping'"),
+    ],
+)
+def test_a_mistake_is_named(train, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(TEXT % ("{sgd: {learning_rate: 1}}", train))
+
+
+def test_every_option_is_written_out_and_read_again():
+    options = ", average: 0.99, accumulate: 2, early_stopping: {metric: test_accuracy}"
+    config = parse(TEXT % ("{sgd: {learning_rate: 1}}", options))
+    assert config.train.early_stopping == EarlyStopping(metric="test_accuracy", patience=5)
+    assert parse(dump(config)) == config
