@@ -67,10 +67,11 @@ def check_step(
 
 
 def memory_of_devices() -> int:
-    """Return the bytes that all devices have together."""
-    stats = [device.memory_stats() for device in jax.devices()]
+    """Return the bytes that all devices have together, if each process has as many."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
     limits = [one["bytes_limit"] for one in stats if one and "bytes_limit" in one]
-    return sum(limits) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    here = sum(limits) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return here * jax.process_count()
 
 
 def _check_memory(model: Layer, x_shape: tuple[int, ...]) -> None:

@@ -17,7 +17,7 @@ def keep_compiled(config: Config) -> None:
     Who has told JAX of another folder (`JAX_COMPILATION_CACHE_DIR`) keeps that one.
     """
     name = config.compilation_cache
-    if name is None or jax.config._read("jax_compilation_cache_dir"):
+    if name is None or jax.config.values["jax_compilation_cache_dir"]:
         return
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(Path(cache, "fnn", name)))
