@@ -199,6 +199,28 @@ def test_dropout_draws_anew_for_each_layer_and_key_and_only_to_train():
     chex.assert_trees_all_equal(model.apply({}, {}, x)[0], 2 * x)
 
 
+def test_rates_and_momentum_are_numbers_of_one_program():
+    """A sweep maps over them: each member learns as a layer of its own."""
+    x = jax.random.normal(KEY, (6, 5))
+
+    def train(rate, momentum):
+        model = Serial([BatchNorm(momentum=momentum), Dropout(rate), Residual([DropPath(rate)])])
+        params, state, _ = model.init(KEY, x.shape)
+        return model.apply(params, state, x, key=KEY, train=True)
+
+    pairs = [(0.0, 0.9), (0.3, 0.99), (0.5, 1.0)]
+    several = jax.jit(jax.vmap(train))(*jnp.asarray(pairs).T)
+    for i, pair in enumerate(pairs):
+        member = jax.tree.map(lambda a, i=i: a[i], several)
+        chex.assert_trees_all_close(member, train(*pair), rtol=1e-5, atol=1e-6)
+
+
+def test_a_dropout_of_rate_0_draws_nothing():
+    x = jnp.ones((4, 5))
+    for layer in (Dropout(0.0), DropPath(0)):
+        assert layer.apply({}, {}, x, train=True)[0] is x, "and needs no key"
+
+
 def test_a_scanning_network_is_a_convolution_and_finds_a_pattern_anywhere():
     scan = scan_1d(window=3, body=[Dense(5), Activation(ops.tanh)], stride=2)
     x = jax.random.normal(KEY, (2, 11, 4))

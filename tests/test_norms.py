@@ -125,11 +125,14 @@ DROPOUTS = (ops.dropout, ops.channel_dropout, ops.drop_path, ops.alpha_dropout)
 
 
 @pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
-def test_dropout_keeps_the_key_alone_and_its_rate_is_the_rate(op):
+def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
     x = drawn(8, 600, 2, 100)
     y, saved = op.fwd(x, KEY, rate=0.3)
-    assert jax.tree.leaves(saved) == [KEY]
-    dropped = np.asarray(op.bwd(saved, jnp.ones_like(x), rate=0.3)[0]) == 0
+    assert jax.tree.leaves(saved) == [KEY, jnp.float32(0.3)]
+    dx, dkey, drate = op.bwd(saved, jnp.ones_like(x))
+    assert dkey is None
+    assert drate == 0
+    dropped = np.asarray(dx) == 0
     apart = {"channel_dropout": 60_000, "drop_path": 600}.get(op.name, x.size)
     assert abs(dropped.mean() - 0.3) < 4 * np.sqrt(0.21 / apart)
     assert abs(np.mean(y)) < 0.02
@@ -161,10 +164,36 @@ def test_a_drawing_depends_on_the_key_alone(op):
 
 
 @pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
+def test_many_rates_in_one_program_give_the_bits_of_one_rate(op):
+    """A constant rate lets XLA compute with it beforehand, and round otherwise."""
+    x, rates = drawn(9, 20, 3, 6), [0.0, 0.1, 0.37, 0.4, 0.9, 0.95]
+
+    def both(x, rate):
+        y, pull = jax.vjp(lambda x: op(x, KEY, rate), x)
+        return y, *pull(x)
+
+    many = jax.jit(jax.vmap(both, (None, 0)))(x, jnp.asarray(rates))
+    single = jax.jit(lambda x: [both(x, rate) for rate in rates])(x)
+    for i, alone in enumerate(single):
+        for got, want in zip(many, alone):
+            np.testing.assert_array_equal(got[i], want)
+
+
+@pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan")])
-def test_a_rate_that_is_none_is_refused(op, rate):
+def test_a_rate_that_is_none_is_refused_or_if_traced_gives_nan(op, rate):
+    x = drawn(0, 2, 3)
     with pytest.raises(ValueError, match=f"{op.name}: rate must be at least 0 and below 1, got"):
-        op(drawn(0, 2, 3), KEY, rate=rate)
+        op(x, KEY, rate=rate)
+    for rules in ("manual", "autodiff"):
+        with fnn.rules(rules):
+            assert np.isnan(jax.jit(op)(x, KEY, rate)).all()
+
+
+def test_a_rate_of_a_whole_number_has_no_gradient():
+    for op in DROPOUTS:
+        dx = jax.grad(lambda x, op=op: op(x, KEY, 0).sum())(drawn(0, 2, 3))
+        np.testing.assert_array_equal(dx, jnp.ones((2, 3)))
 
 
 WRONG = {
@@ -178,6 +207,7 @@ WRONG = {
     "no places": (lambda: ops.instance_norm(X[:, 0]), "with places between, got .8, 5."),
     "a number": (lambda: ops.rms_norm(jnp.ones(())), "rms_norm: x is one number"),
     "axis": (lambda: ops.l2_normalize(X, axis=3), "l2_normalize: there is no axis 3"),
+    "rates": (lambda: ops.dropout(X, KEY, BIAS), "dropout: expects one rate, of shape .., got .5,"),
     "channels": (lambda: ops.channel_dropout(SCALE, KEY, rate=0.5), "channel_dropout: expects"),
     "examples": (lambda: ops.drop_path(jnp.ones(()), KEY, rate=0.5), "drop_path: expects"),
 }

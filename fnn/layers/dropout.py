@@ -2,18 +2,23 @@
 
 from dataclasses import dataclass
 
+import jax
+
 from .. import ops
 from .layer import Call, OpLayer
 
 
 @dataclass(frozen=True)
 class _Dropout(OpLayer):
-    """What they share: a rate, a key to draw from, and nothing done outside training."""
+    """What they share: a rate, a key to draw from, and nothing done outside training.
+
+    Nor is anything done at rate 0, unless the rate is traced: then it draws, and drops nothing.
+    """
 
     rate: float
 
     def __post_init__(self):
-        if not 0 <= self.rate < 1:
+        if not isinstance(self.rate, jax.core.Tracer) and not 0 <= self.rate < 1:
             raise ValueError(f"{self.name}: rate must be at least 0 and below 1, got {self.rate!r}")
 
     def init(self, key, x_shape):
@@ -27,11 +32,12 @@ class _Dropout(OpLayer):
         Raises ValueError where there is no key to train with.
         """
         del params, x_shape
-        if not train:
+        drops = isinstance(self.rate, jax.core.Tracer) or self.rate > 0
+        if not (train and drops):
             return Call(ops.identity, {}, {}, lambda y: (y, state))
         if key is None:
             raise ValueError(f"{self.name}: draws when it trains; give apply a key")
-        return Call(self.op, {"key": key}, self.statics, lambda y: (y, state))
+        return Call(self.op, {"key": key, "rate": self.rate}, {}, lambda y: (y, state))
 
 
 @dataclass(frozen=True)

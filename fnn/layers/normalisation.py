@@ -76,7 +76,7 @@ class BatchNorm(_Norm):
     axis_name: str | None = None
 
     def __post_init__(self):
-        if not 0 <= self.momentum <= 1:
+        if not isinstance(self.momentum, jax.core.Tracer) and not 0 <= self.momentum <= 1:
             raise ValueError(f"batch_norm: momentum must be from 0 to 1, got {self.momentum!r}")
 
     def init(self, key, x_shape):
@@ -103,7 +103,8 @@ class BatchNorm(_Norm):
         return Call(self.op, params, self.statics, finish)
 
     def _run(self, running, new):
-        return self.momentum * running + (1 - self.momentum) * new.astype(running.dtype)
+        momentum = jnp.asarray(self.momentum, running.dtype)
+        return momentum * running + (1 - momentum) * new.astype(running.dtype)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Dropout: parts of x are left out at random while a network is trained.
 
-What is left out is drawn from a key. The backward rules draw it again, so a key is all that is
-kept. Under jit, XLA draws once for both passes if there is memory to keep the drawing.
+What is left out is drawn from a key. The backward rules draw it again, so the key and the rate are
+all that is kept. Under jit, XLA draws once for both passes if there is memory to keep the drawing.
+The rate is an array, so that one program serves many rates.
 """
 
 import jax
@@ -16,25 +17,46 @@ from .moments import wide
 _SATURATION = -1.7580993408473766
 
 
-def _check(name, rate):
-    if not 0 <= rate < 1:
-        raise ValueError(f"{name}: rate must be at least 0 and below 1, got {rate!r}")
+def _probability(name, rate, x):
+    """The rate, a constant, in the dtype that x is computed in: no gradient passes through it."""
+    if rate.shape != ():
+        raise ShapeError(f"{name}: expects one rate, of shape (), got {rate.shape}")
+    if not isinstance(rate, jax.core.Tracer) and not 0 <= rate < 1:
+        raise ValueError(f"{name}: rate must be at least 0 and below 1, got {rate}")
+    return jax.lax.stop_gradient(rate).astype(jnp.finfo(wide(x).dtype).dtype)
 
 
-def _kept(key, rate, shape):
-    """Draw for each place whether it is kept, with probability 1 - `rate` to within 2⁻³².
+def _checked(p, number, otherwise=jnp.nan):
+    """The number, or NaN where p is no probability to drop with: a traced one cannot be refused."""
+    return jnp.where((p >= 0) & (p < 1), number, otherwise)
+
+
+def _no_gradient(rate):
+    """What a rule returns for the rate: zero, or None for an integer, which has no cotangent."""
+    return jnp.zeros_like(rate) if jnp.issubdtype(rate.dtype, jnp.floating) else None
+
+
+def _kept(key, p, shape):
+    """Draw for each place whether it is kept, with probability 1 - `p` to within 2⁻³².
 
     Bits are compared with an integer: uniform numbers would differ where 64-bit types are on.
+    Nothing is dropped where p is no probability, so that all becomes NaN.
     """
-    return jax.random.bits(key, shape, jnp.uint32) >= jnp.uint32(int(rate * 2**32))
+    bound = _checked(p, p * 2.0**32, 0).astype(jnp.uint32)
+    return jax.random.bits(key, shape, jnp.uint32) >= bound
 
 
-def _thinned(x, key, rate, shape):
-    """x/(1 - rate) where it is kept, 0 elsewhere; `shape` is that of the drawing."""
-    if rate == 0:
-        return x
-    grown = (wide(x) * (1 / (1 - rate))).astype(x.dtype)
-    return jnp.where(_kept(key, rate, shape), grown, 0)
+def _divided(name, x, key, rate, shape):
+    """The definition: x/(1 - p) where it is kept, 0 elsewhere; `shape` is that of the drawing."""
+    p = _probability(name, rate, x)
+    return jnp.where(_kept(key, p, shape), x / _checked(p, 1 - p).astype(x.dtype), 0)
+
+
+def _thinned(name, x, key, rate, shape):
+    """The same as a product, rounded once."""
+    p = _probability(name, rate, x)
+    grown = (wide(x) * _checked(p, 1 / (1 - p))).astype(x.dtype)
+    return jnp.where(_kept(key, p, shape), grown, 0)
 
 
 def _channels(name, x):
@@ -68,121 +90,136 @@ def _examples(*shapes):
     examples=_examples((5, 7), (2, 3, 4), (11,), ()),
     source="Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov 2014, JMLR 15",
 )
-def dropout(x, key, *, rate: float):
+def dropout(x, key, rate):
     """Set each number to 0 with probability `rate`, and let the others grow to make up for it.
 
         y = m x/(1 - p),   x̄ = m ȳ/(1 - p),   m = 0 with probability p = `rate`, 1 otherwise
 
-    Shapes: x (...), one PRNG key -> y (...). Rate 0 is the identity. Saves the key. Raises
-    ValueError unless 0 ≤ `rate` < 1.
+    Shapes: x (...), one PRNG key, one rate -> y (...). Rate 0 is the identity. Saves the key and
+    the rate. The rate is a constant, and gets no gradient. Raises ValueError unless 0 ≤ `rate` < 1;
+    a traced rate cannot be looked at, and where it is none, y is NaN.
     """
-    return jnp.where(_kept(key, rate, x.shape), x / (1 - rate), 0)
+    return _divided("dropout", x, key, rate, x.shape)
 
 
 @dropout.fwd
-def dropout_fwd(x, key, *, rate):
-    _check("dropout", rate)
-    return _thinned(x, key, rate, x.shape), key
+def dropout_fwd(x, key, rate):
+    return _thinned("dropout", x, key, rate, x.shape), (key, rate)
 
 
 @dropout.bwd
-def dropout_bwd(key, dy, *, rate):
-    return _thinned(dy, key, rate, dy.shape), None
+def dropout_bwd(residuals, dy):
+    key, rate = residuals
+    return _thinned("dropout", dy, key, rate, dy.shape), None, _no_gradient(rate)
 
 
 @op(
     examples=_examples((5, 7), (2, 3, 4), (2, 2, 2, 5)),
     source="Tompson, Goroshin, Jain, LeCun & Bregler 2015, arXiv:1411.4280",
 )
-def channel_dropout(x, key, *, rate: float):
+def channel_dropout(x, key, rate):
     """Drop whole channels of an example: at all its places, or at none.
 
         y = m x/(1 - p),   x̄ = m ȳ/(1 - p),   one m for each example and channel
 
     m = 0 with probability p = `rate`, 1 otherwise. Neighbouring places are alike, and what one of
     them loses the others would still tell.
-    Shapes: x (batch, ..., channels), one PRNG key -> y as x. Rate 0 is the identity. Saves the
-    key. Raises ValueError unless 0 ≤ `rate` < 1.
+    Shapes: x (batch, ..., channels), one PRNG key, one rate -> y as x. Rate 0 is the identity.
+    Saves the key and the rate. The rate is a constant, and gets no gradient. Raises ValueError
+    unless 0 ≤ `rate` < 1; a traced rate cannot be looked at, and where it is none, y is NaN.
     """
-    kept = _kept(key, rate, _channels("channel_dropout", x))
-    return jnp.where(kept, x / (1 - rate), 0)
+    return _divided("channel_dropout", x, key, rate, _channels("channel_dropout", x))
 
 
 @channel_dropout.fwd
-def channel_dropout_fwd(x, key, *, rate):
-    _check("channel_dropout", rate)
-    return _thinned(x, key, rate, _channels("channel_dropout", x)), key
+def channel_dropout_fwd(x, key, rate):
+    return _thinned("channel_dropout", x, key, rate, _channels("channel_dropout", x)), (key, rate)
 
 
 @channel_dropout.bwd
-def channel_dropout_bwd(key, dy, *, rate):
-    return _thinned(dy, key, rate, _channels("channel_dropout", dy)), None
+def channel_dropout_bwd(residuals, dy):
+    key, rate = residuals
+    return (
+        _thinned("channel_dropout", dy, key, rate, _channels("channel_dropout", dy)),
+        None,
+        _no_gradient(rate),
+    )
 
 
 @op(
     examples=_examples((5, 7), (4, 3, 2), (7,)),
     source="Huang, Sun, Liu, Sedra & Weinberger 2016, arXiv:1603.09382",
 )
-def drop_path(x, key, *, rate: float):
+def drop_path(x, key, rate):
     """Drop whole examples: of a residual branch, so that the depth becomes stochastic.
 
         y = m x/(1 - p),   x̄ = m ȳ/(1 - p),   one m for each example
 
     m = 0 with probability p = `rate`, 1 otherwise. The paper scales at inference instead.
-    Shapes: x (batch, ...), one PRNG key -> y as x. Rate 0 is the identity. Saves the key. Raises
-    ValueError unless 0 ≤ `rate` < 1.
+    Shapes: x (batch, ...), one PRNG key, one rate -> y as x. Rate 0 is the identity. Saves the key
+    and the rate. The rate is a constant, and gets no gradient. Raises ValueError unless 0 ≤ `rate`
+    < 1; a traced rate cannot be looked at, and where it is none, y is NaN.
     """
-    return jnp.where(_kept(key, rate, _examples_of("drop_path", x)), x / (1 - rate), 0)
+    return _divided("drop_path", x, key, rate, _examples_of("drop_path", x))
 
 
 @drop_path.fwd
-def drop_path_fwd(x, key, *, rate):
-    _check("drop_path", rate)
-    return _thinned(x, key, rate, _examples_of("drop_path", x)), key
+def drop_path_fwd(x, key, rate):
+    return _thinned("drop_path", x, key, rate, _examples_of("drop_path", x)), (key, rate)
 
 
 @drop_path.bwd
-def drop_path_bwd(key, dy, *, rate):
-    return _thinned(dy, key, rate, _examples_of("drop_path", dy)), None
+def drop_path_bwd(residuals, dy):
+    key, rate = residuals
+    return (
+        _thinned("drop_path", dy, key, rate, _examples_of("drop_path", dy)),
+        None,
+        _no_gradient(rate),
+    )
 
 
-def _alpha_map(rate):
-    """The a and b by which alpha dropout restores mean 0 and variance 1."""
-    a = ((1 - rate) * (1 + rate * _SATURATION**2)) ** -0.5
-    return a, -a * rate * _SATURATION
+def _alpha_map(rate, x):
+    """p, the a and b by which alpha dropout restores mean 0 and variance 1, and a α' + b.
+
+    No product is added to: XLA rounds both at once where the rate is traced, and one by one where
+    it is a constant. A network would then not learn the same bits with either.
+    """
+    p = _probability("alpha_dropout", rate, x)
+    a = 1 / (-_SATURATION * jnp.sqrt((1 - p) * (p + _SATURATION**-2)))
+    numbers = a, -a * p * _SATURATION, a * (1 - p) * _SATURATION
+    return p, *(_checked(p, number) for number in numbers)
 
 
 @op(
     examples=_examples((5, 7), (2, 3, 4), (11,), ()),
     source="Klambauer, Unterthiner, Mayr & Hochreiter 2017, arXiv:1706.02515",
 )
-def alpha_dropout(x, key, *, rate: float):
+def alpha_dropout(x, key, rate):
     """Set each number to selu's negative limit with probability `rate`, keeping mean and variance.
 
         y = a (m x + (1 - m) α') + b,   x̄ = a m ȳ
         a = ((1 - p)(1 + p α'²))^-½,   b = -a p α',   α' = -λα = -1.758...
 
     m = 0 with probability p = `rate`, 1 otherwise. Numbers of mean 0 and variance 1 stay so.
-    Shapes: x (...), one PRNG key -> y (...). Rate 0 is the identity. Saves the key. Raises
-    ValueError unless 0 ≤ `rate` < 1.
+    Shapes: x (...), one PRNG key, one rate -> y (...). Rate 0 is the identity. Saves the key and
+    the rate. The rate is a constant, and gets no gradient. Raises ValueError unless 0 ≤ `rate` < 1;
+    a traced rate cannot be looked at, and where it is none, y is NaN.
     """
-    a, b = _alpha_map(rate)
-    return a * jnp.where(_kept(key, rate, x.shape), x, _SATURATION) + b
+    p, a, b, _ = _alpha_map(rate, x)
+    x = jnp.where(_kept(key, p, x.shape), x, _SATURATION)
+    return a.astype(x.dtype) * x + b.astype(x.dtype)
 
 
 @alpha_dropout.fwd
-def alpha_dropout_fwd(x, key, *, rate):
-    _check("alpha_dropout", rate)
-    if rate == 0:
-        return x, key
-    a, b = _alpha_map(rate)
-    kept = _kept(key, rate, x.shape)
-    return jnp.where(kept, a * wide(x) + b, a * _SATURATION + b).astype(x.dtype), key
+def alpha_dropout_fwd(x, key, rate):
+    p, a, b, dropped = _alpha_map(rate, x)
+    y = jnp.where(_kept(key, p, x.shape), a * wide(x) + b, dropped)
+    return y.astype(x.dtype), (key, rate)
 
 
 @alpha_dropout.bwd
-def alpha_dropout_bwd(key, dy, *, rate):
-    if rate == 0:
-        return dy, None
-    grown = (wide(dy) * _alpha_map(rate)[0]).astype(dy.dtype)
-    return jnp.where(_kept(key, rate, dy.shape), grown, 0), None
+def alpha_dropout_bwd(residuals, dy):
+    key, rate = residuals
+    p, a, *_ = _alpha_map(rate, dy)
+    grown = (wide(dy) * a).astype(dy.dtype)
+    return jnp.where(_kept(key, p, dy.shape), grown, 0), None, _no_gradient(rate)
