@@ -28,7 +28,7 @@ def test_rules_equal_the_oracle(name):
 
 
 def test_every_public_function_of_ops_is_in_the_table():
-    helpers = ("correlation", "geometry", "moments", "taps", "targets")
+    helpers = ("correlation", "devices", "geometry", "moments", "taps", "targets")
     private = {f"fnn.ops.{name}" for name in helpers}
     for module in PACKAGE:
         if module.__name__ in private:

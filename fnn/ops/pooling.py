@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ShapeError
 from ..example import Example, example, integers, normal, uniform, values
 from ..op import Static, op
+from .devices import by_example
 from .geometry import Padding, Sizes, Windows, spatial
 from .moments import wide
 from .taps import blocks, inside, met, over_windows, pooling_windows, to_inputs
@@ -65,7 +66,7 @@ def _largest(x, win: Windows):
 def _find_largest(arrays, names):
     """The largest of some arrays, and the name of the first that is as large; NaN is largest."""
     y = functools.reduce(jnp.maximum, arrays)
-    name = jnp.full(y.shape, names[-1])
+    name = jnp.full_like(y, names[-1], names[-1].dtype)
     for array, own in reversed(list(zip(arrays[:-1], names[:-1], strict=True))):
         name = jnp.where((array == y) | (array != array), own, name)
     return y, name
@@ -230,14 +231,17 @@ def max_unpool(y, indices, *, space: tuple[int, ...]):
 @max_unpool.fwd
 def max_unpool_fwd(y, indices, *, space):
     _must_match(y, indices)
-    flat, index = _flattened(y, indices, space)
     size = math.prod(space)
-    batch, _, channels = flat.shape
-    rows = np.arange(batch, dtype=np.int32)[:, None, None]
-    columns = np.arange(channels, dtype=np.int32)
-    x = jnp.zeros((batch, size, channels), wide(flat).dtype)
-    x = x.at[rows, _or_out(index, size), columns[None, None]].add(wide(flat), mode="drop")
-    return x.astype(y.dtype).reshape(batch, *space, channels), indices
+
+    def put(flat, index):
+        batch, _, channels = flat.shape
+        rows = np.arange(batch, dtype=np.int32)[:, None, None]
+        columns = np.arange(channels, dtype=np.int32)
+        x = jnp.zeros((batch, size, channels), wide(flat).dtype)
+        return x.at[rows, _or_out(index, size), columns[None, None]].add(wide(flat), mode="drop")
+
+    x = by_example(put, *_flattened(y, indices, space))
+    return x.astype(y.dtype).reshape(y.shape[0], *space, y.shape[-1]), indices
 
 
 @max_unpool.bwd

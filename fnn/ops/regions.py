@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import ShapeError
 from ..example import Example, example, key, normal, uniform, values
 from ..op import Static, op
+from .devices import layout
 from .geometry import Sizes, sizes, spatial
 from .moments import wide
 
@@ -107,7 +108,7 @@ def _find_largest(x, regions):
     space = x.shape[1:-1]
     shape = (1, *space, 1)
     here = np.arange(math.prod(space), dtype=np.int32).reshape(shape)
-    y, index = x, jnp.broadcast_to(jnp.asarray(here), x.shape)
+    y, index = x, jnp.broadcast_to(jnp.asarray(here), x.shape, out_sharding=layout(x))
     for axis in reversed(range(1, x.ndim - 1)):
         rows = [rows for rows, _ in regions[axis - 1].reads()]
         arrays = [(_take(y, r, axis), _take(index, r, axis)) for r in rows]

@@ -1,0 +1,165 @@
+"""Every op where its batch is split over devices: the numbers of one device, there and back.
+
+On a mesh with explicit axes, whose layouts are part of the types, and under shard_map, where each
+device runs the rules on its own part.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fnn.example import example, normal
+from fnn.op import OPS
+from fnn.ops import correlation
+from fnn.verify.programs import start
+
+from .test_ops import NAMES
+
+pytestmark = pytest.mark.core
+
+ALL_HAVE = {"w", "b", "mask", "scale", "bias", "mean", "var", "v", "g", "key", "rate"}
+"""Arguments that are the same for all examples: not split. Of `weight_norm`, that is all."""
+DRAW = {"dropout", "channel_dropout", "drop_path", "alpha_dropout"}
+"""Under shard_map each device draws for its own part; with one key, all draw the same."""
+TAKE_STATISTICS = {"batch_norm", "batch_norm_leaky_relu"}
+"""Under shard_map they must be told the axis, or take the statistics of each part alone."""
+
+MORE = (
+    ("conv", example(x=normal(2, 9, 3), w=normal(4, 3, 2), stride=3)),
+    ("conv", example(x=normal(2, 4, 5, 2), w=normal(1, 1, 2, 3), b=normal(3), stride=2)),
+    ("conv", example(x=normal(2, 7, 6, 4), w=normal(3, 3, 2, 6), stride=2, groups=2)),
+    ("conv", example(x=normal(2, 6, 5, 3), w=normal(3, 2, 1, 6), padding=1, groups=3)),
+    ("conv_transpose", example(x=normal(2, 3, 4, 4), w=normal(3, 3, 2, 6), stride=2, groups=2)),
+    ("avg_pool", example(x=normal(2, 5, 6, 2), window=(3, 2), stride=1, padding="SAME")),
+    ("max_pool", example(x=normal(2, 3, 3, 1), window=2, stride=1, padding=1)),
+    ("max_pool_with_indices", example(x=normal(2, 3, 3, 1), window=2, stride=1, padding=1)),
+)
+"""What has ways of its own beside those of the op's first example."""
+
+CASES = [(name, OPS[name].examples[0]) for name in NAMES] + list(MORE)
+WAYS = [f"{name}-{i}" for i, (name, _) in enumerate(CASES)]
+
+
+class Call:
+    """An op on twice the batch of an example: what two devices share."""
+
+    def __init__(self, name, recipe):
+        self.op = OPS[name]
+        first, self.statics = self.op.bind(**recipe.draw(0, np.float32))
+        second, _ = self.op.bind(**recipe.draw(1, np.float32))
+        self.split = [a not in ALL_HAVE for a in self.op.arguments]
+        pairs = zip(first, second, self.split)
+        self.arrays = [jnp.concatenate([a, b]) if split else a for a, b, split in pairs]
+        self.places = [i for i, a in enumerate(self.arrays) if floats(a)]
+        types = jax.eval_shape(self.run, *self.arrays)
+        rng = np.random.default_rng(0)
+        self.dys = jax.tree.map(lambda y: cotangent(y, rng), types)
+        rows = len(self.arrays[0])
+        batch = any(self.split)
+        self.y_specs = jax.tree.map(lambda y: spec(batch and y.shape[:1] == (rows,)), types)
+        self.specs = tuple(map(spec, self.split))
+
+    def run(self, *arrays, **more):
+        return self.op(*arrays, **(self.statics | more))
+
+    def there_and_back(self, function, arrays, dys):
+        """Outputs, and the cotangents of what has any."""
+
+        def of_floats(*chosen):
+            given = dict(zip(self.places, chosen))
+            return function(*(given.get(i, a) for i, a in enumerate(arrays)))
+
+        y, pull = jax.vjp(of_floats, *(arrays[i] for i in self.places))
+        return jax.tree.leaves(y), pull(dys)
+
+    def compiled(self, function, arrays, dys):
+        return start(functools.partial(self.there_and_back, function), arrays, dys).result()(
+            arrays, dys
+        )
+
+    def on_one_device(self, function=None):
+        return self.compiled(function or self.run, self.arrays, self.dys)
+
+
+def floats(a):
+    return a is not None and jnp.issubdtype(a.dtype, jnp.floating)
+
+
+def spec(split):
+    return P("data") if split else P()
+
+
+def cotangent(y, rng):
+    if not floats(y):
+        return np.zeros(y.shape, jax.dtypes.float0)
+    return jnp.asarray(rng.normal(size=y.shape), y.dtype)
+
+
+def assert_same(got, want):
+    """To the rounding of float32 sums in another order."""
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        size = float(np.max(np.abs(b), initial=0))
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * size)
+
+
+def mesh_of(kind, **axes):
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(kind,) * len(axes))
+
+
+def placed(tree, specs, mesh):
+    def put(a, where):
+        there = a is not None and a.dtype != jax.dtypes.float0
+        return jax.device_put(a, NamedSharding(mesh, where)) if there else a
+
+    return jax.tree.map(put, tree, specs, is_leaf=lambda a: a is None)
+
+
+@pytest.mark.parametrize("case", CASES, ids=WAYS)
+def test_on_an_explicit_mesh(case):
+    call = Call(*case)
+    mesh = mesh_of(AxisType.Explicit, data=2)
+    with jax.set_mesh(mesh):
+        arrays = placed(call.arrays, list(call.specs), mesh)
+        y, cotangents = call.compiled(call.run, arrays, placed(call.dys, call.y_specs, mesh))
+        for made, where in zip(y, jax.tree.leaves(call.y_specs), strict=True):
+            assert made.sharding.is_equivalent_to(NamedSharding(mesh, where), made.ndim)
+        for made, i in zip(cotangents, call.places, strict=True):
+            assert made.sharding.is_equivalent_to(arrays[i].sharding, made.ndim)
+    assert_same((y, cotangents), call.on_one_device())
+
+
+@pytest.mark.parametrize("case", CASES, ids=WAYS)
+def test_under_shard_map(case):
+    name, _ = case
+    call = Call(*case)
+    run, one_device = call.run, None
+    if name in TAKE_STATISTICS:
+        run = functools.partial(call.run, axis_name="data")
+    if name in DRAW:
+        one_device = lambda x, *more: jnp.concatenate(  # noqa: E731
+            [call.run(part, *more) for part in jnp.split(x, 2)]
+        )
+    mesh = mesh_of(AxisType.Auto, data=2)
+    mapped = jax.shard_map(run, mesh=mesh, in_specs=call.specs, out_specs=call.y_specs)
+    got = call.compiled(mapped, call.arrays, call.dys)
+    assert_same(got, call.on_one_device(one_device))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_convolution_whose_weights_are_split_too(groups, monkeypatch):
+    """By their outputs, over a second axis; in blocks of images, as for large batches."""
+    monkeypatch.setattr(correlation, "_CACHED", 1)
+    w, b = normal(3, 3, 4 // groups, 64), normal(64)
+    recipe = example(x=normal(8, 4, 4, 4), w=w, b=b, padding="SAME", groups=groups)
+    call, mesh = Call("conv", recipe), mesh_of(AxisType.Explicit, data=2, model=2)
+    specs = [P("data"), P(None, None, None, "model"), P("model")]
+    with jax.set_mesh(mesh):
+        arrays = placed(call.arrays, specs, mesh)
+        dy = placed(call.dys, P("data", None, None, "model"), mesh)
+        got = call.compiled(call.run, arrays, dy)
+    assert_same(got, call.on_one_device())
