@@ -57,6 +57,7 @@ LARGE = [  # what no memory holds, no program lays out and no float32 says: refu
     # texts that would forge a line or colour a terminal
     ('"a\\nb": 1=2', 'override "a\\nb": 1=2: '),
     ('model.0={"\\e[31m": 1}', "model.0: unknown layer '\\x1b[31m'"),
+    ('data={digits: {" ": 1}}', "data.digits.' ': unknown key ' '"),
     ('model.0={"{hint}": 1}', "model.0: unknown layer '{hint}'; known"),
     ('data={csv: {path: "\\e[31m"}}', "data.csv: ", "\\x1b[31m: no such file"),
     ('data={csv: {path: "a\\0b"}}', "data.csv: ", "cannot be read: "),

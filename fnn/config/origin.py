@@ -9,8 +9,9 @@ Key = str | int
 
 
 def dotted(path: Iterable[Key]) -> str:
-    """Return `model.1.dense` for `("model", 1, "dense")`."""
-    return ".".join(printable(str(key)) for key in path)
+    """Return `model.1.dense` for `("model", 1, "dense")`; a key of blanks stands in quotes."""
+    texts = (str(key) for key in path)
+    return ".".join(printable(text) if text.strip() else repr(text) for text in texts)
 
 
 def split(path: str) -> tuple[Key, ...]:
