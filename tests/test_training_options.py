@@ -12,12 +12,13 @@ import optax
 import pytest
 
 from fnn import ops
-from fnn.config import dump, parse
+from fnn.config import dump, load, parse
 from fnn.config.training import Converge, EarlyStopping
 from fnn.errors import ConfigError
 from fnn.layers import Activation, Dense, Serial
 from fnn.loss import LOSSES
-from fnn.train import init, make_steps, make_update
+from fnn.report import write_report
+from fnn.train import init, make_evaluate, make_steps, make_update, prepare, train
 from fnn.train.optimizer import build_optimizer, evaluated_params
 from fnn.train.stopping import has_converged, stops_early
 
@@ -242,3 +243,37 @@ def test_every_option_is_written_out_and_read_again():
     config = parse(TEXT % ("{sgd: {learning_rate: 1}}", options))
     assert config.train.early_stopping == EarlyStopping(metric="test_accuracy", patience=5)
     assert parse(dump(config)) == config
+
+
+# A whole run
+
+
+def run(tmp_path, *overrides):
+    ready = prepare(load("configs/xor.yaml", ("train.converge=null", *overrides)))
+    return ready, train(ready, tmp_path), np.load(tmp_path / "parameters.npz")
+
+
+def test_a_run_stops_early_and_keeps_the_average(tmp_path):
+    rule = "train.early_stopping={metric: test_accuracy, patience: 3, min_delta: 1.0}"
+    options = ("train.epochs=50", "train.average=0.9", "train.accumulate=2", rule)
+    ready, summary, params = run(tmp_path, *options)
+    assert (summary["status"], summary["epochs"]) == ("early_stopped", 4)
+    assert "early_stopped" in write_report(tmp_path).read_text()
+    x, labels = jnp.asarray(ready.data.x_test), jnp.asarray(ready.data.y_test)
+    tree = {}
+    for name, value in params.items():
+        layer, parameter = name.split("/")
+        tree.setdefault(layer, {})[parameter] = jnp.asarray(value)
+    found = make_evaluate(ready.model, ready.loss)(tree, {}, x, labels)
+    assert found.loss() == pytest.approx(summary["test_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "precision", ["{params: bfloat16, compute: bfloat16, reduce: bfloat16}", "{compute: float16}"]
+)
+def test_a_run_in_half_precision_leaves_arrays_that_numpy_reads(tmp_path, precision):
+    _, summary, params = run(tmp_path, "train.epochs=2", f"precision={precision}")
+    assert summary["status"] == "completed"
+    with np.load(tmp_path / "predictions.npz") as found:
+        assert found["scores"].dtype == found["loss"].dtype == np.float32
+    assert {value.dtype for value in params.values()} == {np.dtype("float32")}

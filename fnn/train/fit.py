@@ -237,5 +237,5 @@ def status_after(config: Config, rows: list[dict[str, Any]]) -> str:
     if has_converged(rows, config.train.converge):
         return "converged"
     if stops_early(rows, config.train.early_stopping):
-        return "stopped early"
+        return "early_stopped"
     return "completed"

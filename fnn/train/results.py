@@ -10,6 +10,7 @@ from . import folder as files
 from .evaluate import Evaluation
 from .optimizer import evaluated_params
 from .plan import layer_table
+from .precision import widen
 from .run import Run
 from .step import TrainState
 
@@ -25,8 +26,8 @@ class Learnt(NamedTuple):
 
 
 def learnt(state: TrainState) -> Learnt:
-    """Return the parameters to keep, and the layers' state."""
-    return Learnt(evaluated_params(state), state.layers)
+    """Return the parameters to keep, in at least float32, and the layers' state."""
+    return Learnt(widen(evaluated_params(state)), state.layers)
 
 
 def write_results(folder: Path, data: Dataset, learnt: Learnt, found: Evaluation) -> None:
