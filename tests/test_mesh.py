@@ -18,8 +18,8 @@ from fnn.train.mesh import Placement, make_mesh, place
 
 MLP = "[flatten, dense: {features: 64}, relu, dense: {features: 10}]"
 CNN = (
-    "[conv: {features: 4, window: 3, use_bias: false}, batch_norm, relu, dropout: {rate: 0.2}, flatten, "
-    "dense: {features: 10}]"
+    "[conv: {features: 4, window: 3, use_bias: false}, batch_norm, relu, dropout: {rate: 0.2}, "
+    "flatten, dense: {features: 10}]"
 )
 EIGHT = "mesh: {data: 8}"
 FSDP = "mesh: {data: 4, model: 2}\nsharding: {'*': fsdp}"

@@ -1,0 +1,256 @@
+"""Folders of stored arrays: what is read, and what is said of damage, at once or while reading."""
+
+import dataclasses
+import os
+import time
+from contextlib import suppress
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fnn.data import arrays, none_of_the_above, npz, one_vs_rest
+from fnn.data.npy_files import open_npy
+from fnn.errors import DataError
+
+from .test_data import IN_ONE_FOLDER, expect_error, same
+from .test_data_files import header
+
+N, M, SHARDS = 61, 11, 3
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(256, size=(N + M, 4, 3), dtype=np.uint8)
+NUMBERS = RNG.normal(size=(N + M, 4, 3))
+Y = RNG.integers(4, size=N + M)
+
+
+def shard(key, index, total=SHARDS):
+    return f"{key}-{index:05}-of-{total:05}.npy"
+
+
+def save_arrays(folder, x=NUMBERS, shards=SHARDS):
+    """Save 61 and 11 examples, whole or in shards, in a new folder, and return it."""
+    folder.mkdir()
+    for key, array in (
+        *(("x_train", x[:N]), ("y_train", Y[:N]), ("x_test", x[N:]), ("y_test", Y[N:])),
+    ):
+        if shards is None:
+            np.save(folder / f"{key}.npy", array)
+        else:
+            for i, part in enumerate(np.array_split(array, shards)):
+                np.save(folder / shard(key, i, shards), part)
+    return folder
+
+
+@pytest.fixture
+def save(tmp_path):
+    return partial(save_arrays, tmp_path / "stored")
+
+
+# What is read
+
+
+@pytest.mark.parametrize("shards", [None, 1, SHARDS])
+@pytest.mark.parametrize("dtype", ["u1", "<f4", ">f4", "<f2", "<f8", ">i2", "?"])
+def test_stored_arrays_are_what_npz_makes_of_them(save, tmp_path, dtype, shards):
+    x = PIXELS if dtype == "u1" else NUMBERS.astype(dtype)
+    named = {"x_train": x[:N], "y_train": Y[:N], "x_test": x[N:], "y_test": Y[N:]}
+    np.savez(tmp_path / "stored.npz", **named)
+    folder = str(save(x, shards))
+    want, whole = npz(path=str(tmp_path / "stored.npz")), arrays(folder=folder, stream=False)
+    streamed = arrays(folder=folder)
+    assert (whole.resident, streamed.resident) == (True, False)
+    assert whole.name == streamed.name == "stored"
+    assert same(whole, want)
+    for split in ("x_train", "x_test"):
+        x, want_x = getattr(streamed, split), getattr(want, split)
+        assert (x.shape, x.dtype, x.ndim) == (want_x.shape, want_x.dtype, want_x.ndim)
+        assert (len(x), x.size, x.nbytes) == (len(want_x), want_x.size, want_x.nbytes)
+    assert streamed.x_shape == want.x_shape == ((4, 3, 1) if dtype == "u1" else (4, 3))
+    for examples in (
+        *(np.array(k) for k in ([60, 0, 0, 21, 20, 22, 40], [5], range(N))),
+        RNG.permutation(N).astype(np.int32),
+        *(slice(None), slice(18, 45), slice(50, 99), slice(3, 3), slice(None, None, 7)),
+    ):
+        got = streamed.x_train[examples]
+        assert np.array_equal(got, want.x_train[examples])
+        assert got.dtype == np.float32
+    for examples in ([-1], [N], [0, 1 << 40]):
+        with pytest.raises(IndexError, match="expected indices below 61"):
+            streamed.x_train[np.array(examples)]
+
+
+def test_a_large_array_is_read_where_a_cpu_device_takes_it_without_a_copy(save):
+    x = arrays(folder=str(save())).x_train[:]
+    assert x.ctypes.data % 64 == 0
+    assert jax.device_put(x, jax.devices("cpu")[0]).unsafe_buffer_pointer() == x.ctypes.data
+
+
+def test_classes_are_named_by_their_file(save):
+    folder = save()
+    assert arrays(folder=str(folder)).classes == ("0", "1", "2", "3")
+    (folder / "classes.txt").write_text("ant\nbee\n\ncat\ndog\nelk\n")
+    assert arrays(folder=str(folder)).classes == ("ant", "bee", "cat", "dog", "elk")
+
+
+def test_targets_of_streamed_data(save):
+    dataset = arrays(folder=str(save()))
+    asked = one_vs_rest(dataset, label=2)
+    assert asked.x_train is dataset.x_train
+    assert np.array_equal(asked.y_train, Y[:N] == 2)
+    expect_error(["streamed", "stream: false"], none_of_the_above, dataset)
+
+
+# What is refused at once
+
+
+def rewrite(name, change):
+    """Return what replaces the array in a file of the folder by another."""
+
+    def apply(folder):
+        np.save(folder / name, change(np.load(folder / name)))
+
+    return apply
+
+
+def content(name, change):
+    """Return what replaces the bytes of a file of the folder."""
+
+    def apply(folder):
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return apply
+
+
+X1, Y1 = shard("x_train", 1), shard("y_train", 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / X1).unlink(), [X1, "no such file", "expected 3 shards, found 2"]),
+        (lambda f: (f / shard("x_test", 2)).unlink(), [shard("x_test", 2), "3 shards, found 2"]),
+        (lambda f: [p.unlink() for p in f.glob("y_test*")], ["y_test.npy", "no such file, nor"]),
+        (lambda f: (f / X1).rename(f / "x_train-1-of-00003.npy"), [X1, "no such file"]),
+        (
+            lambda f: (f / shard("x_train", 7)).write_bytes(b""),
+            [shard("x_train", 7), "not one of 3 shards", "move it away"],
+        ),
+        (
+            lambda f: (f / shard("x_train", 0, 9)).write_bytes(b""),
+            ["x_train-*-of-00003.npy and x_train-*-of-00009.npy", "expected one of them"],
+        ),
+        (
+            lambda f: np.save(f / "x_train.npy", NUMBERS),
+            ["x_train-*-of-00003.npy and x_train.npy", "move the rest away"],
+        ),
+        (
+            lambda f: (
+                [(f / shard("y_train", k)).rename(f / f"{k}") for k in range(3)]
+                + [np.save(f / "y_train.npy", Y[:N])]
+            ),
+            ["x_train is in 3 files, but y_train in 1"],
+        ),
+        (rewrite(X1, lambda x: x[..., :2]), [X1, "(4, 2) of float64", "(4, 3)", "one shape"]),
+        (rewrite(X1, lambda x: x.astype("f4")), [X1, "of float32", "of float64", "dtype"]),
+        (rewrite(X1, lambda x: x.astype(str)), [X1, "<U", "real numbers"]),
+        (rewrite(X1, lambda x: x[:0]), [X1, "(0, 4, 3)", "at least 1"]),
+        (rewrite(X1, lambda x: x[:, 0, 0]), [X1, "(n, features...)", "x[:, None]"]),
+        (rewrite(X1, np.asfortranarray), [X1, "column by column", "np.ascontiguousarray"]),
+        (rewrite(X1, lambda x: x[1:]), [X1, "holds 19 examples", Y1, "holds 20 labels"]),
+        (content(X1, lambda b: b[:-1]), [X1, "truncated", "(20, 4, 3)", "1920 bytes", "1919"]),
+        (content(X1, lambda b: b + b"0"), [X1, "damaged", "1920 bytes", "1921"]),
+        (content(X1, lambda b: b[:50]), [X1, "damaged", "np.save"]),
+        (content(X1, lambda b: b""), [X1, "damaged", "np.save"]),
+        (content(X1, lambda b: b"\x1f\x8b" + b), [X1, "no .npy file"]),
+        (content(X1, lambda b: header("(1, 2)", "'|O'") + b), [X1, "object array", "pickle"]),
+        (content(X1, lambda b: header("(-1, -2)") + bytes(16)), [X1, "(-1, -2)"]),
+        (rewrite(Y1, lambda y: y[:, None]), [Y1, "(20, 1)", "argmax"]),
+        (rewrite(Y1, lambda y: y.astype(float)), [Y1, "float64", "y.astype(int)"]),
+        (rewrite(Y1, lambda y: y - 9), [Y1, "label at index [0] is -", "from 0"]),
+        (content(Y1, lambda b: b[:-1]), [Y1, "truncated"]),
+        (
+            lambda f: (f / "classes.txt").write_text("ant\nbee\ncat\n"),
+            ["classes.txt", "holds 3 names", "expected 4 or more", "largest label is 3"],
+        ),
+        (lambda f: (f / "classes.txt").write_text("a\na\nb\nc\n"), ["4 names, 3 of them"]),
+    ],
+)
+def test_a_folder_that_cannot_be_right_is_refused_before_training(save, damage, words):
+    folder = save()
+    damage(folder)
+    expect_error([str(folder), *words], arrays, folder=str(folder))
+
+
+def test_splits_of_two_shapes_and_folders_that_are_none(save, tmp_path, monkeypatch):
+    folder = save(shards=None)
+    expect_error(["no such folder"], arrays, folder=str(tmp_path / "nowhere"))
+    np.save(folder / "x_test.npy", NUMBERS[N:, :, :2])
+    expect_error(["'stored'", "(4, 3)", "(4, 2)"], arrays, folder=str(folder))
+
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.listdir", refuse)
+    expect_error(["cannot be listed", "Permission denied"], arrays, folder=str(folder))
+
+
+@IN_ONE_FOLDER
+@given(data=st.data())
+def test_any_mutated_file_is_a_dataset_or_a_data_error(tmp_path, data):
+    for key, array in (("x", NUMBERS[:4].astype("f4")), ("y", Y[:4])):
+        for split in ("train", "test"):
+            np.save(tmp_path / f"{key}_{split}.npy", array)
+    path = tmp_path / data.draw(st.sampled_from(["x_train.npy", "y_train.npy"]))
+    damaged = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(damaged[: data.draw(st.integers(len(damaged) - 9, len(damaged)))])
+    with suppress(DataError):
+        assert arrays(folder=str(tmp_path)).x_train[:].dtype == np.float32
+
+
+# What is found when it is read
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda p: p.unlink(), ["vanished since training began", "bring it back"]),
+        (lambda p: os.truncate(p, 900), ["changed since training began", "it has 900 bytes"]),
+        (lambda p: os.truncate(p, 0), ["changed since training began", "it has 0 bytes"]),
+        (lambda p: p.write_bytes(p.read_bytes()), ["changed since training began", "as it was"]),
+        (lambda p: (p.unlink(), p.mkdir()), ["cannot be read: Is a directory"]),
+    ],
+)
+def test_a_file_that_changes_while_training_is_a_clear_error(save, damage, words):
+    folder = save()
+    x = arrays(folder=str(folder)).x_train
+    assert len(x[20:50]) == 30
+    time.sleep(0.02)  # the clock of a file system ticks every few milliseconds
+    damage(folder / X1)
+    assert len(x[:20]) == 20  # of another shard
+    expect_error([str(folder / X1), *words], x.__getitem__, slice(20, 50))
+
+
+def test_a_file_cut_short_between_the_check_and_the_reading(save):
+    path = save() / X1
+    file = open_npy(str(path))
+    os.truncate(path, 1000)
+    now = path.stat()
+    cut = dataclasses.replace(file, size=now.st_size, modified=now.st_mtime_ns)
+    expect_error([X1, "truncated while it was read"], cut.read_all)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("f4", np.nan), ("f8", 1e300), (">f2", np.inf)])
+def test_a_value_that_is_not_finite_is_found_when_it_is_read(save, dtype, value):
+    x = NUMBERS.astype(dtype)
+    x[25, 1, 2] = value
+    folder = save(x)
+    dataset = arrays(folder=str(folder))
+    assert np.isfinite(dataset.x_train[np.array([24, 26])]).all()
+    words = [X1, "example 4:", "index [1, 2]", "expected a finite number"]  # 25 is 21 + 4
+    expect_error(words, dataset.x_train.__getitem__, np.array([3, 60, 25, 24]))
+    expect_error(words, arrays, folder=str(folder), stream=False)
