@@ -81,7 +81,7 @@ def test_training_on_streamed_data_is_bitwise_that_on_resident_data(save, x, gra
                 batches, *data_of_call = call
                 assert batches is cut
                 state, loss = steps(state, *data_of_call)
-                losses.append(float(loss))
+                losses.extend(np.asarray(loss).tolist())
         state = jax.device_get(state._replace(key=jax.random.key_data(state.key)))
         found.append((losses, jax.tree.leaves(state)))
     (resident, a), (streamed, b) = found
