@@ -66,8 +66,9 @@ def test_run(fnn, tmp_path):
 
 
 def test_run_json(fnn, tmp_path):
-    done = fnn("run", XOR, "train.epochs=5", "--json", "--runs", "elsewhere")
+    done = fnn("run", XOR, "train.epochs=5", "--json", "--runs", "elsewhere", "--tensorboard")
     told = json.loads(done.stdout)
+    assert list((tmp_path / told["run"] / "tensorboard").glob("events.*"))
     assert told.keys() >= {"run", "test_accuracy", "seconds_to_first_step", "seconds"}
     assert (tmp_path / told["run"] / "report.html").exists()
     assert 0 < told["seconds_to_first_step"] < told["seconds"]

@@ -9,8 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import FnnError
+from .board import Board, check_tensorboard
 from .command import START, AsJson, ConfigFile, Overrides, RunFolder, app
 from .show import print_json, print_table, shape
+
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write metrics for TensorBoard as well (an extra).")
+]
 
 
 @app.command(epilog="Example: fnn run configs/digits_mlp.yaml train.epochs=5 seed=1")
@@ -18,6 +23,7 @@ def run(
     config: ConfigFile,
     overrides: Overrides = None,
     runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    tensorboard: TensorBoard = False,
     as_json: AsJson = False,
 ) -> None:
     """Train an experiment; leave a run folder with its report."""
@@ -26,6 +32,8 @@ def run(
     from ..train import distributed, folder, prepare, train
     from ..train.compiled import keep_compiled
 
+    if tensorboard:
+        check_tensorboard()
     checked = load(config, overrides or ())
     keep_compiled(checked)
     with distributed.joined(checked):
@@ -34,7 +42,8 @@ def run(
         made = str(folder.create(runs, checked.name)) if first else ""
         where = Path(distributed.from_first(made))
         with progress() if first else contextlib.nullcontext() as shown:
-            summary = train(ready, where, shown, START)
+            told = Board(shown, where) if tensorboard and first else shown
+            summary = train(ready, where, told, START)
         if first:
             _finish(where, summary, as_json)
 
@@ -43,6 +52,7 @@ def run(
 def resume(
     run: RunFolder,
     overrides: Overrides = None,
+    tensorboard: TensorBoard = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped, from its last checkpoint."""
@@ -61,6 +71,8 @@ def resume(
         resume_sweep(run, overrides or (), as_json)
         return
     run = find_run(run)
+    if tensorboard:
+        check_tensorboard()
     checked = load(run / "config.yaml", overrides or ())
     keep_compiled(checked)
     with distributed.joined(checked):
@@ -68,7 +80,8 @@ def resume(
         for key, before, after, meaning in changes(found, checked) if first and found else ():
             print(f"fnn: {key}: {before} -> {after}: {meaning}", file=sys.stderr)
         with progress() if first else contextlib.nullcontext() as shown:
-            summary = go_on(prepare(checked), run, shown, START)
+            told = Board(shown, run) if tensorboard and first else shown
+            summary = go_on(prepare(checked), run, told, START)
         if first:
             _finish(run, summary, as_json)
 
