@@ -160,6 +160,7 @@ def test_a_value_that_must_be_known_makes_programs_of_its_own(config):
         (["model.9.dense.features=1,2"], "no such entry of a list"),
         ([f"{RATE}=0.1,0.2", "optimizer.adam.learning_rate=0.1,0.2"], "has no effect beside"),
         ([f"{RATE}=0.1,0.2", "train.on_nan=roll_back"], "cannot roll back"),
+        ([f"{RATE}=0.1,0.2", "mesh={data: 2}"], "a sweep shares its runs out over the devices"),
     ],
 )
 def test_a_mistake_in_one_run_is_one_message_before_any(config, words, said):

@@ -144,6 +144,12 @@ def _prepared(config: Config, groups: Sequence[Group] = ()) -> Run:
             f"{config.where('train.on_nan')}: train.on_nan: the runs of a sweep go on together, "
             "and cannot roll back one by one; use stop or skip"
         )
+    for section in ("mesh", "distributed"):
+        if getattr(config, section) is not None:
+            raise ConfigError(
+                f"{config.where(section)}: {section}: a sweep shares its runs out over the devices "
+                f"of one process by itself; take {section} out"
+            )
     run = prepare(config)
     if not run.data.resident:
         raise ConfigError(
