@@ -59,10 +59,10 @@ class Run:
     def placed(self) -> TrainState:
         """Return the state before the first step, laid out over the run's devices.
 
-        Parameters that are split are drawn where they will live; others as on one device, to the
-        bit.
+        Parameters that are split, and those of several processes, are drawn where they will live;
+        others as on one device, to the bit.
         """
-        if self.placement.split:
+        if self.placement.split or jax.process_count() > 1:
             return self.placement.init(self.init)
         state = self.init()
         return jax.device_put(state, self.placement.state(state))
