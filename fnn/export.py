@@ -22,7 +22,9 @@ from .config import Config
 from .errors import FnnError
 from .layers import Layer
 from .report.run import Parts, read_arrays, read_summary
+from .train.evaluate import outputs
 from .train.folder import named_arrays, version, write_bytes
+from .train.precision import widen
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -119,7 +121,8 @@ def to_stablehlo(trained: Trained) -> bytes:
     x = jax.ShapeDtypeStruct((n, *trained.x_shape), jnp.float32)
 
     def model(x):
-        return trained.model.apply(trained.params, trained.layers, x)[0]
+        precision = trained.config.precision
+        return widen(outputs(trained.model, precision, trained.params, trained.layers, x))
 
     with _without_source_locations():
         return bytes(jax.export.export(jax.jit(model), platforms=PLATFORMS)(x).serialize())

@@ -48,7 +48,7 @@ def run(trained_run, tmp_path):
     """A copy of the run's files that a test may damage."""
     copy = tmp_path / "small" / trained_run[0].name
     copy.mkdir(parents=True)
-    for file in trained_run[0].iterdir():
+    for file in (path for path in trained_run[0].iterdir() if path.is_file()):
         (copy / file.name).write_bytes(file.read_bytes())
     return copy
 

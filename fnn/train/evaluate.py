@@ -74,7 +74,12 @@ def look(
     labels: jax.Array,
 ) -> Any:  # an Evaluation of arrays on the device
     """Return outputs, losses and decisions of a batch, in the dtypes of a step."""
-    params, x = cast((params, x), precision.compute)
-    y = model.apply(params, layers, x)[0].astype(precision.reduce)
+    y = outputs(model, precision, params, layers, x)
     found: Any = *widen((y, loss.per_example(y, labels))), loss.decide(y)
     return Evaluation(*found)
+
+
+def outputs(model: Layer, precision: Precision, params: Any, layers: Any, x: jax.Array) -> Any:
+    """Return what a model makes of x when it does not train, in `precision.reduce`."""
+    params, x = cast((params, x), precision.compute)
+    return model.apply(params, layers, x)[0].astype(precision.reduce)
