@@ -27,6 +27,7 @@ import numpy as np
 from fnn.config import load, parse
 from fnn.report import write_report
 from fnn.train import checkpoint, prepare, resume, train
+from fnn.train.sweep import Ready, plan_sweep, read_plan, sweep
 
 TEXT = """
 name: killed
@@ -40,7 +41,9 @@ VARIANTS = {
     "many steps a call": "checkpoint: {steps: 7, keep_last: 3}",
     "one step a call": "checkpoint: {steps: 1, keep_best: 2}",
     "backprop, no checkpoints but the last": "gradient: backprop\ncheckpoint: {seconds: 0}",
+    "a sweep": "checkpoint: {steps: 7}",
 }
+AXES = ("model.3.dropout.rate=0.1,0.3", "seed=0..1")
 
 
 MOST = {"life": 5.0, "training": 1.0, "writing": 0.002}
@@ -62,32 +65,38 @@ def main() -> int:
         while kills < options.kills:
             name = next(names)
             if name not in peace:
-                peace[name] = Path(scratch, name)
-                run_to_the_end(peace[name], VARIANTS[name])
+                peace[name] = Path(tempfile.mkdtemp(dir=scratch))
+                run_to_the_end(peace[name], name)
             where = Path(tempfile.mkdtemp(dir=scratch))
             once = 0
             while kills < options.kills and once < 8:
-                ended, in_writing = run_and_kill(where, VARIANTS[name], chance)
+                ended, in_writing = run_and_kill(where, name, chance)
                 if ended:
                     break
                 once, kills, writing = once + 1, kills + 1, writing + in_writing
                 check_readable(where)
-            run_to_the_end(where, VARIANTS[name])
-            check_equal(peace[name], where)
+            run_to_the_end(where, name)
+            for whole, killed in zip(runs(peace[name]), runs(where), strict=True):
+                check_equal(whole, killed)
             print(f"{name}: killed {once} times; {kills} in all, as it should be", flush=True)
     print(f"{kills} kills, {writing} of them while a checkpoint was written: every run resumed")
     return 0
 
 
-def run_or_resume(where: Path, text: str) -> None:
-    if (where / "config.yaml").is_file():
+def run_or_resume(where: Path, name: str) -> None:
+    text = TEXT + VARIANTS[name]
+    if name == "a sweep":
+        config = where.parent / "sweep.yaml"
+        config.write_text(text)
+        begun = (where / "sweep.yaml").is_file()
+        sweep(Ready(read_plan(where) if begun else plan_sweep(config, AXES)), where)
+    elif (where / "config.yaml").is_file():
         resume(prepare(load(where / "config.yaml")), where)
     else:
-        where.mkdir(exist_ok=True)
-        train(prepare(parse(TEXT + text)), where)
+        train(prepare(parse(text)), where)
 
 
-def start(where: Path, text: str) -> int:
+def start(where: Path, name: str) -> int:
     """Train in a child, which begins where this process is: with all imports made."""
     child = os.fork()
     if child:
@@ -97,20 +106,20 @@ def start(where: Path, text: str) -> int:
     status = 1
     with contextlib.suppress(BaseException):
         try:
-            run_or_resume(where, text)
+            run_or_resume(where, name)
             status = 0
         except BaseException as error:
             print(f"the child failed: {type(error).__name__}: {error}", flush=True)
     os._exit(status)
 
 
-def run_to_the_end(where: Path, text: str) -> None:
-    _, status = os.waitpid(start(where, text), 0)
+def run_to_the_end(where: Path, name: str) -> None:
+    _, status = os.waitpid(start(where, name), 0)
     if status:
         raise SystemExit(f"{where}: training failed with status {status}")
 
 
-def run_and_kill(where: Path, text: str, chance: random.Random) -> tuple[bool, bool]:
+def run_and_kill(where: Path, name: str, chance: random.Random) -> tuple[bool, bool]:
     """Kill a child at some moment; say if it ended before, and if it was writing a checkpoint.
 
     Moments are drawn from the whole life of the child, from its training, and from its writing.
@@ -122,7 +131,7 @@ def run_and_kill(where: Path, text: str, chance: random.Random) -> tuple[bool, b
         "training": lambda: checkpoints(where) != before,
         "writing": lambda: is_writing(where),
     }[moment]
-    child = start(where, text)
+    child = start(where, name)
     for _ in wait(begun):
         if os.waitpid(child, os.WNOHANG)[0]:
             return True, False
@@ -142,8 +151,14 @@ def wait(done: Callable[[], bool]) -> Iterator[None]:
 
 
 def checkpoints(where: Path) -> list[str]:
-    folder = where / "checkpoints"
-    return sorted(os.listdir(folder)) if folder.is_dir() else []
+    """The names of all checkpoints; those of a sweep lie one folder deeper."""
+    with contextlib.suppress(FileNotFoundError):  # one that was just taken away
+        return sorted(path.name for path in (where / "checkpoints").rglob("*") if path.is_dir())
+    return []
+
+
+def runs(where: Path) -> list[Path]:
+    return sorted((where / "runs").iterdir()) if (where / "runs").is_dir() else [where]
 
 
 def is_writing(where: Path) -> bool:
@@ -152,15 +167,17 @@ def is_writing(where: Path) -> bool:
 
 def check_readable(where: Path) -> None:
     """Every checkpoint that has its name is whole; the report can be written of what there is."""
-    for folder in sorted((where / "checkpoints").glob("[0-9]*")):
+    kept = list((where / "checkpoints").rglob("0.safetensors"))
+    for folder in (path.parent for path in kept if path.parent.name.isdigit()):
         checkpoint.read(folder)
         checkpoint._read_arrays(folder)
-    if (where / "metrics.jsonl").is_file():
-        for line in (where / "metrics.jsonl").read_text().splitlines():
-            json.loads(line)
-    if (where / "config.yaml").is_file():
-        load(where / "config.yaml")
-        write_report(where)
+    for run in runs(where):
+        if (run / "metrics.jsonl").is_file():
+            for line in (run / "metrics.jsonl").read_text().splitlines():
+                json.loads(line)
+        if (run / "config.yaml").is_file():
+            load(run / "config.yaml")
+            write_report(run)
 
 
 def check_equal(peace: Path, where: Path) -> None:
