@@ -144,7 +144,7 @@ def test_a_run_that_is_complete_stays_what_it_is(peace):
 
 def test_the_last_and_the_best_are_kept(tmp_path):
     saved = Checkpoints(tmp_path, keep_last=2, keep_best=2)
-    for step, score in enumerate([3.0, 1.0, None, 2.0, 5.0, None, 4.0]):
+    for step, score in enumerate([3.0, 1.0, None, 2.0, 5.0, None, 4.0, math.nan]):
         if score is None or saved.is_among_best(score):
             saved.save({"a": jnp.arange(3)}, step, {}, score)
     saved.wait()
@@ -172,11 +172,12 @@ def test_a_state_comes_back_as_it_was(tmp_path):
         "flag": jnp.asarray([True, False]),
     }
     saved = Checkpoints(tmp_path)
-    saved.save(state, 5, {"a": [1.25, None]})
+    saved.save(state, 5, {"a": [1.25, None]}, score=math.nan)
     saved.wait()
     found = checkpoint.latest(tmp_path)
     assert (found.step, found.meta) == (5, {"a": [1.25, None]})
     back = checkpoint.restore(found, jax.tree.map(jnp.zeros_like, state) | {"key": state["key"]})
+    assert found.score is None
     chex.assert_trees_all_equal_dtypes(back, state)
     for name in state:
         one, other = back[name], state[name]

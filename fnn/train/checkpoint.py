@@ -8,6 +8,7 @@ until then, and while it is taken away, its name begins with a dot. Nothing is p
 """
 
 import json
+import math
 import os
 import shutil
 import threading
@@ -73,6 +74,7 @@ class Checkpoints:
         Raises FnnError where an earlier one could not be written: those before it are whole.
         """
         self.wait()
+        score = score if score is not None and math.isfinite(score) else None
         header = {"step": step, "score": score, "processes": jax.process_count(), "meta": meta}
         write = self._thread.submit(self._write, step, _copied(state), header, flush)
         self._scores[step] = score
@@ -86,6 +88,8 @@ class Checkpoints:
 
     def is_among_best(self, score: float) -> bool:
         """Say whether a checkpoint of this score would be one of the best that are kept."""
+        if not math.isfinite(score):
+            return False
         scores = sorted(s for s in self._scores.values() if s is not None)
         return self.keep_best > 0 and (
             len(scores) < self.keep_best or score < scores[self.keep_best - 1]

@@ -203,17 +203,17 @@ class Fit:
 
     def _save(self, score: float | None = None) -> None:
         text = configs.dump(self.run.config)
+        written = (self.metrics,) if self.rows and distributed.is_first() else ()
         meta = {
             "position": self.at.as_json(),
-            "metrics_bytes": self.metrics.stat().st_size if self.rows else 0,
+            "metrics_bytes": sum(path.stat().st_size for path in written),
             "seconds": self.seconds,
             "roll_backs": self.roll_backs,
             "config": text,
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "steps_an_epoch": self.run.steps_an_epoch,
         }
-        flush = (self.metrics,) if self.rows else ()
-        self.saved.save(self.state, self.step, meta, score, flush)
+        self.saved.save(self.state, self.step, meta, score, written)
         self.saved_step, self.saved_at = self.step, time.perf_counter()
 
     def _restore(self, found: Checkpoint) -> None:
