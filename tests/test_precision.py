@@ -252,9 +252,7 @@ def test_the_scale_grows_after_many_steps_up_to_its_limit(digits, monkeypatch):
 def test_the_scale_never_falls_below_1():
     update = jax.jit(make_update(MLP, LOSS, optax.sgd(0.01), precision=FLOAT16))
     state = init(MLP, optax.sgd(0.01), DIGITS, 0, FLOAT16)
-    steps = FIRST_SCALE.hex()  # 2¹⁵
-    assert steps.endswith("p+15")
-    for _ in range(17):
+    for _ in range(17):  # it begins with 2¹⁵
         state, _ = update(state, jnp.full(DIGITS, jnp.nan), jnp.zeros(16, jnp.int32))
     assert (state.scale.factor, state.skipped) == (1, 17)
 
@@ -278,17 +276,16 @@ def test_float16_trains_as_float32_does(digits):
 # Steps that are not taken
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS)
-def test_a_step_that_is_not_finite_can_be_skipped(digits, gradient):
+def test_a_step_that_is_not_finite_can_be_skipped(digits):
     x, labels = digits
     x = x.at[16, 3, 3].set(jnp.nan)  # in the second of six batches
     optimizer = optax.adam(1e-2)
-    update = make_update(NORMED, LOSS, optimizer, gradient, skip_nonfinite=True)
+    update = make_update(NORMED, LOSS, optimizer, skip_nonfinite=True)
     batches = jnp.arange(96).reshape(6, 16)
     state, _ = make_steps(update)(init(NORMED, optimizer, DIGITS, 0), x, labels, batches)
     assert (state.step, state.skipped, state.scale) == (6, 1, ())
     without = init(NORMED, optimizer, DIGITS, 0)
-    step = jax.jit(make_update(NORMED, LOSS, optimizer, gradient))
+    step = jax.jit(make_update(NORMED, LOSS, optimizer))
     for i in (0, 2, 3, 4, 5):
         without = without._replace(step=jnp.int32(i))  # which the dropout is drawn from
         without, _ = step(without, x[batches[i]], labels[batches[i]])

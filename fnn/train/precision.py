@@ -53,8 +53,8 @@ def taken_if_finite(take: Callable[[], Any], state: Any, found: Any) -> Any:
 
     `found` are the step's loss and gradients. A step that is not taken is counted, and the loss's
     scale, if there is one, learns from it. A sum is finite only if all its numbers are, and is
-    computed faster than a test of each; `cond` keeps the optimiser one pass over the parameters,
-    where a choice after it would copy them: 2 % of a step in place of 16 % at 784-512-512-10.
+    computed faster than a test of each. Measured at 784-512-512-10, batch 128, on two cores: the
+    optimiser inside a `cond` adds 2 to 5 % to a step, a choice between both states 12 to 19 %.
     """
     finite = jnp.stack([jnp.isfinite(jnp.sum(leaf)) for leaf in jax.tree.leaves(found)]).all()
     after = jax.lax.cond(finite, take, lambda: state)
