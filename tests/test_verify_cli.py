@@ -192,12 +192,12 @@ def test_a_module_that_fails_says_what_and_where(fnn, tmp_path, name, text, word
 
 def test_two_devices_are_asked_for_unless_a_number_is_set(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_one")
-    cli.verify._ask_for_devices()
+    cli.command.ask_for_devices(2)
     assert os.environ["XLA_FLAGS"] == "--xla_one --xla_force_host_platform_device_count=2"
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
-    cli.verify._ask_for_devices()
+    cli.command.ask_for_devices(2)
     assert os.environ["XLA_FLAGS"] == "--xla_force_host_platform_device_count=3"
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
-    cli.verify._ask_for_devices()
+    cli.command.ask_for_devices(2)
     assert os.environ["XLA_FLAGS"] == ""
