@@ -81,6 +81,12 @@ class Fit:
         self.test = x_test, data.y_test
         self.evaluate = make_evaluate(run.model, run.loss, config.precision, run.placement)
         self.longest = run.steps_a_call
+        text = configs.dump(config)
+        self.told = {  # in every checkpoint
+            "config": text,
+            "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "steps_an_epoch": run.steps_an_epoch,
+        }
         self.metrics = folder / "metrics.jsonl"
         self.state, self.at, self.rows = run.placed(), Position(), []
         self.evaluation = None
@@ -202,16 +208,13 @@ class Fit:
         return distributed.any_process(bool(steps or seconds))
 
     def _save(self, score: float | None = None) -> None:
-        text = configs.dump(self.run.config)
         written = (self.metrics,) if self.rows and distributed.is_first() else ()
         meta = {
             "position": self.at.as_json(),
             "metrics_bytes": sum(path.stat().st_size for path in written),
             "seconds": self.seconds,
             "roll_backs": self.roll_backs,
-            "config": text,
-            "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "steps_an_epoch": self.run.steps_an_epoch,
+            **self.told,
         }
         self.saved.save(self.state, self.step, meta, score, written)
         self.saved_step, self.saved_at = self.step, time.perf_counter()
