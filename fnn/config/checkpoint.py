@@ -31,3 +31,8 @@ class Checkpoint(Section):
     metric: Literal["train_loss", "test_loss", "test_accuracy"] = Field(
         default="test_loss", description="what the best are chosen by"
     )
+
+    def is_due(self, step: int, saved_step: int, seconds: float) -> bool:
+        """Say whether one is due after `step` steps, `seconds` after the one of `saved_step`."""
+        steps_passed = self.steps and step // self.steps > saved_step // self.steps
+        return bool(steps_passed or (self.seconds and seconds >= self.seconds))

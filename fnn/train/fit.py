@@ -202,10 +202,8 @@ class Fit:
         }
 
     def _is_due(self) -> bool:
-        rule = self.run.config.checkpoint
-        steps = rule.steps and self.step // rule.steps > self.saved_step // rule.steps
-        seconds = rule.seconds and time.perf_counter() - self.saved_at >= rule.seconds
-        return distributed.any_process(bool(steps or seconds))
+        rule, seconds = self.run.config.checkpoint, time.perf_counter() - self.saved_at
+        return distributed.any_process(rule.is_due(self.step, self.saved_step, seconds))
 
     def _save(self, score: float | None = None) -> None:
         written = (self.metrics,) if self.rows and distributed.is_first() else ()

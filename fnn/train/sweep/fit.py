@@ -185,11 +185,8 @@ class SweepFit:
             files.write_json(log.folder / "summary.json", found)
 
     def _is_due(self) -> bool:
-        rule = self.run.config.checkpoint
-        return bool(
-            (rule.steps and self.step // rule.steps > self.saved_step // rule.steps)
-            or (rule.seconds and time.perf_counter() - self.saved_at >= rule.seconds)
-        )
+        rule, seconds = self.run.config.checkpoint, time.perf_counter() - self.saved_at
+        return rule.is_due(self.step, self.saved_step, seconds)
 
     def _save(self) -> None:
         runs = [
