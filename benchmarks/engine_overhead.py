@@ -9,11 +9,15 @@ Three ways to take the same steps, in turn, a round of one epoch each:
     checkpoints   the same with a checkpoint every 100 steps, in its thread
 
 The evaluation at an epoch's end is a program of its own and stands in a row of its own.
+
+What a checkpoint costs is less than rounds differ by. So calls of 100 steps are also taken in
+pairs, one of each with a checkpoint, in an order that chance decides.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import random
 import statistics
 import tempfile
 import time
@@ -47,7 +51,9 @@ def main() -> None:
     """Print seconds a round, medians, and their ratios to the bare steps of the same round."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--pairs", type=int, default=300)
+    options = parser.parse_args()
+    rounds = options.rounds
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         fits = {name: stack.enter_context(fit(Path(scratch, name), name)) for name in CHECKPOINTS}
         bare = Bare(fits["engine"].run)
@@ -61,16 +67,22 @@ def main() -> None:
                 taken = round_of(name, bare, fits)
                 if i:  # the first compiles
                     seconds[name].append(taken)
-    print(f"784-512-512-10, batch 128, {EXAMPLES // 128} steps a round, {rounds} rounds")
-    for name, times in seconds.items():
-        ratios = [a / b for a, b in zip(times, seconds["bare"], strict=True)]
-        median, low, high = statistics.median(ratios), min(ratios), max(ratios)
-        print(
-            f"{name:12} {1e3 * statistics.median(times):8.1f} ms a round   "
-            f"{median:.3f} of bare ({low:.3f} to {high:.3f})"
-        )
-    ratios = [a / b for a, b in zip(seconds["checkpoints"], seconds["engine"], strict=True)]
-    print(f"checkpoints / engine: {statistics.median(ratios):.3f}")
+        print(f"784-512-512-10, batch 128, {EXAMPLES // 128} steps a round, {rounds} rounds")
+        for name, times in seconds.items():
+            ratios = [a / b for a, b in zip(times, seconds["bare"], strict=True)]
+            median, low, high = statistics.median(ratios), min(ratios), max(ratios)
+            print(
+                f"{name:12} {1e3 * statistics.median(times):8.1f} ms a round   "
+                f"{median:.3f} of bare ({low:.3f} to {high:.3f})"
+            )
+        with_one, without = pairs_of(fits["checkpoints"], options.pairs)
+    ratios = [a / b for a, b in zip(with_one, without, strict=True)]
+    error = 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5  # of a median
+    print(
+        f"100 steps with a checkpoint and without, {options.pairs} pairs: "
+        f"{1e3 * statistics.median(with_one):.1f} and {1e3 * statistics.median(without):.1f} ms, "
+        f"median of the ratios {statistics.median(ratios):.4f} +- {error:.4f}"
+    )
 
 
 @contextlib.contextmanager
@@ -124,6 +136,30 @@ def round_of(name: str, bare: Bare, fits: dict[str, Fit]) -> float:
     if name in fits:
         fits[name].at = Position(fits[name].at.epoch + 1)
     return taken
+
+
+def pairs_of(fit: Fit, pairs: int) -> tuple[list[float], list[float]]:
+    """Return the seconds of calls of 100 steps with a checkpoint, and of those without.
+
+    They end when all is computed and the checkpoint is on the disk.
+    """
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    examples = np.asarray(order(0, 1, EXAMPLES))
+    cuts = list(calls(examples, 128, 0, fit.run.steps_a_call))
+    for i in range(pairs + 1):
+        for saves in random.sample([True, False], 2):
+            for batches, *data, indices in fit.feed.calls(cuts[:1]):
+                start = time.perf_counter()
+                if saves:
+                    fit.at = fit.at.after(batches, np.zeros(len(batches)))
+                    fit._save()
+                fit.state, found = fit.steps(fit.state, *data, indices)
+                np.asarray(found)
+                fit.saved.wait()
+                taken = time.perf_counter() - start
+            if i:  # the first is warmed up
+                seconds[saves].append(taken)
+    return seconds[True], seconds[False]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Checkpoints and resuming: the same numbers to the bit, and every way in which it can go wrong."""
 
+import errno
 import json
 import math
 import os
@@ -15,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from safetensors.numpy import load_file
 
 from fnn.config import load, parse
 from fnn.errors import ConfigError, DataError, FnnError
-from fnn.train import checkpoint, init, order, prepare, replay, resume, train
+from fnn.train import checkpoint, image, init, order, prepare, replay, resume, train
 from fnn.train import folder as files
 from fnn.train.changes import changes
 from fnn.train.checkpoint import Checkpoints
@@ -147,7 +149,7 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     for step, score in enumerate([3.0, 1.0, None, 2.0, 5.0, None, 4.0, math.nan]):
         if score is None or saved.is_among_best(score):
             saved.save({"a": jnp.arange(3)}, step, {}, score)
-    saved.wait()
+    saved.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("00000001", "00000003"),  # the best
         *("00000005",),  # the last, beside 3
@@ -184,6 +186,26 @@ def test_a_state_comes_back_as_it_was(tmp_path):
         if name == "key":
             one, other = jax.random.key_data(one), jax.random.key_data(other)
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_file_written_over_another_is_read_by_the_library(tmp_path, monkeypatch, direct):
+    def opened(path, flags, *rest, within=os.open):
+        if flags & image.DIRECT:
+            raise OSError(errno.EINVAL, "no direct writes here")
+        return within(path, flags, *rest)
+
+    if not direct:
+        monkeypatch.setattr(os, "open", opened)
+    file, made = tmp_path / "file", image.Image()
+    for size in (3000, 5, 9000):
+        arrays = {"flag": np.asarray(True), "a": np.arange(size, dtype=np.float32)}
+        made.fill(arrays, {"step": size})
+        made.write(file)
+        back = load_file(file)
+        assert file.stat().st_size % image.BLOCK == 0
+        for name in ("flag", "a"):
+            np.testing.assert_array_equal(back[name], arrays[name], strict=True)
 
 
 # Another config

@@ -4,14 +4,15 @@
 
 A file holds arrays by their path (`params/1_dense/w`), and in its header, as JSON, where training
 stands and a sum (CRC-32) of every array. A folder has its name once all of it is on the disk;
-until then, and while it is taken away, its name begins with a dot. Nothing is pickled.
+until then, and while it is taken away, its name begins with a dot. A file that is no longer kept
+is written over by the next. Nothing is pickled.
 """
 
+import contextlib
 import json
 import math
 import os
 import shutil
-import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,11 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import sync_global_devices
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ..errors import FnnError
-
-HEADER = "fnn"
+from .image import HEADER, Image
 
 
 class Checkpoint(NamedTuple):
@@ -44,7 +43,7 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run: the last ones, and the best ones by their score.
 
-    They are written by a thread of the lowest priority, one at a time.
+    They are written one at a time, by a thread that runs where nothing else would.
     """
 
     folder: Path
@@ -54,6 +53,7 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_give_way)
+        self._image = Image()
         self._scores: dict[int, float | None] = {}
         if jax.process_index() == 0:
             self._clear()
@@ -76,9 +76,9 @@ class Checkpoints:
         self.wait()
         score = score if score is not None and math.isfinite(score) else None
         header = {"step": step, "score": score, "processes": jax.process_count(), "meta": meta}
-        write = self._thread.submit(self._write, step, _copied(state), header, flush)
+        self._image.fill(_arrays(state), header)
         self._scores[step] = score
-        self._writing = write
+        self._writing = self._thread.submit(self._write, step, flush)
         if jax.process_count() > 1:
             self.wait()
             sync_global_devices(f"checkpoint {step} is written")
@@ -110,11 +110,18 @@ class Checkpoints:
     def close(self) -> None:
         """Let the thread end."""
         self._thread.shutdown(wait=True)
+        with contextlib.suppress(OSError):
+            self._spare.unlink(missing_ok=True)
+
+    @property
+    def _spare(self) -> Path:
+        return self.folder / ".spare"
 
     def _clear(self) -> None:
         """Take away what a process left half written when it was killed."""
         try:
             self.folder.mkdir(exist_ok=True)
+            self._spare.unlink(missing_ok=True)
             for left in self.folder.glob(".*"):
                 shutil.rmtree(left)
         except OSError as error:
@@ -123,33 +130,33 @@ class Checkpoints:
             ) from error
         self._scores = {c.step: c.score for c in map(read, _complete(self.folder))}
 
-    def _write(
-        self,
-        step: int,
-        arrays: dict[str, np.ndarray],
-        header: dict[str, Any],
-        flush: tuple[Path, ...],
-    ) -> None:
+    def _write(self, step: int, flush: tuple[Path, ...]) -> None:
         partial = _partial(self.folder, step)
         partial.mkdir(exist_ok=True)
-        file = partial / f"{jax.process_index()}.safetensors"
-        header["sums"] = {name: zlib.crc32(array.data) for name, array in arrays.items()}
-        save_file(arrays, file, {HEADER: json.dumps(header, allow_nan=False)})
-        for path in (*flush, file, partial):
+        file = _file(partial, jax.process_index())
+        if jax.process_index() == 0 and self._spare.exists():
+            os.replace(self._spare, file)
+        self._image.write(file)
+        for path in (*flush, partial):
             _to_disk(path)
-        if header["processes"] == 1:
+        if jax.process_count() == 1:
             self._commit(step)
 
     def _commit(self, step: int) -> None:
-        """Give a complete checkpoint its name, and take those away that are not to be kept."""
+        """Give a complete checkpoint its name, and take those away that are not to be kept.
+
+        A checkpoint first loses its name, and no part of it is touched before the disk knows.
+        """
         folder = _named(self.folder, step)
-        if folder.exists():  # an earlier run of the same steps
-            _remove(folder)
+        gone = [_unnamed(folder)] if folder.exists() else []  # an earlier run of the same steps
         os.replace(_partial(self.folder, step), folder)
-        _to_disk(self.folder)
         for other in _surplus(self._scores, self.keep_last, self.keep_best):
             del self._scores[other]
-            _remove(_named(self.folder, other))
+            gone.append(_unnamed(_named(self.folder, other)))
+        _to_disk(self.folder)
+        for old in gone:
+            os.replace(_file(old, 0), self._spare)
+            shutil.rmtree(old)
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -220,8 +227,8 @@ def _placed(folder: Path, name: str, array: np.ndarray, like: jax.Array) -> jax.
     return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(like)) if is_key else placed
 
 
-def _copied(state: Any) -> dict[str, np.ndarray]:
-    """Copy out of the devices what this process writes: its shards, or all by process 0."""
+def _arrays(state: Any) -> dict[str, np.ndarray]:
+    """Return what this process writes of a state: its shards, or all by process 0."""
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -240,7 +247,7 @@ def _copied(state: Any) -> dict[str, np.ndarray]:
 
 
 def _plain(leaf: jax.Array) -> np.ndarray:
-    array = np.array(leaf, order="C")
+    array = np.asarray(leaf)
     return array.view(f"u{array.itemsize}") if array.dtype.kind == "V" else array
 
 
@@ -330,11 +337,11 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _remove(folder: Path) -> None:
-    """Take a checkpoint away: first its name, so that no half of it is taken for whole."""
+def _unnamed(folder: Path) -> Path:
+    """Take a checkpoint's name away, so that no half of it is taken for whole."""
     gone = folder.with_name(f".{folder.name}.gone")
     os.replace(folder, gone)
-    shutil.rmtree(gone)
+    return gone
 
 
 def _to_disk(path: Path) -> None:
@@ -348,5 +355,6 @@ def _to_disk(path: Path) -> None:
 
 def _give_way() -> None:
     """Let the steps have the processors; what is left of them is enough to write with."""
-    if hasattr(os, "setpriority") and os.uname().sysname == "Linux":  # where threads have their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    if hasattr(os, "SCHED_IDLE"):  # Linux
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
