@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fnn.cli import app
+from fnn.cli import app, command
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs/digits_mlp.yaml")
@@ -198,3 +198,30 @@ def test_784_15_10_runs_on_idx_files(fnn, tmp_path):
     assert told["test_accuracy"] > 0.9
     layers = json.loads((tmp_path / told["run"] / "summary.json").read_text())["layers"]
     assert [layer["output_shape"] for layer in layers if layer["parameters"]] == [[15], [10]]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("RESOURCE_EXHAUSTED: 9 bytes\nmore"), "memory: RESOURCE_EXHAUSTED: 9 bytes;"),
+        (MemoryError("Unable to allocate 9 bytes"), "out of memory: Unable to allocate 9 bytes;"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_too_little_memory_is_a_message(monkeypatch, capsys, error, message):
+    def fails(**_):
+        raise error
+
+    monkeypatch.setattr(command, "app", fails)
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert message in capsys.readouterr().err
+
+
+def test_a_mistake_of_ours_is_not_a_message(monkeypatch):
+    def fails(**_):
+        raise RuntimeError("never")
+
+    monkeypatch.setattr(command, "app", fails)
+    with pytest.raises(RuntimeError, match="never"):
+        command.main()

@@ -337,9 +337,10 @@ def test_a_data_file_that_is_gone(tmp_path):
 # A loss that is not finite
 
 
-def test_roll_back_goes_on_after_the_step_from_the_last_checkpoint(tmp_path, peace):
-    """One example is a poison: its step is passed over, and so are those since the checkpoint."""
-    overrides = ("train.on_nan=roll_back", "checkpoint.steps=7")
+@pytest.mark.parametrize(("policy", "skipped"), [("roll_back", 0), ("skip", 4)])
+def test_training_goes_on_after_a_step_that_is_not_finite(tmp_path, policy, skipped):
+    """One example is a poison: its step is passed over, or with all since the checkpoint."""
+    overrides = (f"train.on_nan={policy}", "checkpoint.steps=7")
     run = prepare(parse(SMALL, overrides=overrides))
     poison = int(np.asarray(order(0, 1, len(run.data.x_train)))[10 * 16])  # in step 10
     run.data.x_train[poison] = np.nan
@@ -348,7 +349,8 @@ def test_roll_back_goes_on_after_the_step_from_the_last_checkpoint(tmp_path, pea
     assert summary["first_nonfinite"]["step"] == 10
     assert "model.0 dense" in summary["first_nonfinite"]["place"]
     assert math.isfinite(summary["train_loss"])
-    assert checkpoint.latest(tmp_path / "checkpoints").meta["roll_backs"] == 4  # once an epoch
+    rolled_back = checkpoint.latest(tmp_path / "checkpoints").meta["roll_backs"]
+    assert (summary["skipped_steps"], rolled_back) == (skipped, 4 - skipped)  # once an epoch
 
 
 @pytest.mark.parametrize(("policy", "status"), [("stop", "diverged"), ("skip", "diverged")])

@@ -49,6 +49,15 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except (MemoryError, RuntimeError) as error:  # JAX's own error is a RuntimeError
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(
+            f"fnn: out of memory: {str(error).splitlines()[0] if str(error) else 'no more'}; "
+            "try a smaller train.batch_size, or a smaller model",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"fnn: {error}", file=sys.stderr)
         sys.exit(2)

@@ -128,10 +128,12 @@ def _finish(where: Path, summary: dict[str, Any], as_json: bool) -> None:
         keys = ("status", "test_accuracy", "test_loss", "epochs", "steps", "seconds_to_first_step")
         print_json({"run": str(where), **{key: summary[key] for key in keys}, "seconds": seconds})
     else:
+        skipped = summary.get("skipped_steps")  # older folders do not say
         print(
             f"{summary['name']}: test accuracy {summary['test_accuracy']:.2%} "
             f"after {summary['epochs']} epochs ({summary['status']}), "
-            f"first step after {summary['seconds_to_first_step']:.1f} s, {seconds:.1f} s in all\n"
+            + (f"{skipped:,} steps skipped as not finite, " if skipped else "")
+            + f"first step after {summary['seconds_to_first_step']:.1f} s, {seconds:.1f} s in all\n"
             f"report: {report}"
         )
     if summary["status"] == "diverged":

@@ -80,6 +80,7 @@ class Summary(Record):
     status: str | None = None
     epochs: int | None = None
     steps: int | None = None
+    skipped_steps: int | None = None
     train_loss: float | None = None
     test_loss: float | None = None
     test_accuracy: float | None = None

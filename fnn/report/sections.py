@@ -148,7 +148,7 @@ def _facts(run: Run, last: Epoch, test_loss: float | None) -> tuple[Fact, ...]:
     gradient = summary.gradient or ""
     facts = (
         Fact("Test loss", words.number(test_loss), summary.loss or ""),
-        Fact("Epochs", words.count(epochs), words.plural(steps, "step") if steps else ""),
+        Fact("Epochs", words.count(epochs), _steps(steps, summary.skipped_steps)),
         Fact(
             "Time",
             words.duration(seconds),
@@ -168,6 +168,12 @@ def _facts(run: Run, last: Epoch, test_loss: float | None) -> tuple[Fact, ...]:
         Fact("Gradient", _GRADIENTS.get(gradient, gradient), ""),
     )
     return tuple(fact for fact in facts if fact.value and fact.value != words.MISSING)
+
+
+def _steps(steps: int | None, skipped: int | None) -> str:
+    if not steps:
+        return ""
+    return words.plural(steps, "step") + (f", {skipped:,} of them skipped" if skipped else "")
 
 
 def _cores(environment: Mapping[str, object]) -> str:

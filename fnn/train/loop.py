@@ -74,7 +74,8 @@ def _train(
         fit.train()
         assert fit.evaluation is not None
         write_results(folder, run.data, run.placement.whole(learnt(fit.state)), fit.evaluation)
-        result = summary(run, fit.last, fit.status, fit.first_step_at - started)
+        skipped, to_first_step = int(fit.state.skipped), fit.first_step_at - started
+        result = summary(run, fit.last, fit.status, skipped, to_first_step)
         result["seconds"] = time.perf_counter() - started
         if fit.nonfinite is not None:
             result["first_nonfinite"] = first_nonfinite(run, folder, fit.nonfinite)

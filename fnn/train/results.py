@@ -49,7 +49,9 @@ def write_results(folder: Path, data: Dataset, learnt: Learnt, found: Evaluation
     )
 
 
-def summary(run: Run, last: dict[str, Any], status: str, to_first_step: float) -> dict[str, Any]:
+def summary(
+    run: Run, last: dict[str, Any], status: str, skipped: int, to_first_step: float
+) -> dict[str, Any]:
     """Return what `summary.json` says of a training that ended with `last`, a row of metrics."""
     rows = layer_table(run.model, run.x_shape)
     return {
@@ -57,6 +59,7 @@ def summary(run: Run, last: dict[str, Any], status: str, to_first_step: float) -
         "status": status,
         "epochs": last["epoch"],
         "steps": last["step"],
+        "skipped_steps": skipped,
         **{key: last[key] for key in ("train_loss", "test_loss", "test_accuracy")},
         "seconds_to_first_step": to_first_step,
         "parameters": sum(row.parameters for row in rows),

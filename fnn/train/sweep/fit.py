@@ -172,15 +172,16 @@ class SweepFit:
         """Write what each run has come to; its summary, which says that it is whole, last."""
         assert self.evaluation is not None
         environment = files.environment(self.run.config.seed)
-        everything = jax.device_get((learnt(self.state), self.evaluation))
+        everything = jax.device_get((learnt(self.state), self.evaluation, self.state.skipped))
         for i, log in enumerate(self.logs):
-            own, evaluation = jax.tree.map(lambda a, i=i: a[i], everything)
+            own, evaluation, skipped = jax.tree.map(lambda a, i=i: a[i], everything)
             run = dataclasses.replace(self.run, config=log.row.config)
             write_results(log.folder, run.data, own, evaluation)
             files.write_json(
                 log.folder / "environment.json", environment | {"seed": run.config.seed}
             )
-            found = summary(run, log.last, log.status, self.first_step_at - started)
+            to_first_step = self.first_step_at - started
+            found = summary(run, log.last, log.status, int(skipped), to_first_step)
             found["seconds"] = self.seconds
             files.write_json(log.folder / "summary.json", found)
 
