@@ -1,17 +1,19 @@
 """Several processes on loopback: the losses of one, and an end in bounded time when one is gone."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fnn.config import parse
 from fnn.errors import ConfigError
-from fnn.train import distributed
+from fnn.train import distributed, prepare, train
 
 from . import one_process
 
@@ -77,6 +79,60 @@ def test_two_processes_of_two_devices_have_one_devices_losses():
     assert "rows 0 15 16" in first[0]
     assert "rows 16 31 16" in second[0]
     assert "first says process 0" in second[0]
+
+
+def test_two_processes_run_and_resume_by_the_command(tmp_path):
+    """Each writes its shards of a checkpoint, and the first one all else.
+
+    A bias before a batch norm has a gradient of nothing but roundings, and Adam would make whole
+    steps of them, which the running mean is late to follow.
+    """
+    config, port = tmp_path / "processes.yaml", free_port()
+    text = EXPERIMENT.replace("adam: {learning_rate: 1.0e-3}", "sgd: {learning_rate: 0.1}")
+    saves = "checkpoint: {steps: 20, keep_last: 1}\n"
+    config.write_text(text + saves + section(port, 0))
+    told = both("run", config, "--json", "--runs", tmp_path / "runs")
+    where = Path(told["run"])
+    assert checkpoint_files(where) == {"00000045": ["0.safetensors", "1.safetensors"]}
+    told = both("resume", where, "--json", "train.epochs=2")
+    assert (told["status"], told["steps"]) == ("completed", 90)
+    assert checkpoint_files(where) == {"00000090": ["0.safetensors", "1.safetensors"]}
+    rows = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    train(prepare(parse(text, overrides=("train.epochs=2",))), alone)
+    for row, line in zip(rows, (alone / "metrics.jsonl").read_text().splitlines(), strict=True):
+        want = json.loads(line)
+        for key in ("train_loss", "test_loss"):
+            np.testing.assert_allclose(row[key], want[key], rtol=1e-6)
+        assert row["test_accuracy"] == want["test_accuracy"]
+
+
+def both(*words):
+    """Run the command as two processes; return the JSON of the first, which prints alone."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "fnn", *map(str, words), f"distributed.index={index}"],
+            env={**os.environ, "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": "2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    try:
+        (first, errors), (second, _) = (p.communicate(timeout=240) for p in started)
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], errors
+    assert second == ""
+    return json.loads(first)
+
+
+def checkpoint_files(run):
+    kept = (run / "checkpoints").iterdir()
+    return {path.name: sorted(file.name for file in path.iterdir()) for path in kept}
 
 
 def test_when_a_process_dies_the_other_ends_and_says_so():

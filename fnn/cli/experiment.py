@@ -11,7 +11,7 @@ import typer
 from ..errors import FnnError
 from .board import Board, check_tensorboard
 from .command import START, AsJson, ConfigFile, Overrides, RunFolder, app
-from .show import print_json, print_table, shape
+from .show import keep_libraries_off_stdout, print_json, print_table, shape
 
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write metrics for TensorBoard as well (an extra).")
@@ -36,6 +36,8 @@ def run(
         check_tensorboard()
     checked = load(config, overrides or ())
     keep_compiled(checked)
+    if checked.distributed is not None:
+        keep_libraries_off_stdout()
     with distributed.joined(checked):
         ready = prepare(checked)
         first = distributed.is_first()
@@ -75,6 +77,8 @@ def resume(
         check_tensorboard()
     checked = load(run / "config.yaml", overrides or ())
     keep_compiled(checked)
+    if checked.distributed is not None:
+        keep_libraries_off_stdout()
     with distributed.joined(checked):
         first, found = distributed.is_first(), latest(run / "checkpoints")
         for key, before, after, meaning in changes(found, checked) if first and found else ():

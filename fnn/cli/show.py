@@ -1,6 +1,7 @@
 """What a verb prints: a table for the reader, or one JSON object."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,13 @@ from typing import Any
 def shape(shape: Any) -> str:
     """A shape as 28×28; that of a scalar as a dash."""
     return "×".join(map(str, shape)) or "–"
+
+
+def keep_libraries_off_stdout() -> None:
+    """Send to standard error what others print; Gloo tells of every process that it finds."""
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
 
 
 def print_json(value: dict[str, Any]) -> None:
