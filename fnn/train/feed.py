@@ -1,8 +1,8 @@
 """What hands the compiled steps their data: all of it at once, or a call's examples at a time.
 
-    feed = make_feed(x, labels)
-    for batches, x, labels, indices in feed.calls(cuts):
-        state, loss = steps(state, x, labels, indices)
+feed = make_feed(x, labels)
+for batches, x, labels, indices in feed.calls(cuts):
+    state, loss = steps(state, x, labels, indices)
 """
 
 from collections import deque
