@@ -79,9 +79,9 @@ def agree(model, loss, x, labels):
 
     found = jax.jit(backprop.value_and_grad(model, loss))(params, state, x, labels, KEY)
     gradients = found[1]
-    manual = jax.value_and_grad(D, has_aux=True)(params)
+    manual = jax.jit(jax.value_and_grad(D, has_aux=True))(params)
     with fnn.rules("autodiff"):
-        natural = jax.value_and_grad(D, has_aux=True)(params)
+        natural = jax.jit(jax.value_and_grad(D, has_aux=True))(params)
     chex.assert_trees_all_close(found, natural, rtol=1e-12, atol=1e-12)
     chex.assert_trees_all_close(manual, natural, rtol=1e-12, atol=1e-12)
     assert any(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
