@@ -13,6 +13,8 @@ import json
 import math
 import os
 import shutil
+import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +45,7 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run: the last ones, and the best ones by their score.
 
-    They are written one at a time, by a thread that runs where nothing else would.
+    They are written one at a time, by a thread that lets the steps go first.
     """
 
     folder: Path
@@ -354,7 +356,6 @@ def _to_disk(path: Path) -> None:
 
 
 def _give_way() -> None:
-    """Let the steps have the processors; what is left of them is enough to write with."""
-    if hasattr(os, "SCHED_IDLE"):  # Linux
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    """Let the steps go first, but do not starve on a machine that is always busy."""
+    if sys.platform == "linux":  # where threads have a priority of their own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
