@@ -356,6 +356,6 @@ def _to_disk(path: Path) -> None:
 
 
 def _give_way() -> None:
-    """Let the steps go first, but do not starve on a machine that is always busy."""
+    """Let the steps go first, but do not starve where a machine is always busy."""
     if sys.platform == "linux":  # where threads have a priority of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
