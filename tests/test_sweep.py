@@ -195,6 +195,25 @@ def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path, monkeypatch):
         assert result["test_loss"] == pytest.approx(told["test_loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("precision", "axis", "programs"),
+    [
+        (("compute=bfloat16",), f"{RATE}=0.1,0.3", 1),
+        (("params=bfloat16",), f"{RATE}=0.1,0.3", 2),
+        (("params=bfloat16", "reduce=bfloat16"), "optimizer.sgd.momentum=0.5,0.9", 2),
+        (("params=bfloat16", "reduce=bfloat16"), "seed=1,2", 1),
+    ],
+)
+def test_so_it_is_in_other_precisions(config, tmp_path, monkeypatch, precision, axis, programs):
+    monkeypatch.setattr("fnn.train.loop.compare", lambda *parts: {})
+    words = (*(f"precision.{said}" for said in precision), "train.epochs=1", axis)
+    where, summary, _ = swept(config, tmp_path, *words)
+    assert summary["programs"] == programs
+    row, alone = where / "runs/001", files.create(tmp_path, "alone")
+    train(prepare(load(row / "config.yaml")), alone)
+    chex.assert_trees_all_equal(parameters(row), parameters(alone))
+
+
 def test_a_run_that_diverges_does_not_disturb_its_neighbours(config, tmp_path):
     good, _, calm = swept(config, tmp_path, f"{RATE}=0.1,0.2,0.3,0.4")
     other, summary, mixed = swept(config, tmp_path, f"{RATE}=0.1,1e30,0.3,1e38")
@@ -221,7 +240,7 @@ def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
         active = np.ones(program.places, bool)
         batches = program.orders(1)[:, :96].reshape(program.places, 3, 32)
         state, losses = program.steps(state, active, batches)
-        evaluation = program.evaluate(state, active)
+        evaluation = program.evaluate(state)
         found.append(jax.tree.map(lambda a: np.asarray(a)[:10], (losses, evaluation)))
     assert len(state.params["0_dense"]["w"].sharding.device_set) == 4
     assert program.places == 12
@@ -257,29 +276,38 @@ def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
 # Stopped and resumed
 
 
-def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(config, tmp_path):
+@pytest.mark.parametrize(
+    ("program", "epoch", "done"),
+    [(1, 1, 3), (2, 3, None)],
+    ids=["after a run diverged in this epoch", "between epochs"],
+)
+def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
+    config, tmp_path, program, epoch, done
+):
     words = (f"{RATE}=0.1,1e30,0.3", "model.0.dense.features=8,6", "train.epochs=4")
-    words += ("checkpoint.steps=3",)
+    words += ("checkpoint.steps=2",)
     whole, _, want = swept(config, tmp_path, *words)
     where = files.create(tmp_path, "stopped")
 
     class Stopping:
-        """Raise in the third epoch of the second program, as a kill would stop it there."""
+        """Raise, as a kill would end it there."""
 
         programs = 0
 
         def start(self, epochs, steps_an_epoch, step):
             self.programs += 1
 
-        def steps(self, epoch, done, loss): ...
+        def steps(self, *at):
+            if (self.programs, *at[:2]) == (program, epoch, done):
+                raise KeyboardInterrupt
 
         def epoch(self, row):
-            if (self.programs, row["epoch"]) == (2, 3):
+            if (self.programs, row["epoch"], None) == (program, epoch, done):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         sweep(ready(config, *words), where, Stopping())
-    assert len(read_results(where)) == 3
+    assert len(list((where / "checkpoints").iterdir())) == 1
     summary = sweep(Ready(read_plan(where)), where)
     assert summary["status"] == "completed"
     assert read_results(where) == want

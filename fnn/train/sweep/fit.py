@@ -97,17 +97,27 @@ class SweepFit:
         config = self.run.config
         self.progress.start(config.train.epochs, self.run.steps_an_epoch, self.step)
         while (going := self.going) and not self.asked():
+            begun = [*going, *self._without_row()]
             self._steps(going)
-            self._evaluate(going)
+            self._evaluate(begun)
             if self._is_due():
                 self._save()
         for log in self.going:
             log.status = "interrupted"
         if self.evaluation is None:  # all had ended when it was resumed
-            self._evaluate([])
+            self._evaluate(self._without_row())
         if self.step != self.saved_step:
             self._save()
         self.saved.wait()
+
+    def _without_row(self) -> list[Log]:
+        """Runs that diverged in the epoch of the checkpoint resumed from, before its end."""
+        an_epoch = self.run.steps_an_epoch
+        return [
+            log
+            for log in self.logs
+            if log.status == "diverged" and log.last.get("step") != log.at.step(an_epoch)
+        ]
 
     def _steps(self, going: list[Log]) -> None:
         """Take the steps that are left of the present epoch, or as many as are wanted."""
@@ -141,8 +151,7 @@ class SweepFit:
 
     def _evaluate(self, begun: list[Log]) -> None:
         """Evaluate all as they are; note the metrics of those that took steps in this epoch."""
-        everything = np.ones(self.program.places, bool)
-        self.evaluation = self.program.evaluate(self.state, everything)
+        self.evaluation = self.program.evaluate(self.state)
         losses, decisions = map(np.asarray, self.evaluation[1:])
         for log in begun:
             if log.rows and not log.at.done:  # told to stop before the epoch's first step
@@ -232,7 +241,7 @@ def results(folder: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
         where = run_folder(folder, row)
         try:
             told = json.loads((where / "summary.json").read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # ValueError: damaged, so trained again
             continue
         said = {key: value.value for key, value in row.values.items()}
         ended = {key: told[key] for key in RESULT}

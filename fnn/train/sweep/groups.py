@@ -13,7 +13,7 @@ from ...config.origin import split
 from ...errors import ConfigError
 from ..run import Run, prepare
 from .axes import Axes, Point, Value
-from .traced import argument_dtype, is_traceable
+from .traced import argument_dtype, is_traceable, keeps_types
 
 
 class Row(NamedTuple):
@@ -106,7 +106,7 @@ def make_groups(rows: Sequence[Row]) -> list[Group]:
         traced: dict[str, np.ndarray] = {}
         for key, dtype in dtypes.items():
             values = [row.values[key].value for row in alike]
-            if len(set(values)) > 1:
+            if len(set(values)) > 1 and keeps_types(run.config.precision, key):
                 tried = {**traced, key: np.array(values, dtype)}
                 if is_traceable(run, {key: column[0] for key, column in tried.items()}):
                     traced = tried

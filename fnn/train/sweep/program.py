@@ -95,9 +95,9 @@ class Program:
         arguments = self._arguments(self.init(), active, batches)
         return str(self._steps.lower(*arguments).compile().as_text())
 
-    def evaluate(self, state: TrainState, active: np.ndarray) -> Evaluation:
+    def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluate on the test examples: arrays (places, n, ...), on the devices."""
-        each = {"active": active, "values": self._values, "state": state}
+        each = {"values": self._values, "state": state}
         return self._evaluate(each, {"data": self._test})
 
 
@@ -138,7 +138,7 @@ def _make_steps(run: Run) -> Callable[..., Any]:
             return make_steps(now.update())(state, *shared["data"], batches)
 
         def stay(state):
-            return state, jnp.zeros(len(batches))
+            return state, jnp.zeros(len(batches), now.config.precision.reduce)
 
         return jax.lax.cond(each["active"], train, stay, each["state"])
 
@@ -153,20 +153,14 @@ def _make_evaluate(run: Run) -> Callable[..., Any]:
             parts = now.model, now.loss, now.config.precision
             return None, look(*parts, *learnt(state), *examples)
 
-        def look_at_all():
-            size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes, len(x)))
-            whole = len(x) // size * size
-            chunks = [a[:whole].reshape(-1, size, *a.shape[1:]) for a in (x, labels)]
-            _, found = jax.lax.scan(chunk, None, tuple(chunks))
-            found = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), found)
-            if whole == len(x):
-                return found
-            _, rest = chunk(None, (x[whole:], labels[whole:]))
-            return jax.tree.map(lambda *parts: jnp.concatenate(parts), found, rest)
-
-        def look_away():
-            return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(look_at_all))
-
-        return jax.lax.cond(each["active"], look_at_all, look_away)
+        size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes, len(x)))
+        whole = len(x) // size * size
+        chunks = [a[:whole].reshape(-1, size, *a.shape[1:]) for a in (x, labels)]
+        _, found = jax.lax.scan(chunk, None, tuple(chunks))
+        found = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), found)
+        if whole == len(x):
+            return found
+        _, rest = chunk(None, (x[whole:], labels[whole:]))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), found, rest)
 
     return evaluate

@@ -155,9 +155,10 @@ def _train(
 ) -> None:
     """Train a group's runs, or go on with them, until they end or are told to stop."""
     ended = [r for r in results(folder, group.rows) if r["status"] != "interrupted"]
-    if len(ended) == len(group.rows):
-        return
     kept = checkpoint_folder(folder, group)
+    if len(ended) == len(group.rows):
+        shutil.rmtree(kept, ignore_errors=True)  # a kill may have come before it was taken away
+        return
     kept.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(Checkpoints(kept)) as saved:
         fit = SweepFit(group, folder, saved, progress, asked)
@@ -170,8 +171,8 @@ def _train(
 def _write_plan(ready: Ready, folder: Path) -> None:
     plan = ready.plan
     said = {"axes": list(plan.words), "random": plan.random, "optuna": plan.optuna, "by": plan.by}
-    files.write_text(folder / "config.yaml", configs.dump(ready.config))
     files.write_text(folder / "sweep.yaml", yaml.safe_dump(said, sort_keys=False))
+    files.write_text(folder / "config.yaml", configs.dump(ready.config))
     files.write_json(folder / "environment.json", files.environment(ready.config.seed))
 
 

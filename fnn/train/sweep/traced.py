@@ -10,11 +10,16 @@ import numpy as np
 
 from ...config import Chain, Choice, Config
 from ...config.origin import Key, split
+from ...config.training import Precision
+from ..evaluate import look
 from ..optimizer import build_optimizer
+from ..results import learnt
 from ..run import Run
 
 Values = Mapping[str, Any]
 """A value for each key of a config, such as `optimizer.sgd.learning_rate`."""
+COMPUTED_IN = {"model": "compute", "loss": "reduce", "optimizer": "params"}
+"""Sections whose numbers can be arguments: the part of `precision` that they are computed in."""
 
 
 def replaced(config: Config, values: Values) -> Config:
@@ -69,8 +74,17 @@ def argument_dtype(key: str, values: Sequence[Any]) -> Any:
     """
     if key == "seed":
         return np.uint32
-    is_inside = split(key)[0] in ("model", "loss", "optimizer")
+    is_inside = split(key)[0] in COMPUTED_IN
     return np.float32 if is_inside and any(isinstance(v, float) for v in values) else None
+
+
+def keeps_types(precision: Precision, key: str) -> bool:
+    """Whether a float32 argument gives the numbers that a constant gives.
+
+    A constant takes the type of the array that it meets; an argument would change the array's.
+    """
+    section = split(key)[0]
+    return section == "seed" or getattr(precision, COMPUTED_IN[section]) == "float32"
 
 
 def is_traceable(run: Run, values: Values) -> bool:
@@ -86,8 +100,8 @@ def is_traceable(run: Run, values: Values) -> bool:
         x = jnp.zeros(now.x_shape)
         labels = jnp.zeros(now.batch_size, run.data.y_train.dtype)
         state, D = now.update()(state, x, labels)
-        y, _ = now.model.apply(state.params, state.layers, x)
-        return state, D, now.loss.per_example(y, labels), now.loss.decide(y)
+        parts = now.model, now.loss, now.config.precision
+        return state, D, look(*parts, *learnt(state), x, labels)
 
     try:
         jax.eval_shape(step, dict(values))
