@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import sys
 import threading
 import zlib
@@ -29,7 +30,8 @@ from jax.experimental.multihost_utils import sync_global_devices
 from safetensors import SafetensorError, safe_open
 
 from ..errors import FnnError
-from .image import HEADER, Image
+from .folder import to_disk
+from .image import HEADER, HEADER_SUM, Image, checksum
 
 
 class Checkpoint(NamedTuple):
@@ -56,9 +58,9 @@ class Checkpoints:
     def __post_init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_give_way)
         self._image = Image()
-        self._scores: dict[int, float | None] = {}
         if jax.process_index() == 0:
             self._clear()
+        self._scores = {c.step: c.score for c in map(read, _complete(self.folder))}
 
     def save(
         self,
@@ -80,12 +82,15 @@ class Checkpoints:
         header = {"step": step, "score": score, "processes": jax.process_count(), "meta": meta}
         self._image.fill(_arrays(state), header)
         self._scores[step] = score
-        self._writing = self._thread.submit(self._write, step, flush)
+        surplus = _surplus(self._scores, self.keep_last, self.keep_best)
+        for other in surplus:
+            del self._scores[other]
+        self._writing = self._thread.submit(self._write, step, surplus, flush)
         if jax.process_count() > 1:
             self.wait()
             sync_global_devices(f"checkpoint {step} is written")
             if jax.process_index() == 0:
-                self._commit(step)
+                self._commit(step, surplus)
             sync_global_devices(f"checkpoint {step} has its name")
 
     def is_among_best(self, score: float) -> bool:
@@ -124,15 +129,15 @@ class Checkpoints:
         try:
             self.folder.mkdir(exist_ok=True)
             self._spare.unlink(missing_ok=True)
-            for left in self.folder.glob(".*"):
-                shutil.rmtree(left)
+            for end in ("partial", "gone"):
+                for left in self.folder.glob(f".[0-9]*.{end}"):
+                    shutil.rmtree(left)
         except OSError as error:
             raise FnnError(
                 f"cannot write checkpoints in {self.folder}: {error.strerror}"
             ) from error
-        self._scores = {c.step: c.score for c in map(read, _complete(self.folder))}
 
-    def _write(self, step: int, flush: tuple[Path, ...]) -> None:
+    def _write(self, step: int, surplus: list[int], flush: tuple[Path, ...]) -> None:
         partial = _partial(self.folder, step)
         partial.mkdir(exist_ok=True)
         file = _file(partial, jax.process_index())
@@ -140,24 +145,21 @@ class Checkpoints:
             os.replace(self._spare, file)
         self._image.write(file)
         for path in (*flush, partial):
-            _to_disk(path)
+            to_disk(path)
         if jax.process_count() == 1:
-            self._commit(step)
+            self._commit(step, surplus)
 
-    def _commit(self, step: int) -> None:
+    def _commit(self, step: int, surplus: list[int]) -> None:
         """Give a complete checkpoint its name, and take those away that are not to be kept.
 
         A checkpoint first loses its name, and no part of it is touched before the disk knows.
         """
-        folder = _named(self.folder, step)
-        gone = [_unnamed(folder)] if folder.exists() else []  # an earlier run of the same steps
-        os.replace(_partial(self.folder, step), folder)
-        for other in _surplus(self._scores, self.keep_last, self.keep_best):
-            del self._scores[other]
-            gone.append(_unnamed(_named(self.folder, other)))
-        _to_disk(self.folder)
+        os.replace(_partial(self.folder, step), _named(self.folder, step))
+        gone = [_unnamed(_named(self.folder, other)) for other in surplus]
+        to_disk(self.folder)
         for old in gone:
-            os.replace(_file(old, 0), self._spare)
+            if _is_ours_alone(file := _file(old, 0)):
+                os.replace(file, self._spare)
             shutil.rmtree(old)
 
 
@@ -200,11 +202,11 @@ def restore(checkpoint: Checkpoint, like: Any) -> Any:
     found = _read_arrays(checkpoint.folder)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [_name(path) for path, _ in leaves]
-    if names != list(found):
-        other = sorted(set(names) ^ set(found)) or names
-        side = "holds" if other[0] in found else "lacks"
+    if other := set(names) ^ set(found):
+        first = min(other)
+        side = "holds" if first in found else "lacks"
         raise FnnError(
-            f"{checkpoint.folder}: {side} {other[0]}, unlike the config; it was written for "
+            f"{checkpoint.folder}: {side} {first}, unlike the config; it was written for "
             "another model or optimizer: train anew with fnn run"
         )
     placed = [
@@ -288,10 +290,14 @@ def _header_of(folder: Path) -> dict[str, Any]:
 
 def _header(folder: Path, file: Any) -> dict[str, Any]:
     try:
-        header = json.loads(file.metadata()[HEADER])
-        return {key: header[key] for key in ("step", "score", "processes", "meta", "sums")}
+        text, said = (file.metadata()[key] for key in (HEADER, HEADER_SUM))
+        header = json.loads(text)
+        found = {key: header[key] for key in ("step", "score", "processes", "meta", "sums")}
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, "its header is not fnn's") from error
+    if checksum(text) != said:
+        raise _damaged(folder, "its header is not what was written")
+    return found
 
 
 def _opened(folder: Path, index: int) -> Any:
@@ -304,8 +310,11 @@ def _opened(folder: Path, index: int) -> Any:
 
 
 def _damaged(folder: Path, what: str) -> FnnError:
-    older = [path.name for path in _complete(folder.parent) if path.name < folder.name]
-    back = f"resumes after step {int(older[-1])}" if older else "starts from the first step"
+    if not folder.exists():
+        return FnnError(f"the training under way has taken {folder} away meanwhile; try again")
+    older = [int(path.name) for path in _complete(folder.parent)]
+    older = [step for step in older if step < int(folder.name)]
+    back = f"resumes after step {older[-1]}" if older else "starts from the first step"
     return FnnError(
         f"the checkpoint {folder} is damaged: {what}; take the folder away, and fnn resume {back}"
     )
@@ -313,7 +322,8 @@ def _damaged(folder: Path, what: str) -> FnnError:
 
 def _complete(folder: Path) -> list[Path]:
     """The checkpoints in a folder, by their steps."""
-    return sorted(path for path in folder.glob("[0-9]*") if path.name.isdigit())
+    found = (path for path in folder.glob("[0-9]*") if path.name.isdigit())
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def _surplus(scores: dict[int, float | None], last: int, best: int) -> list[int]:
@@ -346,13 +356,10 @@ def _unnamed(folder: Path) -> Path:
     return gone
 
 
-def _to_disk(path: Path) -> None:
-    """Have the system write a file or the entries of a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _is_ours_alone(file: Path) -> bool:
+    """Whether writing over a file changes nothing else: it is no link, and has no other name."""
+    found = file.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
 def _give_way() -> None:

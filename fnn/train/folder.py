@@ -6,7 +6,8 @@
     comparison.json    against autodiff             report.html        all of it, to look at
     state.npz          the layers' state, if any    checkpoints/       to go on from
 
-A file is written whole or not at all; `metrics.jsonl` grows by whole lines.
+A file is written whole or not at all, and is on the disk when the next is begun; `metrics.jsonl`
+grows by whole lines, and is on the disk before a checkpoint that vouches for them.
 """
 
 import contextlib
@@ -134,11 +135,26 @@ def write_bytes(path: Path, content: bytes) -> None:
         return
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
         partial.unlink(missing_ok=True)
+        with partial.open("xb") as file:  # "x" follows no link
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        to_disk(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise FnnError(f"cannot write {path}: {error.strerror}") from error
+
+
+def to_disk(path: Path) -> None:
+    """Have the system write a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def finite(value: Any) -> Any:

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-HEADER = "fnn"
+HEADER, HEADER_SUM = "fnn", "fnn_crc32"
 BLOCK = 4096
 DIRECT = getattr(os, "O_DIRECT", 0)  # only Linux has it
 KINDS = {"f": "F", "i": "I", "u": "U", "c": "C"}
 
 
 class Image:
-    """A safetensors file in memory, whose header holds a sum (CRC-32) of every array."""
+    """A safetensors file in memory, with a sum (CRC-32) of every array and of its header."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, BLOCK)
@@ -76,7 +76,13 @@ class Image:
 
     def _text(self, sums: dict[str, int]) -> bytes:
         told = json.dumps({**self._header, "sums": sums}, allow_nan=False)
-        return json.dumps({"__metadata__": {HEADER: told}, **self._forms}).encode()
+        said = {HEADER: told, HEADER_SUM: checksum(told)}
+        return json.dumps({"__metadata__": said, **self._forms}).encode()
+
+
+def checksum(header: str) -> str:
+    """Return the sum of a header's text, always as long."""
+    return f"{zlib.crc32(header.encode()):08x}"
 
 
 def _dtype(dtype: np.dtype) -> str:

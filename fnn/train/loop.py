@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config as configs
+from ..errors import FnnError
 from . import checkpoint as checkpoints
 from . import distributed
 from . import folder as files
@@ -32,9 +33,15 @@ def train(
     Ctrl-C and SIGTERM end training after the compiled call under way, with a checkpoint. `started`
     (of `time.perf_counter`) is what the seconds of the summary count from.
 
-    Raises FnnError where another process trains in the folder, or it cannot be written in.
+    Raises FnnError where another process trains in the folder, or it cannot be written in, or
+    where it has the checkpoints of a training.
     """
     with files.locked(folder):
+        if (found := checkpoints.latest(folder / "checkpoints")) is not None:
+            raise FnnError(
+                f"{folder} holds a training that has come to step {found.step}; resume it, or "
+                "train in another folder"
+            )
         files.write_json(folder / "environment.json", files.environment(run.config.seed))
         return _train(run, folder, None, progress, started)
 

@@ -83,8 +83,7 @@ def keeps_types(precision: Precision, key: str) -> bool:
 
     A constant takes the type of the array that it meets; an argument would change the array's.
     """
-    section = split(key)[0]
-    return section == "seed" or getattr(precision, COMPUTED_IN[section]) == "float32"
+    return key == "seed" or getattr(precision, COMPUTED_IN[str(split(key)[0])]) == "float32"
 
 
 def is_traceable(run: Run, values: Values) -> bool:
