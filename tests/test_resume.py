@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -208,6 +209,45 @@ def test_a_file_written_over_another_is_read_by_the_library(tmp_path, monkeypatc
             np.testing.assert_array_equal(back[name], arrays[name], strict=True)
 
 
+def test_a_checkpoint_is_not_written_through_links(tmp_path):
+    """A copy of hard links, as `cp -al` makes it, and a file that points elsewhere."""
+    saved, copy, victim = (
+        Checkpoints(tmp_path / "saved", keep_last=1),
+        tmp_path / "a",
+        tmp_path / "b",
+    )
+    for step in (1, 2, 3, 4):
+        saved.save({"w": jnp.full(5, step)}, step, {})
+        saved.wait()
+        (file,) = (tmp_path / "saved").glob("*/0.safetensors")
+        if step == 1:
+            os.link(file, copy)
+            before = copy.read_bytes()
+        elif step == 3:
+            file.rename(victim)
+            file.symlink_to(victim)
+    assert copy.read_bytes() == before
+    assert load_file(victim)["w"].tolist() == [3] * 5
+    assert checkpoint.latest(tmp_path / "saved").step == 4
+
+
+def test_what_else_lies_beside_checkpoints_stays(tmp_path):
+    for step in (99_999_999, 100_000_000):
+        saved = Checkpoints(tmp_path)
+        saved.save({"w": jnp.ones(3)}, step, {})
+        saved.close()
+        (tmp_path / ".DS_Store").touch()
+        (tmp_path / ".00000007.partial").mkdir()
+    Checkpoints(tmp_path).close()
+    assert checkpoint.latest(tmp_path).step == 100_000_000
+    assert {p.name for p in tmp_path.glob(".*")} == {".DS_Store"}
+
+
+def test_a_folder_with_a_training_is_not_trained_in_anew(stopped):
+    with pytest.raises(FnnError, match=r"holds a training that has come to step \d+; resume it"):
+        train(prepare(load(stopped / "config.yaml")), stopped)
+
+
 # Another config
 
 
@@ -253,16 +293,24 @@ def flip(file):
     file.write_bytes(content)
 
 
+def another_position(file):
+    content = file.read_bytes()
+    (done,) = re.findall(rb'\\"done\\": (\d)', content)
+    other = b"2" if done == b"1" else b"1"
+    file.write_bytes(content.replace(b'\\"done\\": ' + done, b'\\"done\\": ' + other))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (truncate, "is damaged"),
         (flip, "is not what was written"),
+        (another_position, "its header is not what was written"),
         (Path.unlink, "0.safetensors is missing"),
         (lambda file: file.write_bytes(b""), "is damaged"),
         (lambda file: file.write_bytes(b"\x00" * 1000), "is damaged"),
     ],
-    ids=["truncated", "a bit flipped", "missing", "empty", "zeros"],
+    ids=["truncated", "a bit flipped", "another position", "missing", "empty", "zeros"],
 )
 def test_a_damaged_checkpoint_is_an_error_and_the_one_before_it_is_there(
     stopped, peace, damage, message
@@ -351,15 +399,21 @@ def test_training_goes_on_after_a_step_that_is_not_finite(tmp_path, policy, skip
     assert math.isfinite(summary["train_loss"])
     rolled_back = checkpoint.latest(tmp_path / "checkpoints").meta["roll_backs"]
     assert (summary["skipped_steps"], rolled_back) == (skipped, 4 - skipped)  # once an epoch
+    if policy == "skip":
+        assert math.isfinite(replay(run, tmp_path, 12).loss)
+    else:
+        with pytest.raises(FnnError, match=r"step 12 cannot be replayed: between steps 0 and"):
+            replay(run, tmp_path, 12)
 
 
-@pytest.mark.parametrize(("policy", "status"), [("stop", "diverged"), ("skip", "diverged")])
-def test_a_hopeless_training_says_what_was_not_finite_first(tmp_path, policy, status):
-    overrides = ("train.epochs=9", f"train.on_nan={policy}")
-    text = DIVERGES + "train: {epochs: 1}"
-    summary = train(prepare(parse(text, overrides=overrides)), tmp_path)
-    assert summary["status"] == status
-    assert summary["first_nonfinite"]["place"] is not None
+@pytest.mark.parametrize("policy", ["stop", "skip", "roll_back"])
+def test_a_hopeless_training_says_what_was_not_finite_first(tmp_path, policy):
+    overrides = ("train.epochs=9", f"train.on_nan={policy}", "checkpoint.steps=1")
+    run = prepare(parse(DIVERGES + "train: {epochs: 1}", overrides=overrides))
+    for summary in (train(run, tmp_path), resume(run, tmp_path)):
+        assert summary["status"] == "diverged"
+        assert summary["first_nonfinite"]["step"] == 1
+        assert summary["first_nonfinite"]["place"] is not None
 
 
 def test_replay_finds_the_step_again(tmp_path, peace):

@@ -133,6 +133,14 @@ class Payload:
         return os.mkdir, (self.path,)
 
 
+def test_a_file_is_not_written_through_a_link(tmp_path):
+    (victim := tmp_path / "victim").write_text("mine")
+    (tmp_path / ".summary.json.partial").symlink_to(victim)
+    folder.write_text(tmp_path / "summary.json", "theirs")
+    assert victim.read_text() == "mine"
+    assert (tmp_path / "summary.json").read_text() == "theirs"
+
+
 def test_no_archive_is_unpickled(tmp_path):
     caught = tmp_path / "unpickled"
     run = make_run(tmp_path / "run", x_shape=(2,), k=2)

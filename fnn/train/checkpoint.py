@@ -183,6 +183,11 @@ def before(folder: Path, step: int) -> Checkpoint | None:
     return read(complete[-1]) if complete else None
 
 
+def after(folder: Path, step: int) -> Checkpoint | None:
+    """Return the first checkpoint of more than `step` steps, if there is one."""
+    return next((read(path) for path in _complete(folder) if int(path.name) > step), None)
+
+
 def read(folder: Path) -> Checkpoint:
     """Read the header of a checkpoint, and check that all its files are there."""
     with _opened(folder, 0) as file:

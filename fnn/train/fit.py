@@ -30,6 +30,7 @@ from .checkpoint import Checkpoint, Checkpoints
 from .evaluate import Evaluation, make_evaluate
 from .optimizer import evaluated_params
 from .position import Position, calls
+from .replay import first_nonfinite
 from .run import Run
 from .step import TrainState, order
 from .stopping import has_converged, stops_early
@@ -62,7 +63,7 @@ class Fit:
     rows: list[dict[str, Any]]  # of metrics.jsonl
     status: str  # `completed`, so far, or why it ended before
     evaluation: Evaluation | None  # the last one on the test examples
-    nonfinite: int | None  # the first step whose loss was not finite
+    nonfinite: dict[str, Any] | None  # what was not finite first: `step`, `epoch`, `place`
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class Fit:
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "steps_an_epoch": run.steps_an_epoch,
         }
-        self.metrics = folder / "metrics.jsonl"
+        self.folder, self.metrics = folder, folder / "metrics.jsonl"
         self.state, self.at, self.rows = run.placed(), Position(), []
         self.evaluation = None
         self.roll_backs, self.nonfinite, self.before = 0, None, 0.0
@@ -152,7 +153,8 @@ class Fit:
         """Do what the config says of losses that are not finite; say if the epoch goes on."""
         first = int(np.argmin(np.isfinite(losses)))
         if self.nonfinite is None:
-            self.nonfinite = self.step + first
+            self.saved.wait()
+            self.nonfinite = first_nonfinite(self.run, self.folder, self.step + first)
         policy = self.run.config.train.on_nan
         if policy == "skip":
             return True
@@ -212,6 +214,7 @@ class Fit:
             "metrics_bytes": sum(path.stat().st_size for path in written),
             "seconds": self.seconds,
             "roll_backs": self.roll_backs,
+            "first_nonfinite": self.nonfinite,
             **self.told,
         }
         self.saved.save(self.state, self.step, meta, score, written)
@@ -224,6 +227,7 @@ class Fit:
             self.rows = files.read_metrics(self.metrics, octets)
             self.last = self.rows[-1]
         self.roll_backs, self.before = found.meta["roll_backs"], found.meta["seconds"]
+        self.nonfinite = found.meta["first_nonfinite"]
 
 
 def _is_finite(state: TrainState) -> bool:
@@ -232,8 +236,7 @@ def _is_finite(state: TrainState) -> bool:
 
 def status_after(config: Config, rows: list[dict[str, Any]]) -> str:
     """Say whether to go on after an epoch (`completed`, so far) or why to stop."""
-    losses = [row["train_loss"] for row in rows]
-    if losses and math.isnan(losses[-1]):  # every step was left out
+    if rows and math.isnan(rows[-1]["train_loss"]):  # every step was left out
         return "diverged"
     if has_converged(rows, config.train.converge):
         return "converged"

@@ -19,7 +19,6 @@ from .changes import check_position
 from .checkpoint import Checkpoint, Checkpoints
 from .comparison import compare
 from .fit import Fit, Progress, Silent
-from .replay import first_nonfinite
 from .results import learnt, summary, write_results
 from .run import Run
 from .signals import stoppable
@@ -85,7 +84,7 @@ def _train(
         result = summary(run, fit.last, fit.status, skipped, to_first_step)
         result["seconds"] = time.perf_counter() - started
         if fit.nonfinite is not None:
-            result["first_nonfinite"] = first_nonfinite(run, folder, fit.nonfinite)
+            result["first_nonfinite"] = fit.nonfinite
         files.write_json(folder / "summary.json", result)
         if fit.status != "interrupted" and distributed.is_first():
             data, config = (run.data.x_train, run.data.y_train), run.config

@@ -104,6 +104,14 @@ def _before(run: Run, folder: Path, step: int) -> tuple[TrainState, Position]:
     found = checkpoints.before(folder / "checkpoints", step)
     if found is not None:
         state, at = checkpoints.restore(found, state), Position(**found.meta["position"])
+    later = checkpoints.after(folder / "checkpoints", step)
+    roll_backs = [c.meta.get("roll_backs", 0) if c else 0 for c in (found, later)]
+    if later and roll_backs[0] != roll_backs[1]:
+        raise FnnError(
+            f"step {step} cannot be replayed: between steps {found.step if found else 0} and "
+            f"{later.step} training rolled back, to a checkpoint that is no longer kept; with "
+            "on_nan: skip or stop every step can be"
+        )
     feed, take = run.feed(), run.steps()
     while True:
         until = min(step - (at.epoch - 1) * run.steps_an_epoch, run.steps_an_epoch)

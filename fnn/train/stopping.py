@@ -13,8 +13,8 @@ def has_converged(rows: Rows, rule: Converge | None) -> bool:
     """Return whether the training loss changed by less than epsilon over the rule's window."""
     if rule is None or len(rows) <= rule.window:
         return False
-    losses = [_cost(row, "train_loss") for row in rows]
-    return abs(losses[-1] - losses[-1 - rule.window]) < rule.epsilon
+    losses = [_cost(row, "train_loss") for row in rows[-1 - rule.window :]]
+    return abs(losses[-1] - losses[0]) < rule.epsilon
 
 
 def stops_early(rows: Rows, rule: EarlyStopping | None) -> bool:
