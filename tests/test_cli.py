@@ -175,6 +175,22 @@ def test_ctrl_c_leaves_a_report(tmp_path):
     assert list(tmp_path.glob("runs/xor/*/report.html"))
 
 
+def test_ctrl_c_ends_the_command_wherever_it_is(tmp_path):
+    """In the middle of an import, or of a function that C calls, an exception would be lost."""
+    code = (
+        "import gc, os, signal\n"
+        "from fnn.cli import command\n"
+        "def collected(*_): os.kill(os.getpid(), signal.SIGINT)\n"
+        "def app(**_): gc.callbacks.append(collected); gc.collect(); print('it went on')\n"
+        "command.app = app\n"
+        "command.main()"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
+    assert done.stdout == ""
+    assert (done.returncode, done.stderr) == (130, "fnn: interrupted\n")
+
+
 def idx(array):
     """An array of bytes as an IDX file."""
     sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +109,19 @@ def test_two_processes_run_and_resume_by_the_command(tmp_path):
             np.testing.assert_allclose(row[key], want[key], rtol=1e-6)
         assert row["test_accuracy"] == want["test_accuracy"]
 
+    # The second is asked to stop, and which epoch is the best is asked of both.
+    worse = ("train.epochs=100000", "checkpoint.keep_best=1", "optimizer.sgd.learning_rate=0.3")
 
-def both(*words):
+    def stop(processes):
+        while len((where / "metrics.jsonl").read_text().splitlines()) < 5:
+            time.sleep(0.1)
+        processes[1].send_signal(signal.SIGTERM)
+
+    told = both("resume", where, "--json", *worse, status=128 + signal.SIGTERM, meanwhile=stop)
+    assert told["status"] == "interrupted"
+
+
+def both(*words, status=0, meanwhile=lambda processes: None):
     """Run the command as two processes; return the JSON of the first, which prints alone."""
     started = [
         subprocess.Popen(
@@ -121,11 +134,12 @@ def both(*words):
         for index in (0, 1)
     ]
     try:
+        meanwhile(started)
         (first, errors), (second, _) = (p.communicate(timeout=240) for p in started)
     finally:
         for process in started:
             process.kill()
-    assert [process.returncode for process in started] == [0, 0], errors
+    assert [process.returncode for process in started] == [status, status], errors
     assert second == ""
     return json.loads(first)
 

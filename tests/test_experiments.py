@@ -81,7 +81,9 @@ def test_a_quarter_of_the_training_split_is_held_out_and_nothing_of_the_test_spl
 
 
 def test_the_study_runs_and_leaves_its_result(losses, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fnn.train.loop.compare", lambda *parts: {})  # slow, and no study reads it
+    monkeypatch.setattr(
+        "fnn.train.loop.compare_run", lambda *parts: {}
+    )  # slow, and no study reads it
     out = tmp_path / "study"
     losses.main(["--seeds", "1", "--out", str(out), "train.epochs=2"])
     result = json.loads((out / "result.json").read_text())

@@ -165,6 +165,19 @@ def test_an_optimisers_moments_lie_as_their_parameters_do():
     assert adam.count.sharding.spec == state.key.sharding.spec == P()
 
 
+def test_a_parameter_of_a_like_name_is_not_split():
+    """`0_dense/w` ends `2_residual/body/0_dense/w` too, as it does an optimiser's moments."""
+    body = "[dense: {features: 8}, relu, dense: {features: 8}]"
+    model = (
+        f"[flatten, dense: {{features: 8}}, residual: {{body: {body}}}, dense: {{features: 10}}]"
+    )
+    model = model.replace("flatten, ", "dense: {features: 8}, flatten, ", 1)
+    run = experiment('mesh: {model: 2}\nsharding: {"0_dense/w": [null, model]}\n', model=model)
+    paths = jax.tree_util.tree_leaves_with_path(run.placed().params)
+    split = [jax.tree_util.keystr(path) for path, leaf in paths if leaf.sharding.spec != P()]
+    assert split == ["['0_dense']['w']"]
+
+
 def test_what_an_optimiser_keeps_in_another_shape_is_copied():
     run = experiment(FSDP)
     placement = place(run.config, run.model, run.x_shape)

@@ -60,7 +60,7 @@ class Asking:
 def _without_the_comparison():
     """What is compared with autodiff at a run's end takes longer than these runs do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fnn.train.loop.compare", lambda *_: {})
+        patch.setattr("fnn.train.loop.compare_run", lambda *_: {})
         yield
 
 
@@ -140,6 +140,9 @@ def test_a_run_that_is_complete_stays_what_it_is(peace):
     assert resume(prepare(load(where / "config.yaml")), where)["status"] == "completed"
     after = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
     assert after == before
+    assert json.loads((where / "summary.json").read_bytes())["seconds"] > before[-1]["seconds"]
+    with pytest.raises(ConfigError, match=r"train.epochs: 3, and training has come to epoch 4"):
+        resume(prepare(load(where / "config.yaml", ["train.epochs=3"])), where)
 
 
 # Which are kept
@@ -433,6 +436,20 @@ def test_replay_finds_the_step_again(tmp_path, peace):
     assert w.after.low != w.forward.low
     with pytest.raises(FnnError, match="there is no step 10000: this training has steps 0 to"):
         replay(run, where, 10_000)
+
+
+def test_a_step_under_another_config_is_not_replayed(tmp_path, peace):
+    where = shutil.copytree(peace("checkpoint.steps=7"), tmp_path / "changed")
+    changed = prepare(load(where / "config.yaml", ["optimizer.adam.b1=0.5", "train.epochs=5"]))
+    last = checkpoint.latest(where / "checkpoints").step
+    with pytest.raises(FnnError, match=rf"step 5 .* the config was another one until step {last}"):
+        replay(changed, where, 5)
+    assert math.isfinite(replay(changed, where, last + 5).loss)
+    resume(changed, where)
+    for epochs in (5, 6):  # which changes no step
+        again = prepare(load(where / "config.yaml", [f"train.epochs={epochs}"]))
+        with pytest.raises(FnnError, match=f"the config was another one until step {last}"):
+            replay(again, where, last + 5)
 
 
 # Positions

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import signal
 from pathlib import Path
 
 import chex
@@ -92,6 +94,7 @@ def test_an_axis_is_read(word, values):
         (["seed="], "expected values, got none"),
         (["seed=1"], "expected a key with several values"),
         (["seed=1,1"], "1 stands in it twice"),
+        (["a=0.1,1e-1"], "0.1 stands in it twice"),
         (["seed=3..1"], "from a lower to a higher"),
         (["seed=0..1e9"], "a grid needs to know how many"),
         (["seed=0..100000"], "more than 10000"),
@@ -173,7 +176,7 @@ def test_a_mistake_in_one_run_is_one_message_before_any(config, words, said):
 
 @pytest.mark.core
 def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("fnn.train.loop.compare", lambda *parts: {})
+    monkeypatch.setattr("fnn.train.loop.compare_run", lambda *parts: {})
     words = (f"{RATE}=0.05,0.3", "seed=3,4", "optimizer.sgd.momentum=0.5,0.9")
     words += ("train.batch_size=40",)  # which leaves a smaller batch at an epoch's end
     _, summary, found = swept(config, tmp_path, *words)
@@ -205,7 +208,7 @@ def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path, monkeypatch):
     ],
 )
 def test_so_it_is_in_other_precisions(config, tmp_path, monkeypatch, precision, axis, programs):
-    monkeypatch.setattr("fnn.train.loop.compare", lambda *parts: {})
+    monkeypatch.setattr("fnn.train.loop.compare_run", lambda *parts: {})
     words = (*(f"precision.{said}" for said in precision), "train.epochs=1", axis)
     where, summary, _ = swept(config, tmp_path, *words)
     assert summary["programs"] == programs
@@ -318,6 +321,25 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
     assert not any((where / "checkpoints").iterdir())
 
 
+def test_a_sweep_that_is_stopped_before_its_first_step(config, tmp_path):
+    words = (f"{RATE}=0.1,0.2", "train.epochs=2")
+
+    class Stopping:
+        def start(self, epochs, steps_an_epoch, step):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def steps(self, epoch, done, loss): ...
+        def epoch(self, row): ...
+
+    where = files.create(tmp_path, "stopped")
+    summary = sweep(ready(config, *words), where, Stopping())
+    assert (summary["status"], summary["runs"]) == ("interrupted", 2)
+    assert [row["status"] for row in read_results(where)] == ["interrupted"] * 2
+    sweep(Ready(read_plan(where)), where)
+    _, _, want = swept(config, tmp_path, *words)
+    assert read_results(where) == want
+
+
 def test_random_and_optuna_choose_points(config, tmp_path):
     where, _, found = swept(config, tmp_path, f"{RATE}=1e-3..1:log", random=3)
     assert len(found) == 3
@@ -354,8 +376,24 @@ def test_the_command_leaves_a_report_that_holds_all_runs(config, tmp_path, capsy
     assert (where / told["best"]["folder"] / "report.html").is_file()
     app(["resume", str(where)], standalone_mode=False)  # where nothing is left to do
     assert "4 runs" in capsys.readouterr().out
-    with pytest.raises(FnnError, match="a sweep, which goes on as it was"):
-        app(["resume", str(where), "seed=1"], standalone_mode=False)
+    before = (where / "summary.json").read_bytes()
+    for arguments, message in (
+        (["resume", where, "seed=1"], "a sweep, which goes on as it was"),
+        (["resume", where.parent, "seed=1"], "a sweep, which goes on as it was"),
+        (["resume", where / "runs/001"], r"is a run of a sweep, .*; go on with fnn resume"),
+        (["replay", where, "--step", 1], r"is a sweep; name one of its runs, such as .*runs/000"),
+        (["export", where.parent, "--to", "safetensors"], "is a sweep; name one of its runs"),
+    ):
+        with pytest.raises(FnnError, match=message):
+            app([*map(str, arguments)], standalone_mode=False)
+    assert (where / "summary.json").read_bytes() == before
+
+
+def test_a_sweep_all_of_which_diverged_has_no_best_run(config, tmp_path, capsys):
+    words = [f"{RATE}=1e30,1e38", "train.epochs=1", "--runs", str(tmp_path), "--json"]
+    with pytest.raises(FnnError, match="all 2 runs diverged"):
+        app(["sweep", str(config), *words], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["best"] is None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from fnn.loss import LOSSES
 from fnn.report import write_report
 from fnn.train import (
     compare,
+    compare_run,
     init,
     layer_table,
     make_evaluate,
@@ -379,3 +380,16 @@ def test_the_comparison_finds_a_wrong_rule(digits, monkeypatch):
     wrong = {p["path"]: p["max_relative_difference"] for p in found()["parameters"]}
     assert wrong["1_dense/w"] == pytest.approx(0.01, rel=0.01)
     assert wrong["3_dense/w"] < 1e-5
+
+
+@pytest.mark.core
+def test_a_gradient_of_nothing_but_roundings_is_no_difference(monkeypatch):
+    """A batch norm takes away what a bias before it adds."""
+    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    model = "[dense: {features: 16}, batch_norm, relu, dense: {features: 2}]"
+    text = f"name: n\ndata: {{moons: {{points: 200}}}}\nmodel: {model}\n"
+    more = "loss: softmax_cross_entropy\noptimizer: {sgd: {learning_rate: 0.1}}\n"
+    run = prepare(parse(text + more + "train: {epochs: 1, batch_size: 32}\n"))
+    found = {p["path"]: p["max_relative_difference"] for p in compare_run(run)["parameters"]}
+    assert "0_dense/b" in found
+    assert max(found.values()) < 1e-5

@@ -4,6 +4,7 @@ A mistake of the user's is one message on standard error and exit status 2, neve
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -38,14 +39,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 def main() -> None:
     """Run the command."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored
+        signal.signal(signal.SIGINT, _leave)
     try:
         app(prog_name="fnn")
     except FnnError as error:
         print(f"fnn: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("fnn: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
@@ -61,6 +61,16 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"fnn: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _leave(number: int, frame: object) -> None:
+    """End at once, and leave the terminal's cursor visible.
+
+    An exception instead may be raised in a function that C calls, and be lost there.
+    """
+    shown = b"\x1b[?25h" if sys.stderr.isatty() else b""
+    os.write(sys.stderr.fileno(), shown + b"fnn: interrupted\n")
+    os._exit(128 + number)
 
 
 def ask_for_devices(count: int) -> None:

@@ -1,6 +1,8 @@
 """The verbs that take an experiment: run, resume, replay, compare, plan."""
 
 import contextlib
+import math
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,8 +48,7 @@ def run(
         with progress() if first else contextlib.nullcontext() as shown:
             told = Board(shown, where) if tensorboard and first else shown
             summary = train(ready, where, told, START)
-        if first:
-            _finish(where, summary, as_json)
+    _finish(where, summary, first, as_json)
 
 
 @app.command(epilog="Example: fnn resume runs/digits_mlp/20260131-120000 train.epochs=80")
@@ -60,19 +61,24 @@ def resume(
     """Go on with a run that was stopped, from its last checkpoint."""
     from ..config import load
     from ..progress import progress
-    from ..report.find import find_run
+    from ..report.find import find_run_or_sweep, is_sweep
     from ..train import distributed, prepare
     from ..train import resume as go_on
     from ..train.changes import changes
     from ..train.checkpoint import latest
     from ..train.compiled import keep_compiled
 
-    if (run / "sweep.yaml").is_file():
+    run = find_run_or_sweep(run)
+    if is_sweep(run):
         from .sweep import resume_sweep
 
         resume_sweep(run, overrides or (), as_json)
         return
-    run = find_run(run)
+    if is_sweep(whole := run.resolve().parent.parent):
+        raise FnnError(
+            f"{run} is a run of a sweep, whose checkpoints hold all its runs; go on with fnn "
+            f"resume {whole}, or train it by itself: fnn run {run / 'config.yaml'}"
+        )
     if tensorboard:
         check_tensorboard()
     checked = load(run / "config.yaml", overrides or ())
@@ -81,13 +87,14 @@ def resume(
         keep_libraries_off_stdout()
     with distributed.joined(checked):
         first, found = distributed.is_first(), latest(run / "checkpoints")
+        if first and not found:
+            print(f"fnn: no checkpoint in {run} yet: from the first step", file=sys.stderr)
         for key, before, after, meaning in changes(found, checked) if first and found else ():
             print(f"fnn: {key}: {before} -> {after}: {meaning}", file=sys.stderr)
         with progress() if first else contextlib.nullcontext() as shown:
             told = Board(shown, run) if tensorboard and first else shown
             summary = go_on(prepare(checked), run, told, START)
-        if first:
-            _finish(run, summary, as_json)
+    _finish(run, summary, first, as_json)
 
 
 @app.command(epilog="Example: fnn replay runs/digits_mlp/20260131-120000 --step 1234")
@@ -122,8 +129,24 @@ def _range(found: Any) -> str:
     return f"{text}, {found.nonfinite} not finite" if found.nonfinite else text
 
 
-def _finish(where: Path, summary: dict[str, Any], as_json: bool) -> None:
-    """Write the report, say how training ended, and exit with a status that says it too."""
+def _finish(where: Path, summary: dict[str, Any], first: bool, as_json: bool) -> None:
+    """Have the first process say how training ended; exit with a status that says it too."""
+    if first:
+        _tell(where, summary, as_json)
+    if summary["status"] == "diverged":
+        found = summary["first_nonfinite"]
+        raise FnnError(
+            f"the training loss is no longer finite (epoch {summary['epochs']}); the first that "
+            f"was not finite, in step {found['step']}, is {found['place'] or 'the loss'}; "
+            f"lower the learning rate; what was done is in {where}"
+        )
+    if summary["status"] == "interrupted":
+        print(f"go on with: fnn resume {where}", file=sys.stderr)
+        sys.exit(128 + (summary["signal"] or signal.SIGTERM))  # 0 where another process was asked
+
+
+def _tell(where: Path, summary: dict[str, Any], as_json: bool) -> None:
+    """Write the report, and say what it comes to."""
     from ..report import write_report
 
     report = write_report(where)
@@ -132,40 +155,24 @@ def _finish(where: Path, summary: dict[str, Any], as_json: bool) -> None:
         keys = ("status", "test_accuracy", "test_loss", "epochs", "steps", "seconds_to_first_step")
         print_json({"run": str(where), **{key: summary[key] for key in keys}, "seconds": seconds})
     else:
-        skipped = summary.get("skipped_steps")  # older folders do not say
+        skipped, to_first_step = summary["skipped_steps"], summary["seconds_to_first_step"]
         print(
             f"{summary['name']}: test accuracy {summary['test_accuracy']:.2%} "
             f"after {summary['epochs']} epochs ({summary['status']}), "
             + (f"{skipped:,} steps skipped as not finite, " if skipped else "")
-            + f"first step after {summary['seconds_to_first_step']:.1f} s, {seconds:.1f} s in all\n"
-            f"report: {report}"
+            + ("" if math.isnan(to_first_step) else f"first step after {to_first_step:.1f} s, ")
+            + f"{seconds:.1f} s in all\nreport: {report}"
         )
-    if summary["status"] == "diverged":
-        first = summary["first_nonfinite"]
-        raise FnnError(
-            f"the training loss is no longer finite (epoch {summary['epochs']}); the first that "
-            f"was not finite, in step {first['step']}, is {first['place'] or 'the loss'}; "
-            f"lower the learning rate; what was done is in {where}"
-        )
-    if summary["status"] == "interrupted":
-        print(f"go on with: fnn resume {where}", file=sys.stderr)
-        sys.exit(128 + summary["signal"])
 
 
 @app.command(epilog="Example: fnn compare configs/digits_mlp.yaml --json")
 def compare(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Compare hand-written rules and jax.grad on an experiment."""
-    import jax.numpy as jnp
-
     from ..config import load
-    from ..train import compare as run_comparison
-    from ..train import prepare
+    from ..train import compare_run, prepare
 
     ready = prepare(load(config, overrides or ()))
-    data = (jnp.asarray(ready.data.x_train), jnp.asarray(ready.data.y_train))
-    found = run_comparison(
-        *(ready.model, ready.loss, ready.optimizer, *data), ready.batch_size, ready.config.seed
-    )
+    found = compare_run(ready)
     if as_json:
         print_json({"name": ready.config.name, **found})
         return
@@ -201,10 +208,9 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
 
     ready = prepare(load(config, overrides or ()))
     rows = layer_table(ready.model, ready.x_shape)
-    memory = step_memory(
-        ready.model, ready.loss, ready.optimizer, ready.x_shape, ready.config.gradient
-    )
-    steps = -(-len(ready.data.x_train) // ready.batch_size)
+    parts = ready.model, ready.loss, ready.optimizer, ready.x_shape
+    memory = step_memory(*parts, ready.config.gradient, ready.config.precision)
+    steps = ready.steps_an_epoch
     totals = {
         "parameters": sum(row.parameters for row in rows),
         "multiply_adds": sum(row.multiply_adds for row in rows),

@@ -73,6 +73,8 @@ def go_on(ready: Any, where: Path, as_json: bool) -> None:
     else:
         _show(ready, where, summary)
         print(f"{seconds:.1f} s in all\nreport: {report}")
+    if summary["runs"] and summary["diverged"] == summary["runs"]:
+        raise FnnError(f"all {summary['runs']} runs diverged; try smaller learning rates")
     if summary["status"] == "interrupted":
         print(f"go on with: fnn resume {where}", file=sys.stderr)
         sys.exit(128 + summary["signal"])

@@ -12,8 +12,21 @@ def find_run(path: Path) -> Path:
 
     The newest is told by the time that is a run folder's name, so that copies keep their order.
 
-    Raises FnnError where there is no run.
+    Raises FnnError where there is no run, and for a sweep, which is many.
     """
+    run = find_run_or_sweep(path)
+    if is_sweep(run):
+        raise FnnError(f"{run} is a sweep; name one of its runs, such as {run / 'runs' / '000'}")
+    return run
+
+
+def is_sweep(run: Path) -> bool:
+    """Whether a folder is a sweep's."""
+    return (run / "sweep.yaml").is_file()
+
+
+def find_run_or_sweep(path: Path) -> Path:
+    """Return the run or the sweep that `path` is, or the newest in it; see `find_run`."""
     if _is_run(path):
         return path
     if not path.exists():

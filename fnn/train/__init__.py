@@ -1,6 +1,7 @@
 """Training: state, step, loop, evaluation, and what is known before any of it."""
 
 from .comparison import compare as compare
+from .comparison import compare_run as compare_run
 from .evaluate import make_evaluate as make_evaluate
 from .feed import make_feed as make_feed
 from .loop import resume as resume

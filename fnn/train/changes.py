@@ -20,10 +20,21 @@ MEANING = {
     "train.epochs": "another end",
     "train": "another rule from here on",
     "gradient": "the same gradients, to rounding, by other means",
+    "precision": "other roundings from here on",
+    "mesh": "another layout over devices; the same numbers, to rounding",
+    "sharding": "another layout over devices; the same numbers, to rounding",
+    "distributed": "other processes; the same numbers, to rounding",
     "checkpoint": "other checkpoints; the same numbers, to rounding",
     "compilation_cache": "another place for compiled programs; the same numbers",
 }
 """By the beginning of a key; the longest counts."""
+
+
+SAME_STEPS = (
+    *("name", "train.epochs", "train.converge", "train.early_stopping", "gradient", "mesh"),
+    *("sharding", "distributed", "checkpoint", "compilation_cache"),
+)
+"""Beginnings of keys on which no step depends, but for its rounding."""
 
 
 class Change(NamedTuple):
@@ -48,12 +59,28 @@ def changes(found: Checkpoint, config: Config) -> list[Change]:
     ]
 
 
-def check_position(run: Run, found: Checkpoint) -> None:
-    """Check that a position in an epoch still means the same.
+def same_since(found: Checkpoint | None, config: Config) -> int:
+    """Return the step from which on training took the steps that a config says."""
+    if found is None:
+        return 0
+    keys = (change.key + "." for change in changes(found, config))
+    same = all(key.startswith(tuple(start + "." for start in SAME_STEPS)) for key in keys)
+    return found.meta["same_since"] if same else found.step
 
-    Raises ConfigError where an epoch would have another number of steps.
+
+def check_position(run: Run, found: Checkpoint) -> None:
+    """Check that a position still means the same, and lies within the training.
+
+    Raises ConfigError where an epoch would have another number of steps, or training has come
+    further than it is to go.
     """
     before, after = found.meta["steps_an_epoch"], run.steps_an_epoch
+    epochs, come = run.config.train.epochs, -(-found.step // before)
+    if come > epochs:
+        raise ConfigError(
+            f"{run.config.where('train.epochs')}: train.epochs: {epochs}, and training has come to "
+            f"epoch {come}; make it {come} or more"
+        )
     if before != after:
         keys = [c.key for c in changes(found, run.config)]
         keys = [key for key in keys if key.split(".")[0] == "data" or key == "train.batch_size"]

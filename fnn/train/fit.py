@@ -26,6 +26,7 @@ from ..data import Streamed
 from . import checkpoint as checkpoints
 from . import distributed
 from . import folder as files
+from .changes import same_since
 from .checkpoint import Checkpoint, Checkpoints
 from .evaluate import Evaluation, make_evaluate
 from .optimizer import evaluated_params
@@ -87,6 +88,7 @@ class Fit:
             "config": text,
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "steps_an_epoch": run.steps_an_epoch,
+            "same_since": same_since(found, config),
         }
         self.folder, self.metrics = folder, folder / "metrics.jsonl"
         self.state, self.at, self.rows = run.placed(), Position(), []

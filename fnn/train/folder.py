@@ -39,9 +39,9 @@ def create(parent: Path, name: str) -> Path:
         folder = parent / name / (stamp if attempt == 0 else f"{stamp}-{attempt + 1}")
         try:
             folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
         except OSError as error:
+            if os.path.lexists(folder):
+                continue
             raise FnnError(
                 f"cannot make the run folder {folder}: {error.strerror}; choose another with --runs"
             ) from error

@@ -17,7 +17,7 @@ from . import distributed
 from . import folder as files
 from .changes import check_position
 from .checkpoint import Checkpoint, Checkpoints
-from .comparison import compare
+from .comparison import compare_run
 from .fit import Fit, Progress, Silent
 from .results import learnt, summary, write_results
 from .run import Run
@@ -82,15 +82,12 @@ def _train(
         write_results(folder, run.data, run.placement.whole(learnt(fit.state)), fit.evaluation)
         skipped, to_first_step = int(fit.state.skipped), fit.first_step_at - started
         result = summary(run, fit.last, fit.status, skipped, to_first_step)
-        result["seconds"] = time.perf_counter() - started
+        result["seconds"] = fit.before + time.perf_counter() - started
         if fit.nonfinite is not None:
             result["first_nonfinite"] = fit.nonfinite
         files.write_json(folder / "summary.json", result)
         if fit.status != "interrupted" and distributed.is_first():
-            data, config = (run.data.x_train, run.data.y_train), run.config
-            parts = (run.model, run.loss, run.optimizer, *data, run.batch_size)
-            found = compare(*parts, config.seed, config.precision)
-            files.write_json(folder / "comparison.json", found)
-        result["seconds"] = time.perf_counter() - started
+            files.write_json(folder / "comparison.json", compare_run(run))
+        result["seconds"] = fit.before + time.perf_counter() - started
         files.write_json(folder / "summary.json", result)
     return result | {"signal": asked()}

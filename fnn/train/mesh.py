@@ -33,7 +33,7 @@ Axes = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Placement:
-    """A mesh, and how the parameters that are split are split, by path: `1_dense/w`."""
+    """A mesh, and how each parameter is split, by path: `1_dense/w`; empty if none is."""
 
     mesh: Mesh
     split: Mapping[str, Axes] = field(default_factory=dict)
@@ -176,7 +176,7 @@ def _mesh(data: int, model: int, devices: Sequence[Any]) -> Mesh:
 
 
 def _split(config: Config, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, Axes]:
-    """Return the parameters that the config's rules split; the first rule that matches counts."""
+    """Return how each parameter is split, if any is; the first rule that matches counts."""
 
     def error(pattern: str, message: str) -> ConfigError:
         where = config.where(("sharding", pattern))
@@ -186,14 +186,14 @@ def _split(config: Config, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) ->
         if not any(fnmatchcase(path, pattern) for path in shapes):
             hint = did_you_mean(pattern, shapes) or f"; the parameters are {', '.join(shapes)}"
             raise error(pattern, f"matches no parameter{hint}")
-    split = {}
+    split: dict[str, Axes] = dict.fromkeys(shapes, ())
     for path, shape in shapes.items():
         rules = ((p, rule) for p, rule in config.sharding.items() if fnmatchcase(path, p))
         for pattern, rule in itertools.islice(rules, 1):
             split[path] = _axes(rule, shape, mesh)
             if wrong := _misfit(split[path], shape, mesh):
                 raise error(pattern, f"cannot split {path}, of shape {shape}: {wrong}")
-    return split
+    return split if any(map(any, split.values())) else {}
 
 
 def _axes(rule: Any, shape: tuple[int, ...], mesh: Mesh) -> Axes:

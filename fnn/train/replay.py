@@ -7,6 +7,7 @@ Steps count from 0: step 1234 is the one that begins where checkpoint 1234 stand
 it is had by running the steps from the last checkpoint before it, or from the first step.
 """
 
+import contextlib
 import functools
 import math
 import operator
@@ -22,6 +23,7 @@ from .. import backprop
 from ..errors import FnnError
 from ..layers import graph
 from . import checkpoint as checkpoints
+from .changes import same_since
 from .plan import layer_table
 from .position import Position, calls
 from .precision import cast
@@ -73,7 +75,8 @@ class Replay(NamedTuple):
 def replay(run: Run, folder: Path, step: int) -> Replay:
     """Run step `step` once more, nothing donated, and look at every layer both ways.
 
-    Raises FnnError for a step that the training does not have.
+    Raises FnnError for a step that the training does not have, and for one that cannot be had
+    again: before which the config changed, or training rolled back.
     """
     steps = run.config.train.epochs * run.steps_an_epoch
     if not 0 <= step < steps:
@@ -94,7 +97,8 @@ def first_nonfinite(run: Run, folder: Path, step: int) -> dict[str, Any]:
     """
     found = replay(run, folder, step)
     if step and any(a.after is not None and a.forward.nonfinite for a in found.arrays):
-        found = replay(run, folder, step - 1)
+        with contextlib.suppress(FnnError):  # the step before it may be beyond what is kept
+            found = replay(run, folder, step - 1)
     return {"step": found.step, "epoch": found.epoch, "place": found.first}
 
 
@@ -104,13 +108,19 @@ def _before(run: Run, folder: Path, step: int) -> tuple[TrainState, Position]:
     found = checkpoints.before(folder / "checkpoints", step)
     if found is not None:
         state, at = checkpoints.restore(found, state), Position(**found.meta["position"])
-    later = checkpoints.after(folder / "checkpoints", step)
-    roll_backs = [c.meta.get("roll_backs", 0) if c else 0 for c in (found, later)]
+    begun, later = found.step if found else 0, checkpoints.after(folder / "checkpoints", step)
+    since = same_since(checkpoints.latest(folder / "checkpoints"), run.config)
+    if begun < since:
+        raise FnnError(
+            f"step {step} cannot be replayed: the config was another one until step {since}, and "
+            f"of what is kept, training would have to go on from step {begun}"
+        )
+    roll_backs = [c.meta["roll_backs"] if c else 0 for c in (found, later)]
     if later and roll_backs[0] != roll_backs[1]:
         raise FnnError(
-            f"step {step} cannot be replayed: between steps {found.step if found else 0} and "
-            f"{later.step} training rolled back, to a checkpoint that is no longer kept; with "
-            "on_nan: skip or stop every step can be"
+            f"step {step} cannot be replayed: between steps {begun} and {later.step} training "
+            "rolled back, to a checkpoint that is no longer kept; with on_nan: skip or stop every "
+            "step can be"
         )
     feed, take = run.feed(), run.steps()
     while True:

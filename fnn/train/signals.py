@@ -3,23 +3,24 @@
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Callable[[], int]]:
     """Turn the first signal into a number to ask for, so that no state is lost.
 
-    Yields a function that returns the signal's number, 0 if there was none. A second Ctrl-C
-    interrupts. Outside the main thread, which alone may handle signals, it is always 0.
+    Yields a function that returns the signal's number, 0 if there was none. A second Ctrl-C does
+    what it did before. Outside the main thread, which alone may handle signals, it is always 0.
     """
     asked = 0
+    before: dict[signal.Signals, Any] = {}
 
     def note(number, frame):
         nonlocal asked
         asked = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)

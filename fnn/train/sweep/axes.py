@@ -7,6 +7,7 @@ optimizer.sgd.learning_rate=1e-4..1e-1:log:8   eight numbers, each so many times
 optimizer.sgd.learning_rate=1e-4..1e-1:log     a range, to draw from
 """
 
+import collections
 import itertools
 import math
 import re
@@ -109,8 +110,8 @@ def parse_axis(word: str) -> Axis | Range:
         values = parsed
     else:
         values = tuple(itertools.chain.from_iterable(_expanded(word, key, item) for item in items))
-    texts = [value.text for value in values]
-    if twice := next((text for text in texts if texts.count(text) > 1), None):
+    said = collections.Counter(repr(value.value) for value in values)
+    if twice := next((value.text for value in values if said[repr(value.value)] > 1), None):
         raise ConfigError(f"sweep {word}: {twice} stands in it twice; leave one out")
     return Axis(key, values)
 

@@ -102,10 +102,10 @@ class SweepFit:
             self._evaluate(begun)
             if self._is_due():
                 self._save()
+        if self.evaluation is None:  # all had ended when it was resumed, or it was stopped at once
+            self._evaluate([*self._without_row(), *(log for log in self.going if not log.last)])
         for log in self.going:
             log.status = "interrupted"
-        if self.evaluation is None:  # all had ended when it was resumed
-            self._evaluate(self._without_row())
         if self.step != self.saved_step:
             self._save()
         self.saved.wait()

@@ -123,7 +123,8 @@ def sweep(
     found: list[dict[str, Any]] = []
     programs = 0
     with files.locked(folder), stoppable() as asked:
-        _write_plan(ready, folder)
+        if not (folder / "environment.json").exists():  # the last that the plan writes
+            _write_plan(ready, folder)
         while True:
             ended: list[dict[str, Any]] = []
             for group in ready.groups:
@@ -136,6 +137,7 @@ def sweep(
             found += ended
             if asked() or not ready.advance(found):
                 break
+        good = [result for result in found if math.isfinite(ready.plan.score(result))]
         summary = {
             "name": ready.config.name,
             "status": "interrupted" if asked() else "completed",
@@ -143,7 +145,7 @@ def sweep(
             "programs": programs,
             "diverged": sum(result["status"] == "diverged" for result in found),
             "by": ready.plan.by,
-            "best": min(found, key=ready.plan.score, default=None),
+            "best": min(good, key=ready.plan.score, default=None),
             "seconds": time.perf_counter() - started,
         }
         files.write_json(folder / "summary.json", summary)
