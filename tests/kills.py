@@ -43,7 +43,7 @@ VARIANTS = {
     "backprop, no checkpoints but the last": "gradient: backprop\ncheckpoint: {seconds: 0}",
     "a sweep": "checkpoint: {steps: 7}",
 }
-AXES = ("model.3.dropout.rate=0.1,0.3", "seed=0..1")
+AXES = ("model.3.dropout.rate=0.1,0.3", "seed=0..1", "optimizer.adam.learning_rate=0.01,1e38")
 
 
 MOST = {"life": 5.0, "training": 1.0, "writing": 0.002}

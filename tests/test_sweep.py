@@ -399,7 +399,7 @@ def test_a_sweep_all_of_which_diverged_has_no_best_run(config, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["seed=0,1", "--by", "loss"], "expected one of test_loss, test_accuracy, train_loss"),
+        (["seed=0,1", "--by", "loss"], "expected one of train_loss, test_loss, test_accuracy"),
         (["seed=0,1", "--random", "3", "--optuna", "3"], "use one"),
         (["seed=1"], "expected a key with several values"),
     ],

@@ -3,11 +3,10 @@
 import re
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from ..errors import did_you_mean
-from .section import Phrase, Section, problem, shown
+from .section import Count, PositiveInt, Section, problem, shown
 
 _WORDS = ("fsdp", "replicate")
 _AXES = (None, "data", "model")
@@ -48,9 +47,6 @@ def _address(value: str) -> str:
     return value
 
 
-PositiveInt = Annotated[int, Ge(1), Phrase("an integer, 1 or more")]
-
-
 class Mesh(Section):
     """The devices as a table: rows share a batch, columns share the parameters of large layers."""
 
@@ -69,9 +65,7 @@ class Distributed(Section):
         None, description="host:port of process 0, which all others can reach"
     )
     processes: PositiveInt | None = Field(None, description="how many there are")
-    index: Annotated[int, Ge(0), Phrase("an integer, 0 or more")] | None = Field(
-        None, description="which of them this is, from 0"
-    )
+    index: Count | None = Field(None, description="which of them this is, from 0")
     timeout: PositiveInt = Field(300, description="seconds to wait for the others at the start")
 
 

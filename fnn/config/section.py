@@ -6,9 +6,10 @@ came, and the closest key. A message is rewritten once, by the section it belong
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
+from annotated_types import Ge
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -46,6 +47,10 @@ class Phrase:
     """What a field takes, as an error says it: `an integer`, `a number or a schedule`."""
 
     text: str
+
+
+PositiveInt = Annotated[int, Ge(1), Phrase("an integer, 1 or more")]
+Count = Annotated[int, Ge(0), Phrase("an integer, 0 or more")]
 
 
 class Section(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
-from .section import Phrase, Section, problem, shown
+from .section import Phrase, PositiveInt, Section, problem, shown
 from .signature import Number
 
 
@@ -31,7 +31,6 @@ BatchSize = Annotated[
     PlainValidator(_batch_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}]}),
 ]
-PositiveInt = Annotated[int, Ge(1), Phrase("an integer, 1 or more")]
 PositiveNumber = Annotated[Number, Gt(0), Phrase("a number above 0")]
 Decay = Annotated[Number, Gt(0), Lt(1), Phrase("a number above 0 and below 1")]
 WideDType = Annotated[Literal["float32", "float64", "bfloat16"], AfterValidator(_switched_on)]

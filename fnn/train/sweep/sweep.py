@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import yaml
 
 from ... import config as configs
 from ...config.loader import read_file, read_yaml
+from ...config.training import Metric
 from ...errors import ConfigError, FnnError
 from .. import folder as files
 from ..checkpoint import Checkpoints
@@ -29,7 +30,6 @@ from .fit import SweepFit, checkpoint_folder, results
 from .groups import Base, Group, make_groups, make_rows
 from .proposals import Proposals, all_points, optuna_points, random_points
 
-Metric = Literal["test_loss", "test_accuracy", "train_loss"]
 METRICS = get_args(Metric)
 
 
@@ -91,7 +91,11 @@ class Ready:
 
 
 def plan_sweep(
-    config: Path | str, words: Sequence[str], random: int = 0, optuna: int = 0, by: str = METRICS[0]
+    config: Path | str,
+    words: Sequence[str],
+    random: int = 0,
+    optuna: int = 0,
+    by: str = "test_loss",
 ) -> Plan:
     """Return the plan that the command line says: a config, and `KEY=VALUES`.
 
