@@ -374,7 +374,10 @@ def test_the_command_leaves_a_report_that_holds_all_runs(config, tmp_path, capsy
     assert all(f'href="runs/{number:03}/"' in page for number in range(4))
     assert "{leaky_relu: {negative_slope: 0.1}}" in page
     assert (where / told["best"]["folder"] / "report.html").is_file()
+    rows = [json.loads(f.read_bytes()) for f in where.glob("runs/*/summary.json")]
     app(["resume", str(where)], standalone_mode=False)  # where nothing is left to do
+    seconds = json.loads((where / "summary.json").read_bytes())["seconds"]
+    assert seconds > sum({row["seconds"] for row in rows})  # of both programs
     assert "4 runs" in capsys.readouterr().out
     before = (where / "summary.json").read_bytes()
     for arguments, message in (

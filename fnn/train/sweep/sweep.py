@@ -26,7 +26,7 @@ from ..checkpoint import Checkpoints
 from ..fit import Progress, Silent
 from ..signals import stoppable
 from .axes import Axes, Point, split_words
-from .fit import SweepFit, checkpoint_folder, results
+from .fit import SweepFit, checkpoint_folder, results, run_folder
 from .groups import Base, Group, make_groups, make_rows
 from .proposals import Proposals, all_points, optuna_points, random_points
 
@@ -125,7 +125,7 @@ def sweep(
     """
     started = time.perf_counter() if started is None else started
     found: list[dict[str, Any]] = []
-    programs = 0
+    programs, earlier = 0, 0.0
     with files.locked(folder), stoppable() as asked:
         if not (folder / "environment.json").exists():  # the last that the plan writes
             _write_plan(ready, folder)
@@ -133,7 +133,7 @@ def sweep(
             ended: list[dict[str, Any]] = []
             for group in ready.groups:
                 if not asked():
-                    _train(group, folder, progress or Silent(), asked, started)
+                    earlier += _train(group, folder, progress or Silent(), asked, started)
                     programs += 1
                 ended = results(folder, ready.rows)
                 lines = [json.dumps(result) + "\n" for result in found + ended]
@@ -150,7 +150,7 @@ def sweep(
             "diverged": sum(result["status"] == "diverged" for result in found),
             "by": ready.plan.by,
             "best": min(good, key=ready.plan.score, default=None),
-            "seconds": time.perf_counter() - started,
+            "seconds": earlier + time.perf_counter() - started,
         }
         files.write_json(folder / "summary.json", summary)
         return summary | {"signal": asked()}
@@ -158,13 +158,17 @@ def sweep(
 
 def _train(
     group: Group, folder: Path, progress: Progress, asked: Callable[[], int], started: float
-) -> None:
-    """Train a group's runs, or go on with them, until they end or are told to stop."""
+) -> float:
+    """Train a group's runs, or go on with them, until they end or are told to stop.
+
+    Returns the seconds that they had taken in earlier processes.
+    """
     ended = [r for r in results(folder, group.rows) if r["status"] != "interrupted"]
     kept = checkpoint_folder(folder, group)
     if len(ended) == len(group.rows):
         shutil.rmtree(kept, ignore_errors=True)  # a kill may have come before it was taken away
-        return
+        first = run_folder(folder, group.rows[0]) / "summary.json"
+        return float(json.loads(first.read_bytes())["seconds"])
     kept.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(Checkpoints(kept)) as saved:
         fit = SweepFit(group, folder, saved, progress, asked)
@@ -172,6 +176,7 @@ def _train(
         fit.write(started)
     if not asked():
         shutil.rmtree(kept)
+    return fit.before
 
 
 def _write_plan(ready: Ready, folder: Path) -> None:
