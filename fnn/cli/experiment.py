@@ -141,7 +141,8 @@ def _finish(where: Path, summary: dict[str, Any], first: bool, as_json: bool) ->
             f"lower the learning rate; what was done is in {where}"
         )
     if summary["status"] == "interrupted":
-        print(f"go on with: fnn resume {where}", file=sys.stderr)
+        if first:
+            print(f"go on with: fnn resume {where}", file=sys.stderr)
         sys.exit(128 + (summary["signal"] or signal.SIGTERM))  # 0 where another process was asked
 
 

@@ -95,7 +95,8 @@ def _value_and_gradients(function: Any, batch: tuple[Any, ...]) -> tuple[float, 
 
 def _differences(gradients: Any, expected: Any) -> list[dict[str, Any]]:
     rows = []
-    overall = max(float(np.max(np.abs(want), initial=0.0)) for want in jax.tree.leaves(expected))
+    every = (float(np.max(np.abs(want), initial=0.0)) for want in jax.tree.leaves(expected))
+    overall = max(every, default=0.0)
     pairs = zip(
         jax.tree_util.tree_leaves_with_path(gradients), jax.tree.leaves(expected), strict=True
     )
