@@ -183,6 +183,7 @@ def test_ctrl_c_ends_the_command_wherever_it_is(tmp_path):
         "def collected(*_): os.kill(os.getpid(), signal.SIGINT)\n"
         "def app(**_): gc.callbacks.append(collected); gc.collect(); print('it went on')\n"
         "command.app = app\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "command.main()"
     )
     words = [sys.executable, "-c", code]
