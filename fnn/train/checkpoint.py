@@ -3,7 +3,7 @@
     checkpoints/00000128/0.safetensors      after 128 steps: what process 0 holds of the state
 
 A file holds arrays by their path (`params/1_dense/w`), and in its header, as JSON, where training
-stands and a sum (CRC-32) of every array. A folder has its name once all of it is on the disk;
+stands and a sum of every array. A folder has its name once all of it is on the disk;
 until then, and while it is taken away, its name begins with a dot. A file that is no longer kept
 is written over by the next. Nothing is pickled.
 """
@@ -16,7 +16,6 @@ import shutil
 import stat
 import sys
 import threading
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import FnnError
 from .folder import to_disk
-from .image import HEADER, HEADER_SUM, Image, checksum
+from .image import HEADER, HEADER_SUM, Image, array_sum, text_sum
 
 
 class Checkpoint(NamedTuple):
@@ -271,7 +270,10 @@ def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
                     array = file.get_tensor(name)
                 except SafetensorError as error:
                     raise _damaged(folder, str(error)) from error
-                if zlib.crc32(np.ascontiguousarray(array).data) != sums[name]:
+                if (
+                    array_sum(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                    != sums[name]
+                ):
                     raise _damaged(folder, f"{name} is not what was written")
                 _put(arrays, name, array)
     return arrays
@@ -300,7 +302,7 @@ def _header(folder: Path, file: Any) -> dict[str, Any]:
         found = {key: header[key] for key in ("step", "score", "processes", "meta", "sums")}
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, "its header is not fnn's") from error
-    if checksum(text) != said:
+    if text_sum(text) != said:
         raise _damaged(folder, "its header is not what was written")
     return found
 

@@ -27,7 +27,7 @@ KINDS = {"f": "F", "i": "I", "u": "U", "c": "C"}
 
 
 class Image:
-    """A safetensors file in memory, with a sum (CRC-32) of every array and of its header."""
+    """A safetensors file in memory, with a sum of every array, and of its header."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, BLOCK)
@@ -64,7 +64,7 @@ class Image:
         """Write the file, over one of the same name; return once it is on the disk."""
         with memoryview(self._memory)[: self._size] as memory:
             arrays = memory[self._start :]
-            sums = {name: zlib.crc32(arrays[slice(*at)]) for name, at in self._places.items()}
+            sums = {name: array_sum(arrays[slice(*at)]) for name, at in self._places.items()}
             text = self._text(sums).ljust(self._start - 8)
             memory[: self._start] = len(text).to_bytes(8, "little") + text
             try:
@@ -76,13 +76,25 @@ class Image:
 
     def _text(self, sums: dict[str, int]) -> bytes:
         told = json.dumps({**self._header, "sums": sums}, allow_nan=False)
-        said = {HEADER: told, HEADER_SUM: checksum(told)}
+        said = {HEADER: told, HEADER_SUM: text_sum(told)}
         return json.dumps({"__metadata__": said, **self._forms}).encode()
 
 
-def checksum(header: str) -> str:
-    """Return the sum of a header's text, always as long."""
+def text_sum(header: str) -> str:
+    """Return the CRC-32 of a header's text, always as long."""
     return f"{zlib.crc32(header.encode()):08x}"
+
+
+def array_sum(octets: memoryview) -> int:
+    """Return the CRC-32 of the sums of blocks, as words of 64 bits, and of what is left.
+
+    A word that changed shows in its block's sum, as does a block that is lost, stale or moved; and
+    it takes a fifth of the processor time of a CRC of all octets, which training would wait for.
+    """
+    given = np.frombuffer(octets, np.uint8)
+    blocks, rest = np.split(given, [len(given) // BLOCK * BLOCK])
+    sums = blocks.view("<u8").reshape(-1, BLOCK // 8).sum(axis=1, dtype="<u8")
+    return zlib.crc32(rest, zlib.crc32(sums))
 
 
 def _dtype(dtype: np.dtype) -> str:
