@@ -214,11 +214,8 @@ def test_a_file_written_over_another_is_read_by_the_library(tmp_path, monkeypatc
 
 def test_a_checkpoint_is_not_written_through_links(tmp_path):
     """A copy of hard links, as `cp -al` makes it, and a file that points elsewhere."""
-    saved, copy, victim = (
-        Checkpoints(tmp_path / "saved", keep_last=1),
-        tmp_path / "a",
-        tmp_path / "b",
-    )
+    copy, victim = tmp_path / "copy", tmp_path / "victim"
+    saved = Checkpoints(tmp_path / "saved", keep_last=1)
     for step in (1, 2, 3, 4):
         saved.save({"w": jnp.full(5, step)}, step, {})
         saved.wait()

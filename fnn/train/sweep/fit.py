@@ -97,27 +97,17 @@ class SweepFit:
         config = self.run.config
         self.progress.start(config.train.epochs, self.run.steps_an_epoch, self.step)
         while (going := self.going) and not self.asked():
-            begun = [*going, *self._without_row()]
             self._steps(going)
-            self._evaluate(begun)
+            self._evaluate()
             if self._is_due():
                 self._save()
         if self.evaluation is None:  # all had ended when it was resumed, or it was stopped at once
-            self._evaluate([*self._without_row(), *(log for log in self.going if not log.last)])
+            self._evaluate()
         for log in self.going:
             log.status = "interrupted"
         if self.step != self.saved_step:
             self._save()
         self.saved.wait()
-
-    def _without_row(self) -> list[Log]:
-        """Runs that diverged in the epoch of the checkpoint resumed from, before its end."""
-        an_epoch = self.run.steps_an_epoch
-        return [
-            log
-            for log in self.logs
-            if log.status == "diverged" and log.last.get("step") != log.at.step(an_epoch)
-        ]
 
     def _steps(self, going: list[Log]) -> None:
         """Take the steps that are left of the present epoch, or as many as are wanted."""
@@ -149,31 +139,31 @@ class SweepFit:
         active[[self.logs.index(log) for log in logs]] = True
         return active
 
-    def _evaluate(self, begun: list[Log]) -> None:
-        """Evaluate all as they are; note the metrics of those that took steps in this epoch."""
+    def _evaluate(self) -> None:
+        """Evaluate all as they are; note the metrics of those that took steps since the last."""
+        an_epoch = self.run.steps_an_epoch
+        moved = [log for log in self.logs if log.last.get("step") != log.at.step(an_epoch)]
         self.evaluation = self.program.evaluate(self.state)
         losses, decisions = map(np.asarray, self.evaluation[1:])
-        for log in begun:
-            if log.rows and not log.at.done:  # told to stop before the epoch's first step
-                continue
+        for log in moved:
             i = self.logs.index(log)
             found = Evaluation(losses[i], losses[i], decisions[i])
             log.last = {
                 "epoch": log.at.epoch,
-                "step": log.at.step(self.run.steps_an_epoch),
+                "step": log.at.step(an_epoch),
                 "train_loss": math.nan if log.status == "diverged" else log.at.mean(),
                 "test_loss": found.loss(),
                 "test_accuracy": found.accuracy(self.run.data.y_test),
                 "seconds": self.seconds,
             }
-            if log.status == "completed" and log.at.done < self.run.steps_an_epoch:
+            if log.status == "completed" and log.at.done < an_epoch:
                 continue  # told to stop
             log.rows.append(log.last)
             files.append_metrics(log.metrics, log.last)
             if log.status == "completed":
                 log.at = Position(log.at.epoch + 1)
                 log.status = status_after(self.run.config, log.rows)
-        shown = [log.last for log in begun if math.isfinite(log.last["test_loss"])]
+        shown = [log.last for log in moved if math.isfinite(log.last["test_loss"])]
         if shown:
             self.progress.epoch(min(shown, key=lambda row: row["test_loss"]))
 
