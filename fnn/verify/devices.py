@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from .judge import EPS64, misfit
 from .mathematics import Mismatch
 from .probes import Probing, Trial
-from .programs import backward, both_ways, call, places
+from .programs import backward, both_ways, call, places, start
 
 KINDS = {"auto mesh": AxisType.Auto, "explicit mesh": AxisType.Explicit}
 
@@ -60,7 +60,7 @@ def _on_mesh(probing: Probing, trial: Trial, mesh: Any) -> list[Any]:
             for arrays in _arrays(trial)
         ]
         if mesh.size > 1 and mesh.axis_types == (AxisType.Auto,):
-            return list(jax.device_get(jax.jit(cotangents)(*placed)))
+            return list(jax.device_get(start(cotangents, *placed).result()(*placed)))
         jax.eval_shape(cotangents, *placed)
         return []
 

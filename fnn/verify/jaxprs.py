@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from ..memory import array_bytes
 from ..op import rules
 
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vmap_call")
@@ -94,6 +95,17 @@ def equations(jaxpr: Any) -> Iterator[Any]:
         yield equation
         for inner in nested(equation):
             yield from equations(inner.jaxpr)
+
+
+def structure(jaxpr: Any) -> tuple[str, ...]:
+    """Return a program's operations in order, whatever the sizes and the numbers in them."""
+    return tuple(equation.primitive.name for equation in equations(jaxpr))
+
+
+def bytes_made(jaxpr: Any) -> int:
+    """Return the bytes of all arrays that a program makes; of a loop, those of one turn."""
+    made = (var.aval for equation in equations(jaxpr) for var in equation.outvars)
+    return sum(array_bytes(aval) for aval in made if hasattr(aval, "dtype"))
 
 
 def literals(jaxpr: Any) -> set[float]:
@@ -222,7 +234,7 @@ def _depends(jaxpr: Any, linear: Sequence[bool], found: list[str]) -> list[bool]
 
 def _loop(equation: Any, body: Any, ins: list[bool], found: list[str]) -> list[bool]:
     """Follow a scan's carried values until no more of them are marked."""
-    carry = _carried(equation, body)
+    carry = carried(equation, body)
     while True:
         scratch: list[str] = []
         marks = _depends(body, ins, scratch)
@@ -233,7 +245,7 @@ def _loop(equation: Any, body: Any, ins: list[bool], found: list[str]) -> list[b
         ins = [*ins[: carry.start], *carried, *ins[carry.stop :]]
 
 
-def _carried(equation: Any, body: Any) -> slice:
+def carried(equation: Any, body: Any) -> slice:
     """Return which inputs of a scan's body are carried: constants come before, slices after.
 
     Read from the ranks, for the names of the equation's parameters differ between JAX's versions.

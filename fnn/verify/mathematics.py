@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from . import kinks
 from .jaxprs import equations
 from .judge import EPS64, Misfit, misfit, resolution
 from .probes import GIVEN, Probing, Trial
-from .programs import by_autodiff, by_rule, call, places
+from .programs import by_autodiff, by_rule, call, places, prepare
 from .shapes import Case
 
 
@@ -121,7 +122,8 @@ def reference(probing: Probing, verdict: Verdict) -> Iterator[tuple[str, Mismatc
             jax.numpy_rank_promotion("allow"),
             jax.numpy_dtype_promotion("standard"),
         ):
-            values = jax.device_get(call(function, trial.case.arguments, trial.values))
+            run = partial(call, function, trial.case.arguments)
+            values = jax.device_get(prepare(run, trial.values).result()(trial.values))
         trial = replace(trial, probe=replace(GIVEN, label="the definition against the reference"))
         for j, (got, want) in enumerate(zip(trial.want["y"], values, strict=True)):
             if wrong := misfit(got, want, trial.tolerance("y", j, verdict.eps)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import values as numbers
 from .arguments import Arguments, Leaf, struct
-from .jaxprs import equations, literals
+from .jaxprs import equations, literals, structure
 from .judge import EPS64, exact_tolerance, noise_of, size_of, widen
 from .programs import (
     Outcome,
@@ -119,10 +119,13 @@ class Probing:
         seed: int,
         vary: bool,
         exact: tuple[str, str] = ("float64", "float64"),
+        compiled: bool = False,
     ):
         self.subject, self.cases, self.seed, self.vary = subject, list(cases), seed, vary
         self.exact = exact
         """The dtypes in which the rule and the oracle are judged: float64, where they can."""
+        self.compiled = compiled
+        """Whether XLA is to run everything, and not NumPy what it can."""
         self.binding = subject.states_conventions or states_conventions(
             subject.definition, cases[0].arguments, exact[1]
         )
@@ -130,9 +133,14 @@ class Probing:
         self.count = 0
 
     def run(self, case: Case, dtype: str = "") -> Run:
-        """Return the programs of a case: in a dtype, or as exact as they can be."""
+        """Return the programs of a case: in a dtype, or as exact as they can be.
+
+        The first case is compiled in its own dtype, and so rounds there as it will in use.
+        """
         types = (dtype,) if dtype else self.exact
-        return Run(self.subject.function, self.subject.definition, case.arguments, *types)
+        compiled = self.compiled or (bool(dtype) and case is self.cases[0])
+        functions = self.subject.function, self.subject.definition
+        return Run(*functions, case.arguments, *types, compiled=compiled)
 
     def types(self) -> Any:
         """Return the setting of 64-bit types under which the rule is judged."""
@@ -178,16 +186,24 @@ class Probing:
             yield case, GIVEN
         if not self.vary:
             return
+        known: set[Any] = set()
         for case in self.cases:
             if case.fixed or case.size >= LARGE:
                 continue
-            if case.kind not in ("given", "example"):
+            if case.kind not in ("given", "example") or self.operations(case) in known:
                 yield case, TIES
                 continue
+            known.add(self.operations(case))
             alone = [p for i in places(case.arguments) for p in _alone(case.arguments.leaves[i])]
             for probe in [*PROBES[1:], *self._named(case), *alone]:
                 if probe.kind == "ordinary" or self.changes(case, probe):
                     yield case, probe
+
+    def operations(self, case: Case) -> Any:
+        """Return the operations of a case's rule and oracle: other sizes often have the same."""
+        run = self.run(case)
+        programs = (run.program(make).jaxpr.jaxpr for make in (by_rule, by_autodiff))
+        return tuple(map(structure, programs))
 
     def _named(self, case: Case) -> Iterator[Probe]:
         """Yield a probe of the numbers that the programs themselves name: thresholds, perhaps."""

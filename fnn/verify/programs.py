@@ -1,7 +1,9 @@
-"""The compiled programs: the function by its rule, and the definition by automatic differentiation.
+"""The programs: the function by its rule, and the definition by automatic differentiation.
 
-One program serves every probe of a call's shapes and dtype; only its numbers change. Programs of
-a definition are kept, so that many rules can be held against one.
+One program serves every probe of a call's shapes and dtype; only its numbers change. It runs in
+NumPy where it can (`interpreter`), since compiling takes far longer than all the runs, and is
+compiled where it cannot. Programs of a definition are kept, so that many rules can be held against
+one.
 """
 
 import functools
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arguments import Arguments, struct
+from .interpreter import interpreter
 from .jaxprs import equations
 from .values import to_dtype
 
@@ -151,11 +154,17 @@ def kept(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @kept
-def compiled(function: Callable[..., Any], arguments: Arguments, make: Make, dtype: str) -> Any:
-    """Compile `make(function, arguments)` where floating-point numbers are `dtype`, once."""
+def program(
+    function: Callable[..., Any], arguments: Arguments, make: Make, dtype: str, compiled: bool
+) -> "Program":
+    """Make `make(function, arguments)` a program where floating-point numbers are `dtype`, once.
+
+    It runs in NumPy if it can, unless it is to be `compiled`.
+    """
     extra = (np.float32(0), np.int32(0)) if make is by_rule else ()
     inputs = *types(function, arguments, dtype), *extra
-    return start(make(function, arguments), *inputs, as_written=True)
+    run = make(function, arguments)
+    return start(run, *inputs, as_written=True) if compiled else prepare(run, *inputs)
 
 
 def types(function: Any, arguments: Arguments, dtype: str) -> tuple[list[Any], list[Any]]:
@@ -169,14 +178,31 @@ def types(function: Any, arguments: Arguments, dtype: str) -> tuple[list[Any], l
 
 @dataclass(frozen=True)
 class Program:
-    """A traced program, that XLA compiles on another thread while the next one is traced."""
+    """A traced program: interpreted, or compiled on another thread while the next one is traced."""
 
     jaxpr: Any
-    compiling: Future[Any]
+    running: Future[Callable[..., Any]]
+    interpreted: bool = False
 
     def result(self) -> Any:
-        """Wait for the compiled program."""
-        return self.compiling.result()
+        """Return the function that runs it; wait for it if it is being compiled."""
+        return self.running.result()
+
+
+def prepare(function: Callable[..., Any], *types: Any) -> Program:
+    """Trace a function here and now, to be run in NumPy; compile it as written where it cannot."""
+    traced = jax.jit(function).trace(*types)
+    interpreted = interpreter(traced.jaxpr)
+    if interpreted is None:
+        return _compiling(traced, as_written=True)
+    tree = jax.tree.structure(traced.out_info)
+
+    def run(*arguments: Any) -> Any:
+        return jax.tree.unflatten(tree, interpreted(jax.tree.leaves(arguments)))
+
+    running: Future[Callable[..., Any]] = Future()
+    running.set_result(run)
+    return Program(traced.jaxpr, running, interpreted=True)
 
 
 def start(function: Callable[..., Any], *types: Any, as_written: bool = False) -> Program:
@@ -185,7 +211,10 @@ def start(function: Callable[..., Any], *types: Any, as_written: bool = False) -
     With `as_written`, without XLA's algebra, which hides a NaN (of x·0 it makes 0) and leaves out a
     rounding to fewer digits and back.
     """
-    traced = jax.jit(function).trace(*types)
+    return _compiling(jax.jit(function).trace(*types), as_written)
+
+
+def _compiling(traced: Any, as_written: bool) -> Program:
     options = QUICK
     if as_written:
         options = QUICK | ROUNDED | ({} if _needs_algebra(traced.jaxpr.jaxpr) else LITERAL)
@@ -248,13 +277,19 @@ _COMPILERS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fnn.verify")
 class Run:
     """One call of a subject, in one dtype: give it numbers, and it returns outcomes.
 
-    The oracle may run in a wider dtype, on the same numbers.
+    The oracle may run in a wider dtype, on the same numbers. `compiled`: by XLA, even if NumPy can.
     """
 
     def __init__(
-        self, function: Any, definition: Any, arguments: Arguments, dtype: str, oracle: str = ""
+        self,
+        function: Any,
+        definition: Any,
+        arguments: Arguments,
+        dtype: str,
+        oracle: str = "",
+        compiled: bool = False,
     ):
-        self.arguments, self.dtype = arguments, dtype
+        self.arguments, self.dtype, self.compiled = arguments, dtype, compiled
         self._parts: dict[Any, tuple[Any, str]] = {
             by_rule: (function, dtype),
             by_autodiff: (definition, oracle or dtype),
@@ -264,10 +299,10 @@ class Run:
         """Return the program of the rule (`by_rule`) or of the oracle (`by_autodiff`)."""
         function, dtype = self._parts[make]
         with jax.enable_x64(dtype == "float64"):
-            return compiled(function, self.arguments.cast(dtype), make, dtype)
+            return program(function, self.arguments.cast(dtype), make, dtype, self.compiled)
 
     def start(self) -> None:
-        """Begin to compile both programs."""
+        """Trace both programs, and begin to compile what is to be compiled."""
         self.program(by_rule)
         self.program(by_autodiff)
 

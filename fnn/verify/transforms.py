@@ -14,7 +14,7 @@ from .arguments import Arguments
 from .judge import exact_tolerance, misfit, noise_of, size_of
 from .mathematics import Mismatch
 from .probes import PROBES, Probe, Probing, Trial, shaken
-from .programs import backward, both_ways, call, exchanged, kept, places, start, typed, types
+from .programs import backward, both_ways, call, exchanged, kept, places, prepare, typed, types
 from .report import Finding
 from .subject import first_line
 
@@ -51,7 +51,7 @@ def check(
 def _transformed(
     function: Any, arguments: Arguments, axes: tuple[tuple[bool, ...], ...]
 ) -> tuple[Any, dict[str, str]]:
-    """Compile the backward pass under each transform; say which cannot be traced, and why."""
+    """Trace the backward pass under each transform; say which cannot be traced, and why."""
     wanted = {"remat": _remat(function, arguments), "scan": _scan(function, arguments)}
     wanted |= {f"vmap{a}": _vmap(function, arguments, a) for a in axes}
     inputs = types(function, arguments, "float64") * 2
@@ -62,7 +62,7 @@ def _transformed(
             works[name] = run
         except Exception as error:
             failures[name] = first_line(error)
-    return start(lambda *a: {name: run(*a) for name, run in works.items()}, *inputs), failures
+    return prepare(lambda *a: {name: run(*a) for name, run in works.items()}, *inputs), failures
 
 
 def _number(value: Any) -> Any:
@@ -243,7 +243,7 @@ def _like(array: Any, rng: np.random.Generator) -> np.ndarray:
 
 @kept
 def _second(function: Any, arguments: Arguments) -> Any:
-    """Compile the cotangents, by u, of the backward pass."""
+    """Trace the cotangents, by u, of the backward pass."""
     which = places(arguments)
 
     def run(arrays: Any, dys: Any, us: Any) -> Any:
@@ -255,7 +255,7 @@ def _second(function: Any, arguments: Arguments) -> Any:
         return [*by_arguments, *by_cotangents]
 
     arrays, dys = types(function, arguments, "float64")
-    return start(run, arrays, dys, [arrays[i] for i in which])
+    return prepare(run, arrays, dys, [arrays[i] for i in which])
 
 
 def forward_mode(probing: Probing, trial: Trial) -> bool:

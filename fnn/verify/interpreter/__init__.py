@@ -1,0 +1,179 @@
+"""Run a traced program in NumPy, one operation after another, as it is written.
+
+Compiling takes nearly all of the time that a small program costs, and one that is verified runs a
+few dozen times on a few dozen numbers. Here nothing is compiled, fused, reordered or simplified.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from ..jaxprs import CUSTOM, INLINED, carried, nested
+from . import axes, elements, indices, products  # noqa: F401 (they fill the table)
+from .primitives import PRIMITIVES, Function, primitive
+
+LEFT_TO_JAX = frozenset(
+    [
+        *("random_bits", "random_wrap", "random_unwrap", "random_split", "random_fold_in"),
+        *("random_seed", "random_clone", "threefry2x32", "cholesky", "triangular_solve", "lu"),
+        *("lu_pivots_to_permutation", "qr", "geqrf", "householder_product", "eigh", "svd"),
+    ]
+)
+"""Primitives that JAX runs alone: keys are its own, and factorisations are LAPACK's."""
+
+
+MOST_STEPS = 1000
+"""Operations in all turns of a scan; of more, compiling costs less than running them singly."""
+
+
+class Unknown(Exception):
+    """A program holds something that is not run here."""
+
+
+def interpreter(closed: Any) -> Callable[[Sequence[Any]], list[Any]] | None:
+    """Return a function from a program's inputs to its outputs; None if it must be compiled."""
+    if closed.effects:
+        return None
+    try:
+        run = _program(closed.jaxpr, closed.consts)
+    except Unknown:
+        return None
+
+    def outer(arrays: Sequence[Any]) -> list[Any]:
+        with np.errstate(all="ignore"):
+            return [a if isinstance(a, jax.Array) else np.asarray(a) for a in run(arrays)]
+
+    return outer
+
+
+def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], list[Any]]:
+    """Turn a program into a list of steps over numbered slots."""
+    slots: dict[Any, int] = {}
+    fixed: list[Any] = []
+
+    def slot(var: Any) -> int:
+        if isinstance(var, core.Literal):
+            fixed.append(_constant(var.val, var.aval.dtype))
+            return -len(fixed)  # constants stand at the end, counted from behind
+        return slots.setdefault(var, len(slots))
+
+    starts = [slot(v) for v in jaxpr.constvars]
+    entries = [slot(v) for v in jaxpr.invars]
+    steps = [
+        (_step(e), [slot(v) for v in e.invars], [slot(v) for v in e.outvars], _several(e))
+        for e in jaxpr.eqns
+    ]
+    exits = [slot(v) for v in jaxpr.outvars]
+    values: list[Any] = [None] * len(slots) + fixed[::-1]
+    for i, const in zip(starts, consts, strict=True):
+        values[i] = _constant(const, None)
+
+    def run(arrays: Sequence[Any]) -> list[Any]:
+        now = values.copy()
+        for i, array in zip(entries, arrays, strict=True):
+            now[i] = array
+        for function, ins, outs, several in steps:
+            made = function(*[now[i] for i in ins])
+            if several:
+                for i, array in zip(outs, made, strict=True):
+                    now[i] = array
+            else:
+                now[outs[0]] = made
+        return [now[i] for i in exits]
+
+    return run
+
+
+def _constant(value: Any, dtype: Any) -> Any:
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        return value
+    return np.asarray(value, dtype)
+
+
+def _several(equation: Any) -> bool:
+    return equation.primitive.multiple_results
+
+
+def _step(equation: Any) -> Function:
+    """Return the function that an equation stands for."""
+    name = equation.primitive.name
+    function: Function | None = None
+    if name in PRIMITIVES:
+        function = PRIMITIVES[name](equation)
+    elif name in CUSTOM or name in INLINED:
+        inner = list(nested(equation))
+        if len(inner) >= 1 and len(inner[0].jaxpr.invars) == len(equation.invars):
+            run = _program(inner[0].jaxpr, inner[0].consts)
+            function = lambda *arrays: run(arrays)  # noqa: E731
+    elif name in LEFT_TO_JAX:
+        function = _by_jax(equation)
+    if function is None:
+        raise Unknown(name)
+    return function
+
+
+def _by_jax(equation: Any) -> Function:
+    bind = equation.primitive.bind
+    params = equation.primitive.get_bind_params(equation.params)
+
+    def run(*arrays: Any) -> Any:
+        with jax.enable_x64(True):
+            made = bind(*(a if isinstance(a, jax.Array) else jax.numpy.asarray(a) for a in arrays), **params)
+            several = made if equation.primitive.multiple_results else [made]
+            outs = [_constant(a, None) for a in several]
+            return outs if equation.primitive.multiple_results else outs[0]
+
+    return run
+
+
+@primitive("cond")
+def _cond(equation: Any) -> Function:
+    branches = [_program(b.jaxpr, b.consts) for b in nested(equation)]
+    if len(branches) != len(equation.params["branches"]):
+        raise Unknown("cond")
+
+    def run(which: Any, *arrays: Any) -> Any:
+        return branches[min(max(int(which), 0), len(branches) - 1)](arrays)
+
+    return run
+
+
+@primitive("platform_index")
+def _platform_index(equation: Any) -> Function:
+    """Which branch a CPU takes."""
+    kinds = equation.params["platforms"]
+    at = next(i for i, names in enumerate(kinds) if names is None or "cpu" in names)
+    chosen = np.int32(at)
+    return lambda: chosen
+
+
+@primitive("scan")
+def _scan(equation: Any) -> Function:
+    (inner,) = nested(equation)
+    body, length = inner.jaxpr, equation.params["length"]
+    if length * len(body.eqns) > MOST_STEPS:
+        raise Unknown("a long scan")
+    carry = carried(equation, body)
+    step = _program(body, inner.consts)
+    count = carry.stop - carry.start
+    stacked = [v.aval for v in equation.outvars[count:]]
+    order = range(length)[::-1] if equation.params["reverse"] else range(length)
+
+    def run(*arrays: Any) -> Any:
+        consts, state, slices = (
+            arrays[: carry.start],
+            list(arrays[carry]),
+            arrays[carry.stop :],
+        )
+        outs = [np.zeros(aval.shape, aval.dtype) for aval in stacked]
+        for i in order:
+            made = step([*consts, *state, *(a[i] for a in slices)])
+            state = made[:count]
+            for out, part in zip(outs, made[count:], strict=True):
+                out[i] = part
+        return [*state, *outs]
+
+    return run

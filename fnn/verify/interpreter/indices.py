@@ -1,0 +1,150 @@
+"""Primitives that read and write where an array of indices says."""
+
+from typing import Any
+
+import numpy as np
+
+from .primitives import Function, accumulator, primitive
+
+
+class _Windows:
+    """Where the windows lie that a gather reads, or a scatter writes.
+
+    `starts` says for each axis of the operand in which column of the indices its start stands, or
+    along which axis of the indices it counts (a batch); other axes start at 0.
+    """
+
+    def __init__(
+        self, shape: Any, sizes: Any, columns: Any, batches: Any, dropped: Any, fills: bool
+    ):
+        self.shape, self.sizes = shape, sizes
+        self.columns, self.batches = columns, batches
+        self.kept = [i for i in range(len(shape)) if i not in dropped]
+        self.fills = fills
+
+    def find(self, indices: Any) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Return an index for each axis of the operand, and which windows lie inside.
+
+        The arrays have the axes of the indices (without the last), then the windows' own.
+        """
+        outer = indices.shape[:-1]
+        inside = np.ones(outer, bool)
+        found = []
+        for axis, (n, size) in enumerate(zip(self.shape, self.sizes, strict=True)):
+            start = np.zeros(outer, np.int64)
+            if axis in self.columns:
+                start = indices[..., self.columns[axis]].astype(np.int64)
+            elif axis in self.batches:
+                along = self.batches[axis]
+                count = [-1 if i == along else 1 for i in range(len(outer))]
+                start = np.broadcast_to(np.arange(outer[along]).reshape(count), outer)
+            inside &= (start >= 0) & (start <= n - size)
+            start = np.clip(start, 0, max(0, n - size))
+            start = start.reshape(*outer, *(1,) * len(self.kept))
+            if axis in self.kept:
+                place = self.kept.index(axis)
+                steps = [-1 if i == place else 1 for i in range(len(self.kept))]
+                start = start + np.arange(size).reshape(steps)
+            found.append(start)
+        shape = *outer, *(self.sizes[i] for i in self.kept)
+        return tuple(np.broadcast_to(a, shape) for a in found), inside
+
+
+def _fills(mode: Any) -> bool:
+    return "FILL" in str(mode)
+
+
+@primitive("gather")
+def _gather(equation: Any) -> Function:
+    params, out = equation.params, equation.outvars[0].aval
+    numbers, fill = params["dimension_numbers"], params["fill_value"]
+    windows = _Windows(
+        equation.invars[0].aval.shape,
+        params["slice_sizes"],
+        {axis: i for i, axis in enumerate(numbers.start_index_map)},
+        dict(
+            zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
+        ),
+        (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims),
+        _fills(params["mode"]),
+    )
+    outer = [i for i in range(len(out.shape)) if i not in numbers.offset_dims]
+    back = np.argsort([*outer, *numbers.offset_dims]) if out.shape else []
+
+    def run(x: Any, indices: Any) -> Any:
+        where, inside = windows.find(indices)
+        made = x[where] if x.size else np.zeros(where[0].shape, x.dtype)
+        if windows.fills and not inside.all():
+            inside = inside.reshape(*inside.shape, *(1,) * len(windows.kept))
+            made = np.where(inside, made, np.array(_filling(fill, x.dtype), x.dtype))
+        return np.transpose(made, back)
+
+    return run
+
+
+def _filling(fill: Any, dtype: Any) -> Any:
+    """Return what stands where a gather reads outside; JAX's default is NaN, or a far number."""
+    if fill is not None:
+        return fill
+    if dtype == bool:
+        return True
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        return limits.min if limits.min < 0 else limits.max
+    return np.nan
+
+
+WRITES: dict[str, Any] = {
+    "scatter": None,
+    "scatter-add": np.add,
+    "scatter_add": np.add,
+    "scatter-sub": np.subtract,
+    "scatter_sub": np.subtract,
+    "scatter-mul": np.multiply,
+    "scatter_mul": np.multiply,
+    "scatter-min": np.minimum,
+    "scatter_min": np.minimum,
+    "scatter-max": np.maximum,
+    "scatter_max": np.maximum,
+}
+
+
+@primitive(*WRITES)
+def _scatter(equation: Any) -> Function:
+    params, ufunc = equation.params, WRITES[equation.primitive.name]
+    numbers, out = params["dimension_numbers"], equation.outvars[0].aval
+    shape, updates = out.shape, equation.invars[2].aval.shape
+    dropped = *numbers.inserted_window_dims, *numbers.operand_batching_dims
+    kept = [i for i in range(len(shape)) if i not in dropped]
+    sizes = [1] * len(shape)
+    for axis, place in zip(kept, numbers.update_window_dims, strict=True):
+        sizes[axis] = updates[place]
+    windows = _Windows(
+        shape,
+        sizes,
+        {axis: i for i, axis in enumerate(numbers.scatter_dims_to_operand_dims)},
+        dict(
+            zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True)
+        ),
+        dropped,
+        "CLIP" not in str(params["mode"]),
+    )
+    outer = [i for i in range(len(updates)) if i not in numbers.update_window_dims]
+    order = *outer, *numbers.update_window_dims
+    wide = accumulator(out.dtype) if ufunc is not None else out.dtype
+
+    def run(x: Any, indices: Any, given: Any) -> Any:
+        where, inside = windows.find(indices)
+        made, given = np.array(x, wide), np.transpose(given, order).astype(wide)
+        if windows.fills and not inside.all():
+            where = tuple(index[inside] for index in where)
+            given = given[inside]
+        if not given.size:
+            return made.astype(out.dtype)
+        if ufunc is None:
+            made[where] = given
+        else:
+            ufunc.at(made, where, given)
+        return made.astype(out.dtype)
+
+    return run

@@ -1,0 +1,86 @@
+"""The table of primitives: for each, how to compute it in NumPy.
+
+An entry takes an equation of a traced program and returns a function of its inputs. What the
+parameters alone decide is computed there, once, and not with every call.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+Function = Callable[..., Any]
+PRIMITIVES: dict[str, Callable[[Any], Function]] = {}
+"""By name: from an equation to a function of NumPy arrays, which returns an array, or a sequence of
+arrays if the primitive has several results."""
+
+
+def primitive(*names: str) -> Callable[[Callable[[Any], Function]], Callable[[Any], Function]]:
+    """Enter the decorated function in the table."""
+
+    def enter(prepare: Callable[[Any], Function]) -> Callable[[Any], Function]:
+        for name in names:
+            PRIMITIVES[name] = prepare
+        return prepare
+
+    return enter
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether a dtype has 16 bits: XLA adds such numbers up in float32, and rounds the sum."""
+    return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize == 2
+
+
+def accumulator(dtype: Any) -> Any:
+    """Return the dtype in which numbers of a dtype are added up."""
+    return np.dtype(np.float32) if is_half(dtype) else dtype
+
+
+def lowest(dtype: Any) -> Any:
+    """Return what every number of a dtype is at least."""
+    if dtype == bool:
+        return False
+    return -np.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).min
+
+
+def highest(dtype: Any) -> Any:
+    """Return what every number of a dtype is at most."""
+    if dtype == bool:
+        return True
+    return np.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).max
+
+
+def by_taps(window: Any, outputs: Any, strides: Any, dilation: Any) -> Any:
+    """Yield each place in a window, and the slices of a padded array that lie there."""
+    for tap in np.ndindex(*window):
+        corner = [t * d for t, d in zip(tap, dilation, strict=True)]
+        yield (
+            tap,
+            tuple(
+                slice(first, first + (n - 1) * stride + 1, stride) if n else slice(0, 0)
+                for first, n, stride in zip(corner, outputs, strides, strict=True)
+            ),
+        )
+
+
+def padded(x: Any, config: Any, value: Any) -> Any:
+    """Pad an array at both ends and between its numbers; a negative amount cuts numbers off."""
+    shape = [
+        low + high + max(0, n + (n - 1) * inside)
+        for n, (low, high, inside) in zip(x.shape, config, strict=True)
+    ]
+    out = np.full([max(0, n) for n in shape], value, x.dtype)
+    source, target = [], []
+    for n, size, (low, _, inside) in zip(x.shape, out.shape, config, strict=True):
+        step = inside + 1
+        first = -(low // step) if low < 0 else 0  # the first number that is not cut off
+        last = min(n, (size - 1 - low) // step + 1) if size else 0
+        last = max(first, last)
+        source.append(slice(first, last))
+        begin = low + first * step
+        target.append(slice(begin, begin + (last - first - 1) * step + 1, step))
+        if last == first:
+            return out
+    out[tuple(target)] = x[tuple(source)]
+    return out

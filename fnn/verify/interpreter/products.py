@@ -1,0 +1,174 @@
+"""Primitives that sum over several places: matrix products, convolutions, windows."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .primitives import (
+    Function,
+    accumulator,
+    by_taps,
+    highest,
+    is_half,
+    lowest,
+    padded,
+    primitive,
+)
+
+
+@primitive("dot_general")
+def _dot(equation: Any) -> Function:
+    ((a_sum, b_sum), (a_batch, b_batch)) = equation.params["dimension_numbers"]
+    out = equation.outvars[0].aval
+    shapes = [var.aval.shape for var in equation.invars]
+    a_free = [i for i in range(len(shapes[0])) if i not in (*a_sum, *a_batch)]
+    b_free = [i for i in range(len(shapes[1])) if i not in (*b_sum, *b_batch)]
+    batch = math.prod(shapes[0][i] for i in a_batch)
+    summed = math.prod(shapes[0][i] for i in a_sum)
+    a_axes, b_axes = (*a_batch, *a_free, *a_sum), (*b_batch, *b_sum, *b_free)
+    a_shape = batch, math.prod(shapes[0][i] for i in a_free), summed
+    b_shape = batch, summed, math.prod(shapes[1][i] for i in b_free)
+    wide = accumulator(out.dtype)
+
+    def run(a: Any, b: Any) -> Any:
+        a = np.transpose(a, a_axes).reshape(a_shape).astype(wide)
+        b = np.transpose(b, b_axes).reshape(b_shape).astype(wide)
+        return np.matmul(a, b).astype(out.dtype).reshape(out.shape)
+
+    return run
+
+
+@primitive("conv_general_dilated")
+def _convolution(equation: Any) -> Function:
+    params, out = equation.params, equation.outvars[0].aval
+    numbers = params["dimension_numbers"]
+    groups, batches = params["feature_group_count"], params["batch_group_count"]
+    sizes = [out.shape[i] for i in numbers.out_spec[2:]]
+    strides, dilation = params["window_strides"], params["rhs_dilation"]
+    config = [(0, 0, 0), (0, 0, 0)] + [
+        (low, high, inside - 1)
+        for (low, high), inside in zip(params["padding"], params["lhs_dilation"], strict=True)
+    ]
+    wide = accumulator(out.dtype)
+    back = np.argsort(numbers.out_spec)
+
+    def run(x: Any, w: Any) -> Any:
+        x = padded(np.transpose(x, numbers.lhs_spec).astype(wide), config, 0)  # (n, c, ...)
+        w = np.transpose(w, numbers.rhs_spec).astype(wide)  # (outputs, c / groups, ...)
+        n, c = x.shape[0] // batches, x.shape[1]
+        each = w.shape[0] // (groups * batches)
+        x = x.reshape(batches, n, groups, c // groups, *x.shape[2:])
+        w = w.reshape(batches, groups, each, c // groups, *w.shape[2:])
+        total = np.zeros((batches, groups, each, n, *sizes), wide)
+        for tap, where in by_taps(w.shape[4:], sizes, strides, dilation):
+            there = x[(..., *where)].transpose(0, 2, 3, 1, *range(4, x.ndim))  # (b, g, c, n, ...)
+            flat = there.reshape(batches, groups, c // groups, n * math.prod(sizes))
+            total += np.matmul(w[(..., *tap)], flat).reshape(total.shape)
+        total = total.transpose(3, 0, 1, 2, *range(4, total.ndim))
+        made = total.reshape(n, w.shape[0] * groups * each, *sizes)
+        return np.transpose(made, back).astype(out.dtype)
+
+    return run
+
+
+MONOIDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "add": (np.add, lambda dtype: 0),
+    "mul": (np.multiply, lambda dtype: 1),
+    "max": (np.maximum, lowest),
+    "min": (np.minimum, highest),
+}
+
+
+@primitive("reduce_window_sum", "reduce_window_max", "reduce_window_min")
+def _reduce_window(equation: Any) -> Function:
+    kind = equation.primitive.name.removeprefix("reduce_window_")
+    ufunc, start = MONOIDS["add" if kind == "sum" else kind]
+    return _windows(equation, ufunc, start(equation.outvars[0].aval.dtype))
+
+
+@primitive("reduce_window")
+def _general_reduce_window(equation: Any) -> Function | None:
+    """The reduction of a window by a program, if that is one known operation."""
+    body = equation.params["jaxpr"]
+    body = getattr(body, "jaxpr", body)
+    if len(body.eqns) != 1 or body.eqns[0].primitive.name not in MONOIDS:
+        return None
+    ufunc, start = MONOIDS[body.eqns[0].primitive.name]
+    run = _windows(equation, ufunc, start(equation.outvars[0].aval.dtype))
+    return lambda x, initial: [ufunc(run(x), initial)]
+
+
+def _windows(equation: Any, ufunc: Any, start: Any) -> Function:
+    params, out = equation.params, equation.outvars[0].aval
+    config = [
+        (low, high, inside - 1)
+        for (low, high), inside in zip(params["padding"], params["base_dilation"], strict=True)
+    ]
+    taps = list(
+        by_taps(
+            params["window_dimensions"],
+            out.shape,
+            params["window_strides"],
+            params["window_dilation"],
+        )
+    )
+    wide = accumulator(out.dtype)
+
+    def run(x: Any) -> Any:
+        x = padded(x.astype(wide), config, start)
+        total = np.full(out.shape, start, wide)
+        for _, where in taps:
+            total = ufunc(total, x[where])
+        return total.astype(out.dtype)
+
+    return run
+
+
+def _chosen(x: Any, equation: Any, sizes: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the padded places (their count before padding), and which of them a window chooses.
+
+    The first of equal numbers is chosen, as XLA does.
+    """
+    params = equation.params
+    compare = np.greater if params["select_prim"].name == "ge" else np.less
+    start = lowest(x.dtype) if compare is np.greater else highest(x.dtype)
+    config = [(low, high, 0) for low, high in params["padding"]]
+    dilation = params.get("window_dilation") or (1,) * x.ndim
+    places = padded(np.arange(x.size).reshape(x.shape), config, -1)
+    numbers = padded(x, config, start)
+    best = np.full(sizes, start, x.dtype)
+    at = np.full(sizes, -1)
+    strides = params["window_strides"]
+    for _, where in by_taps(params["window_dimensions"], sizes, strides, dilation):
+        here, place = numbers[where], places[where]
+        better = (place >= 0) & ((at < 0) | compare(here, best))
+        best, at = np.where(better, here, best), np.where(better, place, at)
+    return places, at
+
+
+@primitive("select_and_scatter_add")
+def _select_and_scatter(equation: Any) -> Function:
+    out = equation.outvars[0].aval
+
+    def run(source: Any, x: Any) -> Any:
+        _, at = _chosen(x, equation, source.shape)
+        total = np.zeros(x.size, accumulator(out.dtype))
+        np.add.at(total, at[at >= 0], source[at >= 0].astype(total.dtype))
+        return total.reshape(x.shape).astype(out.dtype)
+
+    return run
+
+
+@primitive("select_and_gather_add")
+def _select_and_gather(equation: Any) -> Function | None:
+    out = equation.outvars[0].aval
+    if set(equation.params.get("base_dilation") or (1,)) != {1} or is_half(out.dtype):
+        return None
+
+    def run(tangents: Any, x: Any) -> Any:
+        _, at = _chosen(x, equation, out.shape)
+        return np.where(at >= 0, tangents.reshape(-1)[at], 0).astype(out.dtype)
+
+    return run
