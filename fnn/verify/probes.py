@@ -130,17 +130,25 @@ class Probing:
             subject.definition, cases[0].arguments, exact[1]
         )
         self._types: dict[int, list[Any]] = {}
+        self._runs: dict[tuple[int, str, bool], Run] = {}
+        self._operations: dict[int, Any] = {}
         self.count = 0
 
-    def run(self, case: Case, dtype: str = "") -> Run:
+    def run(self, case: Case, dtype: str = "", compiled: bool = False) -> Run:
         """Return the programs of a case: in a dtype, or as exact as they can be.
 
-        The first case is compiled in its own dtype, and so rounds there as it will in use.
+        With `compiled`, XLA runs everything, and not NumPy what it can.
         """
-        types = (dtype,) if dtype else self.exact
-        compiled = self.compiled or (bool(dtype) and case is self.cases[0])
-        functions = self.subject.function, self.subject.definition
-        return Run(*functions, case.arguments, *types, compiled=compiled)
+        key = self.cases.index(case), dtype, compiled or self.compiled
+        if key not in self._runs:
+            functions = self.subject.function, self.subject.definition
+            types = (dtype,) if dtype else self.exact
+            self._runs[key] = Run(*functions, case.arguments, *types, compiled=key[-1])
+        return self._runs[key]
+
+    def is_compiled(self, case: Case, dtype: str) -> bool:
+        """Whether XLA has a case's programs in a dtype already."""
+        return (self.cases.index(case), dtype, True) in self._runs
 
     def types(self) -> Any:
         """Return the setting of 64-bit types under which the rule is judged."""
@@ -201,9 +209,12 @@ class Probing:
 
     def operations(self, case: Case) -> Any:
         """Return the operations of a case's rule and oracle: other sizes often have the same."""
-        run = self.run(case)
-        programs = (run.program(make).jaxpr.jaxpr for make in (by_rule, by_autodiff))
-        return tuple(map(structure, programs))
+        key = self.cases.index(case)
+        if key not in self._operations:
+            run = self.run(case)
+            programs = (run.program(make).jaxpr.jaxpr for make in (by_rule, by_autodiff))
+            self._operations[key] = tuple(map(structure, programs))
+        return self._operations[key]
 
     def _named(self, case: Case) -> Iterator[Probe]:
         """Yield a probe of the numbers that the programs themselves name: thresholds, perhaps."""

@@ -294,12 +294,16 @@ class Run:
             by_rule: (function, dtype),
             by_autodiff: (definition, oracle or dtype),
         }
+        self._programs: dict[Make, Program] = {}
 
     def program(self, make: Make) -> Program:
         """Return the program of the rule (`by_rule`) or of the oracle (`by_autodiff`)."""
-        function, dtype = self._parts[make]
-        with jax.enable_x64(dtype == "float64"):
-            return program(function, self.arguments.cast(dtype), make, dtype, self.compiled)
+        if make not in self._programs:
+            function, dtype = self._parts[make]
+            arguments = self.arguments.cast(dtype)
+            with jax.enable_x64(dtype == "float64"):
+                self._programs[make] = program(function, arguments, make, dtype, self.compiled)
+        return self._programs[make]
 
     def start(self) -> None:
         """Trace both programs, and begin to compile what is to be compiled."""
@@ -326,13 +330,15 @@ class Run:
             return jax.device_get({"y": y, "ct": cotangents})
 
     def _outcome(self, make: Make, values: Sequence[Any], dys: Sequence[Any], *extra: Any) -> Any:
-        program, (_, dtype) = self.program(make), self._parts[make]
+        prepared, (_, dtype) = self.program(make), self._parts[make]
         for width in dict.fromkeys((self.dtype, dtype)):
             leaves = zip(values, self.arguments.leaves, strict=True)
             values = [to_dtype(v, leaf.cast(width)) for v, leaf in leaves]
             dys = [to_dtype(dy, output_dtype(dy, width)) for dy in dys]
+        if prepared.interpreted:
+            return prepared.result()(values, dys, *extra)
         with jax.enable_x64(dtype == "float64"):
-            return jax.device_get(program.result()(values, dys, *extra))
+            return jax.device_get(prepared.result()(values, dys, *extra))
 
 
 def output_dtype(like: Any, dtype: str) -> str:
@@ -344,6 +350,11 @@ def output_dtype(like: Any, dtype: str) -> str:
 
 def output_types(function: Any, arguments: Arguments, dtype: str) -> list[Any]:
     """Return the types of the output's leaves where floating-point numbers are `dtype`."""
+    return _output_types(function, arguments.cast(dtype), dtype)
+
+
+@kept
+def _output_types(function: Any, arguments: Arguments, dtype: str) -> list[Any]:
     with jax.enable_x64(dtype == "float64"):
         arrays = [struct(leaf, dtype) for leaf in arguments.leaves]
         return jax.eval_shape(lambda *a: call(function, arguments, a), *arrays)

@@ -25,7 +25,8 @@ class _Windows:
     def find(self, indices: Any) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Return an index for each axis of the operand, and which windows lie inside.
 
-        The arrays have the axes of the indices (without the last), then the windows' own.
+        The arrays have the axes of the indices (without the last), then the windows' own, and are
+        to be broadcast against each other.
         """
         outer = indices.shape[:-1]
         inside = np.ones(outer, bool)
@@ -37,17 +38,16 @@ class _Windows:
             elif axis in self.batches:
                 along = self.batches[axis]
                 count = [-1 if i == along else 1 for i in range(len(outer))]
-                start = np.broadcast_to(np.arange(outer[along]).reshape(count), outer)
+                start = start + np.arange(outer[along]).reshape(count)
             inside &= (start >= 0) & (start <= n - size)
-            start = np.clip(start, 0, max(0, n - size))
+            start = np.maximum(np.minimum(start, max(0, n - size)), 0)
             start = start.reshape(*outer, *(1,) * len(self.kept))
             if axis in self.kept:
                 place = self.kept.index(axis)
                 steps = [-1 if i == place else 1 for i in range(len(self.kept))]
                 start = start + np.arange(size).reshape(steps)
             found.append(start)
-        shape = *outer, *(self.sizes[i] for i in self.kept)
-        return tuple(np.broadcast_to(a, shape) for a in found), inside
+        return tuple(found), inside
 
 
 def _fills(mode: Any) -> bool:
@@ -73,7 +73,7 @@ def _gather(equation: Any) -> Function:
 
     def run(x: Any, indices: Any) -> Any:
         where, inside = windows.find(indices)
-        made = x[where] if x.size else np.zeros(where[0].shape, x.dtype)
+        made = x[where] if x.size else np.zeros(np.broadcast_shapes(*(a.shape for a in where)), x.dtype)
         if windows.fills and not inside.all():
             inside = inside.reshape(*inside.shape, *(1,) * len(windows.kept))
             made = np.where(inside, made, np.array(_filling(fill, x.dtype), x.dtype))
@@ -137,7 +137,7 @@ def _scatter(equation: Any) -> Function:
         where, inside = windows.find(indices)
         made, given = np.array(x, wide), np.transpose(given, order).astype(wide)
         if windows.fills and not inside.all():
-            where = tuple(index[inside] for index in where)
+            where = tuple(index[inside] for index in np.broadcast_arrays(*where))
             given = given[inside]
         if not given.size:
             return made.astype(out.dtype)
