@@ -119,11 +119,11 @@ def subsets(probing: Probing, trial: Trial, eps: float) -> Iterator[tuple[str, A
             return
     run = probing.run(trial.case)
     for i, came in enumerate(by_argument):
-        if wrong := misfit(came, trial.want["ct"][i], trial.tolerance("ct", i, eps)):
+        if wrong := trial.misfit(came, trial.want["ct"][i], "ct", i, eps):
             yield "unperturbed", Mismatch(trial, "ct", i, wrong)
     for j, cotangents in enumerate(by_output):
         dys = [dy if k == j else np.zeros_like(dy) for k, dy in enumerate(trial.dys)]
         want = run.oracle(trial.values, dys)["ct"]
         for i, came in enumerate(cotangents):
-            if wrong := misfit(came, want[i], trial.tolerance("ct", i, eps)):
+            if wrong := trial.misfit(came, want[i], "ct", i, eps):
                 yield "unperturbed", Mismatch(trial, "ct", i, wrong)

@@ -89,7 +89,7 @@ def noise_of(
 
 
 def exact_tolerance(
-    want: np.ndarray, noise: np.ndarray, scale: float, eps: float = EPS64
+    want: np.ndarray, noise: np.ndarray | float, scale: float, eps: float = EPS64
 ) -> np.ndarray:
     """The tolerance in float64; with `eps` of a narrower dtype, where a cast limits it."""
     sizes = np.abs(widen(want))

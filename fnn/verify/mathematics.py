@@ -11,7 +11,7 @@ import numpy as np
 
 from . import kinks
 from .jaxprs import equations
-from .judge import EPS64, Misfit, misfit, resolution
+from .judge import EPS64, Misfit, resolution
 from .probes import GIVEN, Probing, Trial
 from .programs import by_autodiff, by_rule, call, places, prepare
 from .shapes import Case
@@ -93,12 +93,12 @@ def _examine(probing: Probing, eps: float) -> Verdict:
 def _compare(probing: Probing, trial: Trial, eps: float) -> Iterator[Mismatch]:
     for what in ("y", "plain"):
         for j, (got, want) in enumerate(zip(trial.got[what], trial.want["y"], strict=True)):
-            if wrong := misfit(got, want, trial.tolerance("y", j, eps)):
+            if wrong := trial.misfit(got, want, "y", j, eps):
                 yield Mismatch(trial, what, j, wrong)
     finite = all(np.isfinite(y).all() for y in trial.want["y"])
     for i, (got, want) in enumerate(zip(trial.got["ct"], trial.want["ct"], strict=True)):
         asked = want if finite else np.where(np.isfinite(got), want, np.nan)
-        wrong = misfit(got, asked, trial.tolerance("ct", i, eps))
+        wrong = trial.misfit(got, asked, "ct", i, eps)
         if wrong and (trial.probe.kind != "ordinary" or wrong.bad.mean() <= 0.5):
             # Numbers at random may lie on a kink too: whole numbers given as data, say.
             wrong, kind = kinks.judge(probing, trial, i, wrong, probing.binding)
@@ -130,7 +130,7 @@ def reference(probing: Probing, verdict: Verdict) -> Iterator[tuple[str, Mismatc
             values = jax.device_get(run(trial.values))
         trial = replace(trial, probe=replace(GIVEN, label="the definition against the reference"))
         for j, (got, want) in enumerate(zip(trial.want["y"], values, strict=True)):
-            if wrong := misfit(got, want, trial.tolerance("y", j, verdict.eps)):
+            if wrong := trial.misfit(got, want, "y", j, verdict.eps):
                 yield "forward value", Mismatch(trial, "y", j, wrong)
 
 

@@ -5,6 +5,7 @@ in the last place. Where autodiff's own result is no number, or infinite, nothin
 rule. Numbers go up to the dtype's limits, and down to its subnormal ones.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -116,47 +117,47 @@ class _Rounded:
         # The call at hand rounds as it will in use; others as NumPy does.
         first = case is probing.cases[0] and probing.is_compiled(case, dtype)
         narrow, exact = probing.run(case, dtype, first), probing.run(case)
+        self.narrow = narrow
         self.got = narrow.rule(self.values, self.dys)
         self.auto = narrow.oracle(self.values, self.dys)
         self.want = exact.oracle(self.values, self.dys)
         mathematics = exact.rule(self.values, self.dys)
-        eps = float(jnp.finfo(dtype).eps)
-        rng = np.random.default_rng(3)
-        near = [
-            narrow.oracle(
-                [shaken(v, rng, eps) for v in self.values], [shaken(d, rng, eps) for d in self.dys]
-            )
-            for _ in range(2)
-        ]
-        again = [narrow.rule(self.values, self.dys, jitter=eps, salt=s) for s in (1, 2)]
-        self.noise, self.changes = (
-            {
-                key: [
-                    np.maximum(
-                        noise_of(self.auto[key][i], [o[key][i] for o in near], eps, jumps=jumps),
-                        noise_of(self.got[key][i], [o[key][i] for o in again], eps, jumps=jumps),
-                    )
-                    for i in range(len(self.auto[key]))
-                ]
-                for key in ("y", "ct")
-            }
-            for jumps in (False, True)
-        )
         # Where the rule follows another convention than autodiff (at a tie, say), that has been
-        # judged in float64; here its own mathematics is the oracle.
+        # judged in float64; here its own mathematics is the oracle, and no rounding is asked.
+        self.other: dict[str, list[np.ndarray]] = {"y": [], "ct": []}
         for key in ("y", "ct"):
             for i, (want, rule) in enumerate(zip(self.want[key], mathematics[key], strict=True)):
                 with np.errstate(invalid="ignore"):
                     other = np.abs(rule - want) > size_of(want) / 16
                 self.want[key][i] = np.where(other, rule, want)
-                for noise in (self.noise, self.changes):
-                    noise[key][i] = np.where(other, np.inf, noise[key][i])
+                self.other[key].append(np.where(other, np.inf, 0.0))
+
+    @functools.cached_property
+    def _repeated(self) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+        """The outcomes of autodiff, and those of the rule, where all has moved by one rounding."""
+        narrow, eps = self.narrow, float(jnp.finfo(self.dtype).eps)
+        rng = np.random.default_rng(3)
+        near = []
+        for _ in range(2):
+            values = [shaken(v, rng, eps) for v in self.values]
+            near.append(narrow.oracle(values, [shaken(d, rng, eps) for d in self.dys]))
+        again = [narrow.rule(self.values, self.dys, jitter=eps, salt=s) for s in (1, 2)]
+        return tuple({k: [o[k] for o in outcomes] for k in ("y", "ct")} for outcomes in (near, again))
+
+    def noise(self, key: str, which: int, *, jumps: bool = False) -> np.ndarray:
+        """Return, element by element, what one rounding changes."""
+        eps = float(jnp.finfo(self.dtype).eps)
+        changes = (
+            noise_of(base[key][which], [o[which] for o in outcomes[key]], eps, jumps=jumps)
+            for base, outcomes in zip((self.auto, self.got), self._repeated, strict=True)
+        )
+        return np.maximum(np.maximum(*changes), self.other[key][which])
 
     def error(self, key: str, which: int) -> float:
         """Return autodiff's largest error."""
         want, auto = widen(self.want[key][which]), widen(self.auto[key][which])
         with np.errstate(invalid="ignore"):
-            gap = np.abs(auto - want)[np.isfinite(self.noise[key][which])]
+            gap = np.abs(auto - want)[self.other[key][which] == 0]
         return float(np.max(gap[np.isfinite(gap)], initial=0.0))
 
     def scale(self, key: str, which: int) -> float:
@@ -176,7 +177,10 @@ class _Rounded:
                 size = max(scale, size_of(want))
                 error = self.error(key, i) / size if size else 0.0
                 error = max(error, typical[key][i] / usual if usual else 0.0)
-                tolerance = rounding_tolerance(want, error, self.noise[key][i], scale, self.dtype)
+                rounding = functools.partial(
+                    rounding_tolerance, want, error, scale=scale, dtype=self.dtype
+                )
+                tolerance = rounding(noise=self.other[key][i])
                 ordinary = self.probe.kind == "ordinary" and not self.case.fixed
                 if key == "ct" and ordinary and usual:
                     gap = np.abs(widen(got) - want)
@@ -187,6 +191,8 @@ class _Rounded:
                     tolerance = np.full(np.shape(want), np.inf)
                 asked = np.where(askable, want, np.nan)
                 wrong = misfit(got, asked, tolerance)
+                if wrong and not self.probe.subnormal:
+                    wrong = misfit(got, asked, rounding(noise=self.noise(key, i)))
                 if self.probe.kind == "tail" and not wrong:
                     wrong = self._digits(key, i, asked)
                 if wrong:
@@ -194,7 +200,10 @@ class _Rounded:
 
     def _digits(self, key: str, which: int, asked: np.ndarray) -> Misfit | None:
         """Judge digits by how large the array is in this tail: here, and then in other drawings."""
-        auto, change = widen(self.auto[key][which]), self.changes[key][which]
+        half = float(jnp.finfo(self.dtype).eps) ** 0.5 * size_of(asked)
+        if misfit(self.got[key][which], asked, np.full(np.shape(asked), half)) is None:
+            return None
+        auto, change = widen(self.auto[key][which]), self.noise(key, which, jumps=True)
         sizes = [size_of(asked)]
         for further in (0, 16):
             sizes += [self._drawn_size(key, which, seed) for seed in range(3, 3 + further)]

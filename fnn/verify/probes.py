@@ -1,6 +1,7 @@
 """The probes: which numbers each call is tried on, and what comes of it in float64."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from . import values as numbers
 from .arguments import Arguments, Leaf, struct
 from .jaxprs import equations, literals, structure
-from .judge import EPS64, exact_tolerance, noise_of, size_of, widen
+from .judge import EPS64, Misfit, exact_tolerance, misfit, noise_of, size_of, widen
 from .programs import (
     Outcome,
     Run,
@@ -99,14 +100,25 @@ class Trial:
     want: Outcome
     got: Outcome
     dtype: str = "float64"
-    noise: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    noise: Callable[[], dict[str, list[np.ndarray]]] = dict
+    """What one rounding changes, to be called if that matters: it takes twice the runs."""
     scale: dict[str, list[float]] = field(default_factory=dict)
 
     def tolerance(self, what: str, which: int, eps: float = EPS64) -> np.ndarray:
         """Return how far each element may be off."""
         key = "ct" if what == "ct" else "y"
-        noise, scale = self.noise[key][which], self.scale[key][which]
+        noise, scale = self.noise()[key][which], self.scale[key][which]
         return exact_tolerance(self.want[key][which], noise, scale, eps)
+
+    def misfit(
+        self, got: np.ndarray, want: np.ndarray, what: str, which: int, eps: float = EPS64
+    ) -> Misfit | None:
+        """Compare an array with what is expected of an output or of a cotangent."""
+        key = "ct" if what == "ct" else "y"
+        strict = exact_tolerance(self.want[key][which], 0.0, self.scale[key][which], eps)
+        if misfit(got, want, strict) is None:
+            return None
+        return misfit(got, want, self.tolerance(what, which, eps))
 
 
 class Probing:
@@ -241,17 +253,11 @@ class Probing:
         return False
 
     def trial(self, case: Case, probe: Probe, ordinary: "Trial | None", eps: float) -> Trial:
-        """Try a case on a probe's numbers; learn from repetitions what one rounding does."""
+        """Try a case on a probe's numbers."""
         self.count += 1
         run = self.run(case)
         values, dys = self.draw(case, probe)
         trial = Trial(case, probe, values, dys, run.oracle(values, dys), run.rule(values, dys))
-        rng = np.random.default_rng([self.seed, 7])
-        near = [
-            run.oracle([shaken(v, rng, eps) for v in values], [shaken(dy, rng, eps) for dy in dys])
-            for _ in range(2)
-        ]
-        again = [run.rule(values, dys, jitter=eps, salt=s) for s in (1, 2)]
         for key in ("y", "ct"):
             own = [size_of(a) for a in trial.want[key]]
             usual = ordinary.scale[key] if ordinary else own
@@ -259,16 +265,31 @@ class Probing:
                 # In another shape, a derivative may vanish that is a difference of larger terms.
                 usual = list(map(max, own, usual)) if len(usual) == len(own) else own
             trial.scale[key] = [probe.size * size for size in usual]
-            trial.noise[key] = [
+        trial.noise = functools.cache(lambda: self._noise(trial, eps))
+        return trial
+
+    def _noise(self, trial: Trial, eps: float) -> dict[str, list[np.ndarray]]:
+        """Return what one rounding of the inputs, or of the residuals, changes of each array."""
+        run, rng = self.run(trial.case), np.random.default_rng([self.seed, 7])
+        near = []
+        for _ in range(2):
+            values = [shaken(v, rng, eps) for v in trial.values]
+            near.append(run.oracle(values, [shaken(dy, rng, eps) for dy in trial.dys]))
+        again = [run.rule(trial.values, trial.dys, jitter=eps, salt=s) for s in (1, 2)]
+        return {
+            key: [
                 np.maximum(
-                    noise_of(want, [o[key][i] for o in near], eps, size=usual[i]),
-                    noise_of(got, [o[key][i] for o in again], eps, size=usual[i]),
+                    noise_of(want, [o[key][i] for o in near], eps, size=size / trial.probe.size),
+                    noise_of(got, [o[key][i] for o in again], eps, size=size / trial.probe.size),
                 )
                 if np.shape(want) == np.shape(got)
                 else np.zeros(np.shape(want))
-                for i, (want, got) in enumerate(zip(trial.want[key], trial.got[key], strict=True))
+                for i, (want, got, size) in enumerate(
+                    zip(trial.want[key], trial.got[key], trial.scale[key], strict=True)
+                )
             ]
-        return trial
+            for key in ("y", "ct")
+        }
 
 
 def shaken(value: Any, rng: np.random.Generator, eps: float) -> Any:

@@ -107,6 +107,11 @@ def _shake(leaf: Any, jitter: Any, salt: Any) -> Any:
     """Multiply each number by 1 + jitter or 1 - jitter."""
     if not isinstance(leaf, jax.Array) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return leaf
+    return _shaken(leaf, jitter, salt)
+
+
+@jax.jit  # traced once for all residuals of a shape
+def _shaken(leaf: jax.Array, jitter: jax.Array, salt: jax.Array) -> jax.Array:
     count = jnp.arange(leaf.size, dtype=jnp.uint32).reshape(leaf.shape)
     mixed = (count + salt.astype(jnp.uint32)) * np.uint32(2654435761)
     up = (mixed ^ (mixed >> np.uint32(15))) & np.uint32(64) == 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -25,6 +26,8 @@ LEFT_TO_JAX = frozenset(
 """Primitives that JAX runs alone: keys are its own, and factorisations are LAPACK's."""
 
 
+MOST_KEPT = 64
+"""Results of a primitive left to JAX that are kept."""
 MOST_STEPS = 1000
 """Operations in all turns of a scan; of more, compiling costs less than running them singly."""
 
@@ -88,7 +91,7 @@ def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], lis
 
 
 def _constant(value: Any, dtype: Any) -> Any:
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+    if _is_key(value):
         return value
     return np.asarray(value, dtype)
 
@@ -116,17 +119,36 @@ def _step(equation: Any) -> Function:
 
 
 def _by_jax(equation: Any) -> Function:
-    bind = equation.primitive.bind
+    """Run one primitive by JAX, once for the same inputs: a key is drawn from again and again."""
+    bind, several = equation.primitive.bind, equation.primitive.multiple_results
     params = equation.primitive.get_bind_params(equation.params)
+    done: dict[Any, Any] = {}
 
     def run(*arrays: Any) -> Any:
-        with jax.enable_x64(True):
-            made = bind(*(a if isinstance(a, jax.Array) else jax.numpy.asarray(a) for a in arrays), **params)
-            several = made if equation.primitive.multiple_results else [made]
-            outs = [_constant(a, None) for a in several]
-            return outs if equation.primitive.multiple_results else outs[0]
+        key = tuple(map(_content, arrays))
+        if key not in done:
+            with jax.enable_x64(True):
+                made = bind(*map(jnp.asarray, arrays), **params)
+            outs = [_constant(a, None) for a in (made if several else [made])]
+            if len(done) >= MOST_KEPT:
+                done.clear()
+            done[key] = outs if several else outs[0]
+        return done[key]
 
     return run
+
+
+def _content(array: Any) -> tuple[Any, ...]:
+    """Return what two arrays have in common only if they are equal."""
+    if _is_key(array):
+        array = jax.random.key_data(array)
+    array = np.asarray(array)
+    return array.shape, array.dtype, array.tobytes()
+
+
+def _is_key(array: Any) -> bool:
+    extended = jax.dtypes.extended
+    return isinstance(array, jax.Array) and jax.dtypes.issubdtype(array.dtype, extended)
 
 
 @primitive("cond")
