@@ -1,6 +1,7 @@
 """The verb that proves backward rules: verify."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,6 +86,7 @@ def verify(
         raise FnnError(f"{html}: there is no folder {html.parent}")
     # Where there are dots and slashes, a module was meant.
     functions = {n: command.load(n) if set(n) & set(":./") else find_op(n) for n in names or ()}
+    start = time.perf_counter()
     reports = command.verify_each(
         functions or all_ops(), args or (), static or (), definition, not no_vary
     )
@@ -93,7 +95,7 @@ def verify(
     if as_json:
         print_json({"ok": ok, "reports": [report.as_json() for report in reports], **page})
     else:
-        command.show(reports)
+        command.show(reports, time.perf_counter() - start)
         if html:
             print(f"page: {html}")
     sys.exit(0 if ok else 1)

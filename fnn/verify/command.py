@@ -2,17 +2,19 @@
 
 import ast
 import importlib
+import multiprocessing
 import os
 import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from ..errors import FnnError, did_you_mean
-from ..op import Op
+from ..op import OPS, Op
 from ..progress import each
 from . import words
 from .core import run
@@ -43,9 +45,31 @@ def verify_each(
             "--args, --static and --definition say how one function is called; "
             f"name that function alone, not {len(functions)}"
         )
+    own = all(isinstance(f, Op) and f.__module__.startswith("fnn.") for f in functions.values())
+    if own and vary and len(functions) > 1:
+        return _side_by_side(list(functions))
     return [
         _verify(name, functions[name], *call, judge, vary) for name in each(functions, "verifying")
     ]
+
+
+def _side_by_side(names: Sequence[str]) -> list[Report]:
+    """Verify ops of fnn's in as many processes as there are cores."""
+    jobs = min(len(names), os.cpu_count() or 1)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        try:
+            longest_first = sorted(names, key=lambda name: -len(OPS[name].examples))
+            running = {name: pool.submit(verify_op, name) for name in longest_first}
+            return [running[name].result() for name in each(names, "verifying")]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def verify_op(name: str) -> Report:
+    """Verify one of fnn's ops, in any process."""
+    importlib.import_module("fnn.ops")  # which fills the table
+    return run(OPS[name])
 
 
 def _verify(
@@ -74,8 +98,11 @@ def _signature(function: Callable[..., Any]) -> str:
         return ""
 
 
-def show(reports: Sequence[Report]) -> None:
-    """Print one report in full, or several as a table with those that failed in full."""
+def show(reports: Sequence[Report], took: float) -> None:
+    """Print one report in full, or several as a table with those that failed in full.
+
+    `took` is how many seconds all of them have taken.
+    """
     from rich.console import Console
 
     if len(reports) == 1:
@@ -85,8 +112,8 @@ def show(reports: Sequence[Report]) -> None:
     failed = [report for report in reports if not report.ok]
     for report in failed:
         print(f"{report}\n")
-    took = words.seconds(sum(report.seconds for report in reports))
-    print(f"{len(reports) - len(failed)} verified, {len(failed)} failed, in {took}")
+    counts = f"{len(reports) - len(failed)} verified, {len(failed)} failed"
+    print(f"{counts}, in {words.seconds(took)}")
 
 
 def literal(text: str) -> Any:
