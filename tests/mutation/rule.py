@@ -77,7 +77,7 @@ def vjp_rule(
     `static` are the last arguments, which are not differentiated. `saves(y, *args)` returns what
     the forward pass keeps (default: all other arguments); `fwd` replaces the forward pass as a
     whole. The backward pass is called as `bwd(*static, *saved, g)`, with numbers of 16 bits in
-    float32, and returns a cotangent, or a tuple of them, which are rounded to 16 bits again.
+    float32, and returns a cotangent or a tuple of them, which get the narrowest type that came in.
     """
     numbers = tuple(range(len(args), len(args) + len(static)))
 
@@ -89,7 +89,8 @@ def vjp_rule(
         def backward(*call):
             *fixed, saved, g = call
             cotangents = _tuple(bwd(*fixed, *wide(saved), wide(g)))
-            return _narrow(cotangents, _narrowest((saved, g)))
+            dtype = _narrowest((saved, g))
+            return _cast_floats(cotangents, lambda _: dtype)
 
         _add(
             Rule(
@@ -144,10 +145,6 @@ def _narrowest(tree):
     dtypes = [a.dtype for a in jax.tree.leaves(tree) if hasattr(a, "dtype")]
     floats = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
     return min(floats, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float32))
-
-
-def _narrow(tree, dtype):
-    return _cast_floats(tree, lambda _: dtype) if dtype.itemsize < 4 else tree
 
 
 def _cast_floats(tree, to):
