@@ -90,7 +90,7 @@ def _slot(rule, leaf, value):
     def around(bwd, residuals, dy):
         cotangents = list(bwd(residuals, dy))
         flat = list(leaf.tree.flatten_up_to(cotangents[leaf.argument]))
-        flat[leaf.position] = value
+        flat[leaf.position] = value()
         cotangents[leaf.argument] = jax.tree.unflatten(leaf.tree, flat)
         return tuple(cotangents)
 
@@ -111,7 +111,7 @@ def zeros_for_integers(rule: Rule) -> Mutants:
     silence.
     """
     for leaf in _slots(rule):
-        yield leaf.label, _slot(rule, leaf, jnp.zeros(leaf.shape, jnp.float32))
+        yield leaf.label, _slot(rule, leaf, lambda leaf=leaf: jnp.zeros(leaf.shape, jnp.float32))
 
 
 @operator("integer slot", "fails", "dtype", tangents=False)
@@ -120,7 +120,7 @@ def integers_for_integers(rule: Rule) -> Mutants:
     if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves(rule)):
         return
     for leaf in _slots(rule):
-        yield leaf.label, _slot(rule, leaf, jnp.ones(leaf.shape, leaf.dtype))
+        yield leaf.label, _slot(rule, leaf, lambda leaf=leaf: jnp.ones(leaf.shape, leaf.dtype))
 
 
 @faulty_cotangent("structure", "fails", tangents=False)
@@ -142,7 +142,7 @@ def none_for_array(rule: Rule) -> Mutants:
     """None stands where an argument's cotangent belongs, and passes for zero."""
     for leaf in leaves(rule):
         if leaf.inexact:
-            yield leaf.label, _slot(rule, leaf, None)
+            yield leaf.label, _slot(rule, leaf, lambda: None)
 
 
 @operator("structure", "fails", "term", "factor", tangents=False)
