@@ -16,8 +16,7 @@ class Row:
     `wrap` turns what the name stands for into a function of arrays: it fixes options, or hands a
     decorator the pieces of a rule. It runs only when the row is built, so that a library that is
     not installed costs its own rows and no others. `definition` stands in for a body that has no
-    derivative, or none in reverse. A `slow` row takes more than 2.5 s of one core;
-    `pending` says what the verifier itself still gets wrong, so that the row may fail.
+    derivative, or none in reverse. `make test` tries the `quick` rows alone: one of each kind.
     """
 
     name: str
@@ -26,10 +25,9 @@ class Row:
     case: str = ""
     wrap: Callable[[Any], Function] | None = None
     definition: Function | None = None
-    expected: frozenset[str] = frozenset()
+    expected: tuple[str, ...] = ()
     note: str = ""
-    slow: bool = False
-    pending: str = ""
+    quick: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.case}" if self.case else self.name

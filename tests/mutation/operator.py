@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -31,18 +32,33 @@ class Operator:
     defects: frozenset[str]
     bug: str
     make: Callable[[Rule], Mutants]
-    doc: str
 
 
-def operator(*defects: str, bug: str = "") -> Callable[[Callable[[Rule], Mutants]], Operator]:
-    """Make an operator of a function from a rule to its mutants."""
-    assert set(defects) <= set(DEFECTS), set(defects) - set(DEFECTS)
+OPERATORS: dict[str, Operator] = {}
+"""The corpus of faults, by name."""
 
-    def register(make):
-        doc = make.__doc__.strip().splitlines()[0]
-        return Operator(make.__name__, frozenset(defects), bug, make, doc)
 
-    return register
+def register(
+    name: str, defects: Sequence[str], make: Callable[[Rule], Mutants], doc: str = ""
+) -> None:
+    """Put an operator into the table; the first address in `doc` is the bug that it rebuilds."""
+    if name in OPERATORS or not set(defects) <= set(DEFECTS):
+        raise ValueError(f"{name} is there already, or there are no such defects: {defects}")
+    bug = re.search(r"https://\S+\w", doc)
+    OPERATORS[name] = Operator(name, frozenset(defects), bug[0] if bug else "", make)
+
+
+def operator(*defects: str, tangents: bool = True) -> Callable[[Callable[[Rule], Mutants]], None]:
+    """Register an operator: the decorated function, from a rule to its mutants.
+
+    Without `tangents`, it leaves the `custom_jvp` rules alone.
+    """
+
+    def decorate(make):
+        chosen = make if tangents else lambda rule: make(rule) if rule.jvp is None else iter(())
+        register(make.__name__, defects, chosen, make.__doc__)
+
+    return decorate
 
 
 # What is known of a rule without running it
@@ -204,17 +220,33 @@ def pick(args: Any, leaf: Leaf) -> Any:
     return getattr(a, "value", a)
 
 
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a cotangent is changed: its argument, and the cotangents of the function's value.
+
+    x is the argument itself, where it is asked for.
+    """
+
+    leaf: Leaf
+    x: Any
+    dy: Any
+
+
+def everywhere(leaf: Leaf) -> bool:
+    """Choose every cotangent."""
+    return True
+
+
 def on_cotangents(
     rule: Rule,
-    change: Callable[..., Any],
-    when: Callable[[Leaf], bool] = lambda leaf: True,
+    change: Callable[[Any, Site], Any],
+    when: Callable[[Leaf], bool] = everywhere,
     inputs: bool = False,
 ) -> Mutants:
-    """Yield the rule with `change(cotangent, x, upstream)` for one of its cotangents at a time.
+    """Yield the rule with `change(cotangent, site)` for one of its cotangents at a time.
 
-    x is the argument itself where `inputs` asks for it, and upstream the cotangent of the value.
     Of a `custom_jvp` rule, the tangent of an output is changed in the place of a cotangent, with
-    the argument of the output's own shape for x.
+    the argument of the output's own shape for x. x is known where `inputs` asks for it.
     """
     if rule.jvp is not None:
         yield from _on_tangents(rule, change, when, inputs)
@@ -222,6 +254,28 @@ def on_cotangents(
     for leaf in leaves(rule):
         if leaf.inexact and when(leaf):
             yield leaf.label, _with_cotangent(rule, change, leaf, inputs)
+
+
+def faulty_cotangent(
+    *defects: str,
+    when: Callable[[Leaf], bool] = everywhere,
+    inputs: bool = False,
+    tangents: bool = True,
+    name: str = "",
+) -> Callable[[Callable[[Any, Site], Any]], None]:
+    """Register a fault in one cotangent: the decorated change, as `on_cotangents` calls it.
+
+    Without `tangents`, it leaves the `custom_jvp` rules alone.
+    """
+
+    def decorate(change):
+        def make(rule):
+            if tangents or rule.jvp is None:
+                yield from on_cotangents(rule, change, when, inputs)
+
+        register(name or change.__name__, defects, make, change.__doc__ or "")
+
+    return decorate
 
 
 def _with_cotangent(rule, change, leaf, inputs):
@@ -234,7 +288,7 @@ def _with_cotangent(rule, change, leaf, inputs):
     def bwd(*call):
         (residuals, x), dy = call[static:]
         cotangents = rule.bwd(*call[:static], residuals, dy)
-        return exchange(cotangents, leaf, lambda ct: change(ct, x, dy))
+        return exchange(cotangents, leaf, lambda ct: change(ct, Site(leaf, x, dy)))
 
     return rule.replace(fwd=fwd, bwd=bwd)
 
@@ -255,7 +309,7 @@ def _on_tangents(rule, change, when, inputs):
             y, dy = rule.jvp(*call)
             flat = tree.flatten_up_to(dy)
             x = pick(primals, source) if inputs else None
-            flat[position] = change(flat[position], x, tangents)
+            flat[position] = change(flat[position], Site(source, x, tangents))
             return y, jax.tree.unflatten(tree, flat)
 
         yield f"y{position}", rule.replace(jvp=jvp)

@@ -1,33 +1,13 @@
 """The corpus of faults, by name."""
 
-from . import (
-    operators_bugs,
-    operators_bugs_algebra,
-    operators_bugs_shapes,
-    operators_cotangent,
-    operators_domain,
-    operators_numerics,
-    operators_transforms,
-    operators_types,
-    operators_value,
-)
-from .operator import Operator
+import importlib
 
-_GROUPS = (
-    operators_value,
-    operators_domain,
-    operators_cotangent,
-    operators_types,
-    operators_numerics,
-    operators_transforms,
-    operators_bugs,
-    operators_bugs_algebra,
-    operators_bugs_shapes,
+from .operator import OPERATORS as OPERATORS
+
+GROUPS = (
+    *("value", "domain", "cotangent", "types", "numerics", "transforms"),
+    *("bugs", "bugs_algebra", "bugs_shapes"),
 )
 
-OPERATORS: dict[str, Operator] = {
-    operator.name: operator
-    for group in _GROUPS
-    for operator in vars(group).values()
-    if isinstance(operator, Operator)
-}
+for group in GROUPS:  # each registers its operators
+    importlib.import_module(f"{__package__}.operators_{group}")

@@ -7,6 +7,7 @@ from jax.custom_derivatives import SymbolicZero
 from .operator import (
     Mutants,
     differentiable,
+    faulty_cotangent,
     is_inexact,
     is_none,
     leaves,
@@ -14,6 +15,7 @@ from .operator import (
     on_cotangents,
     operator,
     output,
+    register,
     total,
     with_bwd,
     with_dy,
@@ -21,10 +23,17 @@ from .operator import (
 from .rule import Rule
 
 
-def each_dy(rule: Rule, change) -> Mutants:
-    """Yield the rule with a change to all cotangents that it is given."""
-    if rule.jvp is None:
-        yield "dy", with_dy(rule, change)
+def faulty_upstream(*defects: str, when=lambda rule: True):
+    """Register a fault in what the rule is given: the decorated change of each cotangent."""
+
+    def decorate(change):
+        def make(rule):
+            if rule.jvp is None and when(rule):
+                yield "dy", with_dy(rule, change)
+
+        register(change.__name__, defects, make, change.__doc__)
+
+    return decorate
 
 
 def real_clip(dy, limit):
@@ -34,116 +43,101 @@ def real_clip(dy, limit):
     return jnp.clip(dy, -limit, limit)
 
 
-@operator("not linear", "scale-dependent")
-def clip_to_one(rule: Rule) -> Mutants:
+@faulty_upstream("not linear", "scale-dependent")
+def clip_to_one(dy):
     """The cotangent is clipped to ±1."""
-    yield from each_dy(rule, lambda dy: real_clip(dy, 1.0))
+    return real_clip(dy, 1.0)
 
 
-@operator("not linear", "scale-dependent")
-def clip_to_million(rule: Rule) -> Mutants:
+@faulty_upstream("not linear", "scale-dependent")
+def clip_to_million(dy):
     """The cotangent is clipped to a million, which no ordinary test reaches."""
-    yield from each_dy(rule, lambda dy: real_clip(dy, min(1e6, float(jnp.finfo(dy.dtype).max))))
+    return real_clip(dy, min(1e6, float(jnp.finfo(dy.dtype).max)))
 
 
-@operator("not linear", "nan", "scale-dependent", "leakage")
-def hide_nan(rule: Rule) -> Mutants:
+@faulty_upstream("not linear", "nan", "scale-dependent", "leakage")
+def hide_nan(dy):
     """NaNs of the cotangent are set to zero, so that trouble passes unseen."""
-    yield from each_dy(rule, jnp.nan_to_num)
+    return jnp.nan_to_num(dy)
 
 
-@operator("not linear", "scale-dependent")
-def drop_tiny(rule: Rule) -> Mutants:
+@faulty_upstream("not linear", "scale-dependent")
+def drop_tiny(dy):
     """Cotangents below 1e-6 are set to zero."""
-    yield from each_dy(rule, lambda dy: jnp.where(jnp.abs(dy) < 1e-6, 0, dy))
+    return jnp.where(jnp.abs(dy) < 1e-6, 0, dy)
 
 
-@operator("not linear", "scale-dependent")
-def square(rule: Rule) -> Mutants:
+@faulty_upstream("not linear", "scale-dependent")
+def square(dy):
     """The cotangent is squared, its sign kept."""
-    yield from each_dy(rule, lambda dy: dy * jnp.abs(dy).astype(dy.dtype))
+    return dy * jnp.abs(dy).astype(dy.dtype)
 
 
-@operator("not linear", "scale-dependent", "sign", "term")
-def magnitude(rule: Rule) -> Mutants:
+@faulty_upstream("not linear", "scale-dependent", "sign", "term")
+def magnitude(dy):
     """The sign of the cotangent is lost."""
-    yield from each_dy(rule, lambda dy: jnp.abs(dy).astype(dy.dtype))
+    return jnp.abs(dy).astype(dy.dtype)
 
 
-@operator("not linear", "scale-dependent")
-def squash(rule: Rule) -> Mutants:
+@faulty_upstream("not linear", "scale-dependent")
+def squash(dy):
     """The cotangent passes through a hyperbolic tangent."""
-    yield from each_dy(rule, jnp.tanh)
+    return jnp.tanh(dy)
 
 
-@operator("not linear", "scale-dependent")
-def normalise(rule: Rule) -> Mutants:
+@faulty_upstream("not linear", "scale-dependent")
+def normalise(dy):
     """Cotangents longer than 100 are shortened to 100: clipping by norm, inside the rule."""
-
-    def change(dy):
-        length = jnp.sqrt(jnp.sum(jnp.square(jnp.abs(dy)))).astype(dy.dtype)
-        return jnp.where(jnp.abs(length) > 100, dy * (100 / length), dy)
-
-    yield from each_dy(rule, change)
+    length = jnp.sqrt(jnp.sum(jnp.square(jnp.abs(dy)))).astype(dy.dtype)
+    return jnp.where(jnp.abs(length) > 100, dy * (100 / length), dy)
 
 
-@operator("affine")
-def add_thousandth(rule: Rule) -> Mutants:
+@faulty_cotangent("affine", tangents=False)
+def add_thousandth(ct, at):
     """A thousandth is added to a cotangent."""
-    if rule.jvp is None:
-        yield from on_cotangents(rule, lambda ct, x, dy: ct + 1e-3)
+    return ct + 1e-3
 
 
-@operator("affine")
-def add_tiny(rule: Rule) -> Mutants:
+@faulty_cotangent("affine", tangents=False)
+def add_tiny(ct, at):
     """The smallest safe number is added to a cotangent, against division by zero perhaps."""
-    if rule.jvp is None:
-        yield from on_cotangents(rule, lambda ct, x, dy: ct + 1e-30)
+    return ct + 1e-30
 
 
-@operator("affine", "not linear", bug="https://github.com/chainer/chainer/issues/1175")
-def ignore_upstream(rule: Rule) -> Mutants:
+@faulty_upstream("affine", "not linear")
+def ignore_upstream(dy):
     """The cotangent is taken to be one, whatever comes after.
 
     Rebuilt from https://github.com/chainer/chainer/issues/1175, where the gradient of a loss was
     the same however the loss was scaled.
     """
-    yield from each_dy(rule, jnp.ones_like)
+    return jnp.ones_like(dy)
 
 
-@operator(
-    "term",
-    "order",
-    "element",
-    "broadcast",
-    "leakage",
-    "factor",
-    bug="https://github.com/linkedin/Liger-Kernel/issues/968",
-)
-def first_upstream(rule: Rule) -> Mutants:
+def _has_rows(rule):
+    return any(a.shape[:1] > (1,) and is_inexact(a) for a in jax.tree.leaves(output(rule)))
+
+
+@faulty_upstream(*("term", "order", "element", "broadcast", "leakage", "factor"), when=_has_rows)
+def first_upstream(dy):
     """Every row is given the cotangent of the first.
 
     Rebuilt from https://github.com/linkedin/Liger-Kernel/issues/968, where a loss without a
     reduction multiplied all rows by the first entry of the upstream gradient.
     """
-
-    def change(dy):
-        return jnp.broadcast_to(dy[:1], dy.shape) if dy.shape and dy.shape[0] else dy
-
-    if any(a.shape and a.shape[0] > 1 and is_inexact(a) for a in jax.tree.leaves(output(rule))):
-        yield from each_dy(rule, change)
+    return jnp.broadcast_to(dy[:1], dy.shape) if dy.shape and dy.shape[0] else dy
 
 
-@operator("scale-dependent", "rounding", "overflow", "not linear")
+@operator("scale-dependent", "rounding", "overflow", "not linear", tangents=False)
 def scale_down(rule: Rule) -> Mutants:
     """The rule divides by a large power of two and multiplies again: small cotangents vanish."""
-    yield from _scaled(rule, -0.7)
+    yield "dy", _scaled(rule, -0.7)
 
 
-@operator("overflow", "scale-dependent", "nan")
+@operator("overflow", "scale-dependent", "nan", tangents=False)
 def scale_up(rule: Rule) -> Mutants:
     """The rule multiplies by a large power of two and divides again: large cotangents overflow."""
-    yield from _scaled(rule, 0.7)
+    yield "dy", _scaled(rule, 0.7)
 
 
 def _scaled(rule, part):
@@ -154,56 +148,49 @@ def _scaled(rule, part):
         cotangents = bwd(residuals, map_inexact(lambda a: a * factor(a), dy))
         return map_inexact(lambda a: a / factor(a), cotangents)
 
-    if rule.jvp is None:
-        yield "dy", with_bwd(rule, around)
+    return with_bwd(rule, around)
 
 
 # Several outputs, symbolic zeros
 
 
-@operator("ignored output", bug="https://github.com/Dao-AILab/flash-attention/issues/889")
+def _is_zero(a):
+    return isinstance(a, SymbolicZero)
+
+
+def _on_outputs(rule, change):
+    """Yield the rule with a change to the cotangent of one of several outputs at a time."""
+    outputs, tree = jax.tree.flatten(output(rule))
+    for position, y in enumerate(outputs):
+        if len(outputs) < 2 or not is_inexact(y):
+            continue
+
+        def around(bwd, residuals, dy, position=position):
+            flat = tree.flatten_up_to(dy)
+            if not _is_zero(flat[position]):
+                flat[position] = change(flat[position])
+            return bwd(residuals, jax.tree.unflatten(tree, flat))
+
+        yield f"y{position}", with_bwd(rule, around)
+
+
+@operator("ignored output")
 def ignore_output(rule: Rule) -> Mutants:
     """The cotangent of one of several outputs goes into nothing.
 
     Rebuilt from https://github.com/Dao-AILab/flash-attention/issues/889: an attention that
     returns its logarithms of sums beside its value, and propagates nothing through them.
     """
-    outputs, tree = jax.tree.flatten(output(rule))
-    if len(outputs) < 2:
-        return
-    for position, y in enumerate(outputs):
-        if not is_inexact(y):
-            continue
-        if rule.jvp is not None:
-            change = lambda ct, x, dy: jnp.zeros_like(ct)  # noqa: E731
-            mutants = dict(on_cotangents(rule, change))
-            yield f"y{position}", mutants[f"y{position}"]
-            continue
-
-        def around(bwd, residuals, dy, position=position):
-            flat = tree.flatten_up_to(dy)
-            if not isinstance(flat[position], SymbolicZero):
-                flat[position] = jnp.zeros_like(flat[position])
-            return bwd(residuals, jax.tree.unflatten(tree, flat))
-
-        yield f"y{position}", with_bwd(rule, around)
+    if rule.jvp is None:
+        yield from _on_outputs(rule, jnp.zeros_like)
+    elif len(jax.tree.leaves(output(rule))) > 1:
+        yield from on_cotangents(rule, lambda dy, at: jnp.zeros_like(dy))
 
 
-@operator("ignored output", "term", "factor", "element")
+@operator("ignored output", "term", "factor", "element", tangents=False)
 def half_an_output(rule: Rule) -> Mutants:
     """The cotangent of one of several outputs counts half."""
-    outputs, tree = jax.tree.flatten(output(rule))
-    for position, y in enumerate(outputs):
-        if len(outputs) < 2 or not is_inexact(y) or rule.jvp is not None:
-            continue
-
-        def around(bwd, residuals, dy, position=position):
-            flat = tree.flatten_up_to(dy)
-            if not isinstance(flat[position], SymbolicZero):
-                flat[position] = 0.5 * flat[position]
-            return bwd(residuals, jax.tree.unflatten(tree, flat))
-
-        yield f"y{position}", with_bwd(rule, around)
+    yield from _on_outputs(rule, lambda dy: 0.5 * dy)
 
 
 def _symbolic(rule, fwd, around):
@@ -220,8 +207,9 @@ def _symbolic(rule, fwd, around):
 
     def bwd(*call):
         (residuals, told), dy = call[static:]
-        zeros = lambda a: jnp.zeros(a.shape, a.dtype) if isinstance(a, SymbolicZero) else a  # noqa: E731
-        full = jax.tree.map(zeros, dy, is_leaf=lambda a: isinstance(a, SymbolicZero))
+        full = jax.tree.map(
+            lambda a: jnp.zeros(a.shape, a.dtype) if _is_zero(a) else a, dy, is_leaf=_is_zero
+        )
         return around(rule.bwd(*call[:static], residuals, full), told, dy)
 
     return rule.replace(fwd=symbolic_fwd, bwd=bwd, symbolic_zeros=True)
@@ -231,43 +219,30 @@ def _stop(cotangents):
     return map_inexact(jnp.zeros_like, cotangents)
 
 
-@operator("unperturbed")
+@operator("unperturbed", tangents=False)
 def all_or_nothing(rule: Rule) -> Mutants:
     """The rule gives zeros unless every one of its arguments is perturbed."""
-    if rule.jvp is None and not rule.symbolic_zeros and sum(x.inexact for x in leaves(rule)) > 1:
+    if not rule.symbolic_zeros and sum(leaf.inexact for leaf in leaves(rule)) > 1:
         # None marks what is not there: a flag as a residual would become an array.
-        yield (
-            "arguments",
-            _symbolic(
-                rule,
-                lambda perturbed: () if all(perturbed) else None,
-                lambda cotangents, told, dy: _stop(cotangents) if told is None else cotangents,
-            ),
-        )
+        flag = lambda perturbed: () if all(perturbed) else None  # noqa: E731
+        around = lambda cts, told, dy: _stop(cts) if told is None else cts  # noqa: E731
+        yield "arguments", _symbolic(rule, flag, around)
 
 
-@operator("unperturbed", "ignored output", "term")
+@operator("unperturbed", "ignored output", "term", tangents=False)
 def one_unused_output(rule: Rule) -> Mutants:
     """The rule gives zeros as soon as the cotangent of one output is a symbolic zero."""
-    many = sum(map(is_inexact, jax.tree.leaves(output(rule)))) > 1
-    if rule.jvp is None and not rule.symbolic_zeros and many:
-        unused = lambda dy: any(  # noqa: E731
-            isinstance(a, SymbolicZero) and jnp.issubdtype(a.dtype, jnp.inexact)
-            for a in jax.tree.leaves(dy, is_leaf=lambda a: isinstance(a, SymbolicZero))
-        )
-        yield (
-            "outputs",
-            _symbolic(
-                rule,
-                lambda perturbed: (),
-                lambda cotangents, told, dy: _stop(cotangents) if unused(dy) else cotangents,
-            ),
-        )
+
+    def around(cotangents, told, dy):
+        zeros = filter(_is_zero, jax.tree.leaves(dy, is_leaf=_is_zero))
+        unused = any(jnp.issubdtype(a.dtype, jnp.inexact) for a in zeros)
+        return _stop(cotangents) if unused else cotangents
+
+    if not rule.symbolic_zeros and sum(map(is_inexact, jax.tree.leaves(output(rule)))) > 1:
+        yield "outputs", _symbolic(rule, lambda perturbed: (), around)
 
 
-@operator("term", "leakage", "element")
-def spread(rule: Rule) -> Mutants:
+@faulty_cotangent("term", "leakage", "element", when=lambda leaf: leaf.size > 1)
+def spread(ct, at):
     """A thousandth of all upstream cotangents leaks into every element."""
-    yield from on_cotangents(
-        rule, lambda ct, x, dy: ct + 1e-3 * total(dy).astype(ct.dtype), lambda leaf: leaf.size > 1
-    )
+    return ct + 1e-3 * total(at.dy).astype(ct.dtype)

@@ -1,5 +1,7 @@
 """Faults in some places only: tails, kinks, special values, other shapes, empty rows."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -8,23 +10,27 @@ from .operator import (
     Mutants,
     differentiable,
     exchange,
+    faulty_cotangent,
     leaves,
-    on_cotangents,
     operator,
     pick,
     total,
 )
 from .rule import Rule
-from .surgery import surgery
+from .surgery import faulty_equation, surgery
 
 
-def reaches(leaf: Leaf, value: float) -> bool:
-    """Tell whether an argument may take a value, so that a fault there is a fault."""
-    if leaf.domain == "positive":
-        return value > 0
-    if isinstance(leaf.domain, tuple):
-        return leaf.domain[0] <= value <= leaf.domain[1]
-    return leaf.domain in (None, "real")
+def reaches(value: float) -> Callable[[Leaf], bool]:
+    """Return a test for arguments that may take a value, so that a fault there is a fault."""
+
+    def test(leaf):
+        if leaf.domain == "positive":
+            return value > 0
+        if isinstance(leaf.domain, tuple):
+            return leaf.domain[0] <= value <= leaf.domain[1]
+        return leaf.domain in (None, "real")
+
+    return test
 
 
 def nudged(ct, dy):
@@ -32,122 +38,74 @@ def nudged(ct, dy):
     return ct + total(dy).astype(ct.dtype)
 
 
-def at(rule: Rule, value: float) -> Mutants:
-    """Yield the rule with a wrong cotangent where an argument is exactly `value`."""
-    yield from on_cotangents(
-        rule,
-        lambda ct, x, dy: jnp.where(x == value, nudged(ct, dy), ct),
-        lambda leaf: reaches(leaf, value),
-        inputs=True,
-    )
-
-
 # Tails
 
 
-@operator("tail")
-def lose_tail(rule: Rule) -> Mutants:
+@faulty_cotangent("tail", when=reaches(100.0), inputs=True)
+def lose_tail(ct, at):
     """The cotangent is zero where |x| is above 10."""
-    yield from on_cotangents(
-        rule,
-        lambda ct, x, dy: jnp.where(jnp.abs(x) > 10, 0, ct),
-        lambda leaf: reaches(leaf, 100.0),
-        inputs=True,
-    )
+    return jnp.where(jnp.abs(at.x) > 10, 0, ct)
 
 
-@operator("tail", bug="https://github.com/pytorch/pytorch/issues/55587")
-def early_threshold(rule: Rule) -> Mutants:
+@faulty_cotangent("tail", when=reaches(50.0), inputs=True)
+def early_threshold(ct, at):
     """From |x| = 5 on, an asymptote that is not reached yet: one per cent off.
 
     After https://github.com/pytorch/pytorch/issues/55587, where the forward and the backward pass
     of softplus went over to their asymptotes at different thresholds.
     """
-    yield from on_cotangents(
-        rule,
-        lambda ct, x, dy: jnp.where(jnp.abs(x) > 5, 1.01 * ct, ct),
-        lambda leaf: reaches(leaf, 50.0),
-        inputs=True,
-    )
+    return jnp.where(jnp.abs(at.x) > 5, 1.01 * ct, ct)
 
 
-@operator("tail", "overflow")
-def lose_far_tail(rule: Rule) -> Mutants:
+@faulty_cotangent("tail", "overflow", when=reaches(1e4), inputs=True)
+def lose_far_tail(ct, at):
     """The cotangent is wrong where |x| is above 1000."""
-    yield from on_cotangents(
-        rule,
-        lambda ct, x, dy: jnp.where(jnp.abs(x) > 1e3, nudged(ct, dy), ct),
-        lambda leaf: reaches(leaf, 1e4),
-        inputs=True,
-    )
+    return jnp.where(jnp.abs(at.x) > 1e3, nudged(ct, at.dy), ct)
 
 
-@operator("tail", "special value")
-def flush_small(rule: Rule) -> Mutants:
+@faulty_cotangent("tail", "special value", when=reaches(1e-4), inputs=True)
+def flush_small(ct, at):
     """The cotangent is wrong where |x| is below a thousandth, but not zero."""
-    yield from on_cotangents(
-        rule,
-        lambda ct, x, dy: jnp.where((jnp.abs(x) < 1e-3) & (x != 0), nudged(ct, dy), ct),
-        lambda leaf: reaches(leaf, 1e-4),
-        inputs=True,
-    )
+    return jnp.where((jnp.abs(at.x) < 1e-3) & (at.x != 0), nudged(ct, at.dy), ct)
 
 
-@operator("tail", "term", "element")
-def negative_half(rule: Rule) -> Mutants:
+def _negative_real(leaf):
+    return reaches(-1.0)(leaf) and not jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+
+
+@faulty_cotangent("tail", "term", "element", when=_negative_real, inputs=True)
+def negative_half(ct, at):
     """The cotangent is half as large where x is negative."""
-    yield from on_cotangents(
-        rule,
-        lambda ct, x, dy: jnp.where(x < 0, 0.5 * ct, ct),
-        lambda leaf: reaches(leaf, -1.0) and not jnp.issubdtype(leaf.dtype, jnp.complexfloating),
-        inputs=True,
-    )
+    return jnp.where(at.x < 0, 0.5 * ct, ct)
 
 
 # Kinks, ties and special values
 
+POINTS = {
+    "at_zero": 0.0,
+    "at_one": 1.0,
+    "at_minus_one": -1.0,
+    "at_two": 2.0,
+    "at_a_number": 0.3125,  # a threshold of the rule's own
+}
+"""Values of an argument at which its cotangent is wrong."""
 
-@operator("special value", "kink")
-def at_zero(rule: Rule) -> Mutants:
-    """The cotangent is wrong where the argument is exactly 0."""
-    yield from at(rule, 0.0)
-
-
-@operator("special value", "kink")
-def at_one(rule: Rule) -> Mutants:
-    """The cotangent is wrong where the argument is exactly 1."""
-    yield from at(rule, 1.0)
-
-
-@operator("special value", "kink")
-def at_minus_one(rule: Rule) -> Mutants:
-    """The cotangent is wrong where the argument is exactly -1."""
-    yield from at(rule, -1.0)
-
-
-@operator("special value", "kink")
-def at_two(rule: Rule) -> Mutants:
-    """The cotangent is wrong where the argument is exactly 2."""
-    yield from at(rule, 2.0)
-
-
-@operator("special value", "kink")
-def at_a_number(rule: Rule) -> Mutants:
-    """The cotangent is wrong where the argument is exactly 5/16, a threshold of the rule's own."""
-    yield from at(rule, 0.3125)
-
-
-@operator("kink", "special value")
-def at_ties(rule: Rule) -> Mutants:
-    """The cotangent is wrong where two neighbours along the last axis are equal."""
-    yield from on_cotangents(
-        rule,
-        lambda ct, x, dy: (
-            jnp.where(x == jnp.roll(x, 1, axis=-1), nudged(ct, dy), ct) if x.shape[-1] > 1 else ct
-        ),
-        lambda leaf: leaf.shape[-1:] > (1,) and leaf.domain not in ("spd", "symmetric"),
-        inputs=True,
+for name, point in POINTS.items():
+    faulty_cotangent("special value", "kink", when=reaches(point), inputs=True, name=name)(
+        lambda ct, at, point=point: jnp.where(at.x == point, nudged(ct, at.dy), ct)
     )
+
+
+@faulty_cotangent(
+    *("kink", "special value"),
+    when=lambda leaf: leaf.shape[-1:] > (1,) and leaf.domain not in ("spd", "symmetric"),
+    inputs=True,
+)
+def at_ties(ct, at):
+    """The cotangent is wrong where two neighbours along the last axis are equal."""
+    if at.x.shape[-1] < 2:
+        return ct
+    return jnp.where(at.x == jnp.roll(at.x, 1, axis=-1), nudged(ct, at.dy), ct)
 
 
 COMPARISONS = {"gt": jax.lax.ge, "ge": jax.lax.gt, "lt": jax.lax.le, "le": jax.lax.lt}
@@ -173,91 +131,81 @@ def other_side_of_kink(rule: Rule) -> Mutants:
     Numbers drawn from a key are left out: they meet their threshold with probability zero.
     """
     if not any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves(rule)):
-        yield from surgery(rule, _compares(False), _other_side, most=3)
+        yield from surgery(rule, _compares(integers=False), _other_side, most=3)
 
 
-@operator("term", "element", "nan", "special value", "size", "geometry", "leakage")
-def mask_off_by_one(rule: Rule) -> Mutants:
+@faulty_equation(
+    *("term", "element", "nan", "special value", "size", "geometry", "leakage"),
+    of=_compares(integers=True),
+    most=3,
+)
+def mask_off_by_one(equation, inputs):
     """A comparison of positions in the derivative rule counts equality to the other side."""
-    yield from surgery(rule, _compares(True), _other_side, most=3)
+    return _other_side(equation, inputs)
 
 
 # Other shapes
 
 
-def _reshaping(rule, wrong, of=lambda given: True):
-    """Yield the rule with a cotangent that is one per cent off where `wrong(shape, given)`."""
-    for leaf in leaves(rule):
-        if not leaf.inexact or not leaf.shape or rule.jvp is not None or not of(leaf.shape):
-            continue
-
-        def change(ct, x, dy, given=leaf.shape):
-            return 1.01 * ct if wrong(ct.shape, given) else ct
-
-        yield from on_cotangents(rule, change, lambda one, leaf=leaf: one.label == leaf.label)
+def _has_axes(leaf):
+    return bool(leaf.shape)
 
 
-@operator("geometry", "size", "broadcast")
-def other_size(rule: Rule) -> Mutants:
+@faulty_cotangent("geometry", "size", "broadcast", when=_has_axes, tangents=False)
+def other_size(ct, at):
     """The cotangent is one per cent off for every shape but the one given."""
-    yield from _reshaping(rule, lambda shape, given: shape != given and 0 not in shape)
+    return 1.01 * ct if ct.shape != at.leaf.shape and 0 not in ct.shape else ct
 
 
-@operator("geometry", "size")
-def other_parity(rule: Rule) -> Mutants:
+@faulty_cotangent("geometry", "size", when=_has_axes, tangents=False)
+def other_parity(ct, at):
     """The cotangent is one per cent off where the last axis has the other parity."""
-    yield from _reshaping(rule, lambda shape, given: (shape[-1] - given[-1]) % 2 == 1)
+    return 1.01 * ct if (ct.shape[-1] - at.leaf.shape[-1]) % 2 == 1 else ct
 
 
-@operator("geometry", "element", bug="https://github.com/state-spaces/mamba/pull/537")
-def lose_remainder(rule: Rule) -> Mutants:
+@faulty_cotangent(
+    "geometry", "element", when=lambda leaf: len(leaf.shape) in (1, 2), tangents=False
+)
+def lose_remainder(ct, at):
     """The last axis is done in blocks of 16, and what is left over is forgotten.
 
     After https://github.com/state-spaces/mamba/pull/537: a backward kernel lost its place behind
     the last whole block of a sequence.
     """
-
-    def change(ct, x, dy):
-        whole = ct.shape[-1] // 16 * 16
-        return ct.at[..., whole:].set(0) if whole else ct
-
-    if rule.jvp is None:
-        yield from on_cotangents(rule, change, lambda leaf: len(leaf.shape) in (1, 2))
+    whole = ct.shape[-1] // 16 * 16
+    return ct.at[..., whole:].set(0) if whole else ct
 
 
-@operator("size", "broadcast", "geometry")
-def axis_of_one(rule: Rule) -> Mutants:
+@faulty_cotangent(
+    *("size", "broadcast", "geometry"),
+    when=lambda leaf: leaf.shape and 1 not in leaf.shape,
+    tangents=False,
+)
+def axis_of_one(ct, at):
     """The cotangent is one per cent off where an axis has length 1."""
-    yield from _reshaping(rule, lambda shape, given: 1 in shape, lambda given: 1 not in given)
+    return 1.01 * ct if 1 in ct.shape else ct
 
 
-@operator("geometry", "fails", "size", "structure", "broadcast")
-def fixed_shape(rule: Rule) -> Mutants:
+@faulty_cotangent(
+    *("geometry", "fails", "size", "structure", "broadcast"),
+    when=lambda leaf: leaf.size > 1,
+    tangents=False,
+)
+def fixed_shape(ct, at):
     """The shape of a cotangent is written down as a number."""
-    for leaf in leaves(rule):
-        if leaf.inexact and leaf.size > 1 and rule.jvp is None:
-            yield from on_cotangents(
-                rule,
-                lambda ct, x, dy, given=leaf.shape: ct.reshape(given),
-                lambda one, leaf=leaf: one.label == leaf.label,
-            )
+    return ct.reshape(at.leaf.shape)
 
 
-@operator("size", "fails", bug="https://github.com/pytorch/pytorch/issues/31515")
-def empty_raises(rule: Rule) -> Mutants:
+@faulty_cotangent("size", "fails", when=_has_axes, tangents=False)
+def empty_raises(ct, at):
     """The backward rule takes the first element of an axis, and fails where there is none.
 
     Rebuilt from https://github.com/pytorch/pytorch/issues/31515, where the gradient of a
     cumulative sum looked into an array of no elements.
     """
-
-    def change(ct, x, dy):
-        if ct.size == 0:
-            raise IndexError("start (0) + length (1) exceeds the axis")
-        return ct
-
-    if rule.jvp is None:
-        yield from on_cotangents(rule, change, lambda leaf: bool(leaf.shape))
+    if ct.size == 0:
+        raise IndexError("start (0) + length (1) exceeds the axis")
+    return ct
 
 
 @operator("size", "special value", "nan", "element", "term", "leakage")
@@ -292,36 +240,25 @@ def _with_mask(rule, mask, leaf):
     return rule.replace(fwd=fwd, bwd=bwd)
 
 
-@operator("size", "nan", "special value", "kink")
-def divide_by_row(rule: Rule) -> Mutants:
+@faulty_cotangent(
+    *("size", "nan", "special value", "kink"),
+    when=lambda leaf: leaf.shape[-1:] > (1,) and reaches(0.0)(leaf),
+    inputs=True,
+)
+def divide_by_row(ct, at):
     """The cotangent passes through x/‖x‖ in each row, which is 0/0 where a row is zero."""
-
-    def change(ct, x, dy):
-        squares = jnp.sum(x * x, axis=-1, keepdims=True)
-        return ct * (squares / squares)
-
-    yield from on_cotangents(
-        rule,
-        change,
-        lambda leaf: leaf.shape[-1:] > (1,) and reaches(leaf, 0.0),
-        inputs=True,
-    )
+    squares = jnp.sum(at.x * at.x, axis=-1, keepdims=True)
+    return ct * (squares / squares)
 
 
-@operator("nan", "special value", "kink")
-def divide_by_itself(rule: Rule) -> Mutants:
+@faulty_cotangent("nan", "special value", "kink", when=reaches(0.0), inputs=True)
+def divide_by_itself(ct, at):
     """The cotangent passes through x/x, which is no number where x is zero."""
-    yield from on_cotangents(
-        rule, lambda ct, x, dy: ct * (x / x), lambda leaf: reaches(leaf, 0.0), inputs=True
-    )
+    return ct * (at.x / at.x)
 
 
-@operator("nan", "overflow", "tail")
-def exponential_trap(rule: Rule) -> Mutants:
+@faulty_cotangent("nan", "overflow", "tail", when=reaches(1e3), inputs=True)
+def exponential_trap(ct, at):
     """A `where` selects after an exponential that overflows, and is zero times infinity there."""
-
-    def change(ct, x, dy):
-        big = jnp.exp(jnp.abs(x)).astype(ct.dtype)
-        return ct * jnp.where(jnp.abs(x) < 1, 1, big * (1 / big))
-
-    yield from on_cotangents(rule, change, lambda leaf: reaches(leaf, 1e3), inputs=True)
+    big = jnp.exp(jnp.abs(at.x)).astype(ct.dtype)
+    return ct * jnp.where(jnp.abs(at.x) < 1, 1, big * (1 / big))

@@ -7,84 +7,80 @@ from .operator import (
     Mutants,
     abstract,
     differentiable,
+    faulty_cotangent,
     is_inexact,
     leaves,
-    on_cotangents,
     operator,
     output,
+    register,
     struct,
     with_bwd,
 )
 from .rule import Rule
 
 
-def real(leaf):
+def is_real(leaf):
     """Tell whether a leaf holds real numbers."""
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def reverse_only(rule: Rule, change, when=lambda leaf: True) -> Mutants:
-    """Yield the rule with a change to a cotangent; tangents have their types checked by JAX."""
-    if rule.jvp is None:
-        yield from on_cotangents(rule, lambda ct, x, dy: change(ct), when)
+def is_complex(leaf):
+    """Tell whether a leaf holds complex numbers."""
+    return jnp.issubdtype(leaf.dtype, jnp.complexfloating)
 
 
-# Types of cotangents
+# Types of cotangents; those of tangents are checked by JAX
 
 
-@operator("dtype", "fails", "rounding", "x64")
-def always_float32(rule: Rule) -> Mutants:
+@faulty_cotangent("dtype", "fails", "rounding", "x64", when=is_real, tangents=False)
+def always_float32(ct, at):
     """A cotangent is float32 whatever its argument is: the type that the sum was done in."""
-    yield from reverse_only(rule, lambda ct: ct.astype(jnp.float32), real)
+    return ct.astype(jnp.float32)
 
 
-@operator("dtype", "fails", "rounding")
-def always_bfloat16(rule: Rule) -> Mutants:
+@faulty_cotangent("dtype", "fails", "rounding", when=is_real, tangents=False)
+def always_bfloat16(ct, at):
     """A cotangent is bfloat16 whatever its argument is."""
-    yield from reverse_only(rule, lambda ct: ct.astype(jnp.bfloat16), real)
+    return ct.astype(jnp.bfloat16)
 
 
-@operator("x64", "dtype", "fails")
-def default_dtype(rule: Rule) -> Mutants:
+@faulty_cotangent("x64", "dtype", "fails", when=is_real, tangents=False)
+def default_dtype(ct, at):
     """A cotangent has the default type: float64 as soon as 64-bit types are enabled."""
-    yield from reverse_only(rule, lambda ct: ct.astype(jnp.result_type(float)), real)
+    return ct.astype(jnp.result_type(float))
 
 
-@operator("complex", "dtype", "fails", bug="https://github.com/pytorch/pytorch/pull/45839")
-def complex_for_real(rule: Rule) -> Mutants:
+@faulty_cotangent("complex", "dtype", "fails", when=is_real, tangents=False)
+def complex_for_real(ct, at):
     """A real argument gets a complex cotangent whose imaginary part is zero.
 
     Rebuilt from https://github.com/pytorch/pytorch/pull/45839: an angle whose gradient was
     complex for real numbers.
     """
-    wide = lambda ct: ct if ct.dtype.itemsize > 2 else ct.astype(jnp.float32)  # noqa: E731
-    yield from reverse_only(
-        rule, lambda ct: jax.lax.complex(wide(ct), jnp.zeros_like(wide(ct))), real
-    )
+    wide = ct if ct.dtype.itemsize > 2 else ct.astype(jnp.float32)
+    return jax.lax.complex(wide, jnp.zeros_like(wide))
 
 
-@operator("complex", "term", bug="https://github.com/tensorflow/tensorflow/issues/3348")
-def conjugate(rule: Rule) -> Mutants:
+@faulty_cotangent("complex", "term", when=is_complex, tangents=False)
+def conjugate(ct, at):
     """The cotangent of a complex argument is conjugated, as the gradients of others are.
 
     After https://github.com/tensorflow/tensorflow/issues/3348: the convention of TensorFlow is
     the conjugate of JAX's, and a rule carried over from the one is wrong in the other.
     """
-    yield from reverse_only(rule, jnp.conj, lambda leaf: leaf.inexact and not real(leaf))
+    return jnp.conj(ct)
 
 
-@operator("complex", "term", "dtype", "element")
-def real_part_only(rule: Rule) -> Mutants:
+@faulty_cotangent("complex", "term", "dtype", "element", when=is_complex, tangents=False)
+def real_part_only(ct, at):
     """The cotangent of a complex argument has lost its imaginary part."""
-    yield from reverse_only(
-        rule, lambda ct: ct.real.astype(ct.dtype), lambda leaf: leaf.inexact and not real(leaf)
-    )
+    return ct.real.astype(ct.dtype)
 
 
-@operator("weak type", "dtype", "fails", "x64")
-def weak_cotangent(rule: Rule) -> Mutants:
+@faulty_cotangent("weak type", "dtype", "fails", "x64", when=is_real, tangents=False)
+def weak_cotangent(ct, at):
     """A cotangent is weakly typed, as what comes of Python's numbers is."""
-    yield from reverse_only(rule, lambda ct: jax.lax.convert_element_type(ct, float), real)
+    return jax.lax.convert_element_type(ct, float)
 
 
 # Slots of what has no cotangent, structure
@@ -94,21 +90,19 @@ def _slot(rule, leaf, value):
     def around(bwd, residuals, dy):
         cotangents = list(bwd(residuals, dy))
         flat = list(leaf.tree.flatten_up_to(cotangents[leaf.argument]))
-        flat[leaf.position] = value(leaf)
+        flat[leaf.position] = value()
         cotangents[leaf.argument] = jax.tree.unflatten(leaf.tree, flat)
         return tuple(cotangents)
 
     return with_bwd(rule, around)
 
 
-def _slots(rule, value):
-    """Yield the rule with something in the place of the None of a top-level argument."""
-    for leaf in leaves(rule) if rule.jvp is None else ():
-        if not leaf.inexact and leaf.tree.num_nodes == 1:
-            yield leaf.label, _slot(rule, leaf, value)
+def _slots(rule):
+    """Return the integer, boolean and key arguments, whose slots hold None."""
+    return [leaf for leaf in leaves(rule) if not leaf.inexact and leaf.tree.num_nodes == 1]
 
 
-@operator("integer slot", "fails", bug="https://github.com/jax-ml/jax/pull/7651")
+@operator("integer slot", "fails", tangents=False)
 def zeros_for_integers(rule: Rule) -> Mutants:
     """An integer, boolean or key argument gets zeros of float32 for a cotangent.
 
@@ -116,48 +110,44 @@ def zeros_for_integers(rule: Rule) -> Mutants:
     https://github.com/jax-ml/jax/pull/23779), which has what a rule returns there dropped in
     silence.
     """
-    yield from _slots(rule, lambda leaf: jnp.zeros(leaf.shape, jnp.float32))
+    for leaf in _slots(rule):
+        yield leaf.label, _slot(rule, leaf, lambda leaf=leaf: jnp.zeros(leaf.shape, jnp.float32))
 
 
-@operator("integer slot", "fails", "dtype")
+@operator("integer slot", "fails", "dtype", tangents=False)
 def integers_for_integers(rule: Rule) -> Mutants:
     """An integer or boolean argument gets ones of its own type for a cotangent."""
     if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves(rule)):
         return
-    yield from _slots(rule, lambda leaf: jnp.ones(leaf.shape, leaf.dtype))
+    for leaf in _slots(rule):
+        yield leaf.label, _slot(rule, leaf, lambda leaf=leaf: jnp.ones(leaf.shape, leaf.dtype))
 
 
-@operator("structure", "fails")
-def extra_axis(rule: Rule) -> Mutants:
+@faulty_cotangent("structure", "fails", tangents=False)
+def extra_axis(ct, at):
     """A cotangent has one axis too many, of length 1."""
-    yield from reverse_only(rule, lambda ct: ct[None])
+    return ct[None]
 
 
-@operator("structure", "fails", "term")
-def kept_dims(rule: Rule) -> Mutants:
+@faulty_cotangent(
+    *("structure", "fails", "term"), when=lambda leaf: leaf.shape[-1:] > (1,), tangents=False
+)
+def kept_dims(ct, at):
     """A cotangent is summed over its last axis, which is kept: a shape that would broadcast."""
-    yield from reverse_only(
-        rule,
-        lambda ct: jnp.sum(ct, axis=-1, keepdims=True) if ct.shape else ct,
-        lambda leaf: leaf.shape[-1:] > (1,),
-    )
+    return jnp.sum(ct, axis=-1, keepdims=True) if ct.shape else ct
 
 
-@operator("structure", "fails", "term", "factor")
+@operator("structure", "fails", "term", "factor", tangents=False)
 def none_for_array(rule: Rule) -> Mutants:
     """None stands where an argument's cotangent belongs, and passes for zero."""
-    if rule.jvp is not None:
-        return
     for leaf in leaves(rule):
         if leaf.inexact:
-            yield leaf.label, _slot(rule, leaf, lambda leaf: None)
+            yield leaf.label, _slot(rule, leaf, lambda: None)
 
 
-@operator("structure", "fails", "term", "factor")
+@operator("structure", "fails", "term", "factor", tangents=False)
 def none_for_tree(rule: Rule) -> Mutants:
     """None stands in the place of a whole pytree of cotangents."""
-    if rule.jvp is not None:
-        return
     trees = {leaf.argument for leaf in leaves(rule) if leaf.inexact and leaf.tree.num_nodes > 1}
     for argument in sorted(trees):
 
@@ -169,120 +159,122 @@ def none_for_tree(rule: Rule) -> Mutants:
         yield str(argument), with_bwd(rule, around)
 
 
-@operator("structure", "fails")
+@operator("structure", "fails", tangents=False)
 def one_too_few(rule: Rule) -> Mutants:
     """The last argument has no cotangent at all."""
-    if rule.jvp is None:
-        yield "last", with_bwd(rule, lambda bwd, residuals, dy: tuple(bwd(residuals, dy))[:-1])
+    yield "last", with_bwd(rule, lambda bwd, residuals, dy: tuple(bwd(residuals, dy))[:-1])
 
 
-@operator("structure", "fails")
+@operator("structure", "fails", tangents=False)
 def bare_cotangent(rule: Rule) -> Mutants:
     """The only cotangent is returned by itself and not in a tuple."""
-    if rule.jvp is None and len(differentiable(rule, rule.args)) == 1:
+    if len(differentiable(rule, rule.args)) == 1:
         yield "only", with_bwd(rule, lambda bwd, residuals, dy: bwd(residuals, dy)[0])
 
 
 # The forward rule
 
 
-def forward(rule: Rule, change) -> Mutants:
-    """Yield the rule with `change(array)` for one output of its forward rule at a time."""
-    outputs, tree = jax.tree.flatten(output(rule))
-    for position, y in enumerate(outputs):
-        if not is_inexact(y):
-            continue
+def faulty_value(*defects: str, when=lambda outputs: True):
+    """Register a fault in one output of the forward rule: the decorated change of that array.
 
-        def faulty(y, position=position):
-            flat = tree.flatten_up_to(y)
-            flat[position] = change(flat[position])
-            return jax.tree.unflatten(tree, flat)
+    `when` chooses rules by the real and complex arrays among their outputs.
+    """
 
-        def fwd(*args, faulty=faulty):
-            y, residuals = rule.fwd(*args)
-            return faulty(y), residuals
+    def decorate(change):
+        def make(rule):
+            outputs, tree = jax.tree.flatten(output(rule))
+            if when([y for y in outputs if is_inexact(y)]):
+                for position, y in enumerate(outputs):
+                    if is_inexact(y):
+                        yield f"y{position}", _with_value(rule, change, tree, position)
 
-        def jvp(*call, faulty=faulty):
-            y, dy = rule.jvp(*call)
-            return faulty(y), dy
+        register(change.__name__, defects, make, change.__doc__)
 
-        mutant = rule.replace(fwd=fwd) if rule.jvp is None else rule.replace(jvp=jvp)
-        yield f"y{position}", mutant
+    return decorate
 
 
-@operator("forward value")
-def forward_scaled(rule: Rule) -> Mutants:
+def _with_value(rule, change, tree, position):
+    def faulty(y):
+        flat = tree.flatten_up_to(y)
+        flat[position] = change(flat[position])
+        return jax.tree.unflatten(tree, flat)
+
+    def first(function):
+        def changed(*call):
+            y, other = function(*call)
+            return faulty(y), other
+
+        return changed
+
+    if rule.jvp is None:
+        return rule.replace(fwd=first(rule.fwd))
+    return rule.replace(jvp=first(rule.jvp))
+
+
+@faulty_value("forward value")
+def forward_scaled(y):
     """Differentiated, the function's value is 1e-5 too large."""
-    yield from forward(rule, lambda y: y * (1 + 1e-5))
+    return y * (1 + 1e-5)
 
 
-@operator("forward value", "tail")
-def forward_clipped(rule: Rule) -> Mutants:
+@faulty_value("forward value", "tail")
+def forward_clipped(y):
     """Differentiated, the function's value is clipped to ±½."""
-    clip = lambda y: jnp.clip(y, -0.5, 0.5) if jnp.isrealobj(y) else 0 * y  # noqa: E731
-    yield from forward(rule, clip)
+    return jnp.clip(y, -0.5, 0.5) if jnp.isrealobj(y) else 0 * y
 
 
-@operator("forward value", "order")
-def forward_rolled(rule: Rule) -> Mutants:
+@faulty_value(
+    *("forward value", "order"), when=lambda outputs: any(y.shape[-1:] > (1,) for y in outputs)
+)
+def forward_rolled(y):
     """Differentiated, the function's value is shifted by one along its last axis."""
-    if any(a.shape[-1:] > (1,) and is_inexact(a) for a in jax.tree.leaves(output(rule))):
-        roll = lambda y: jnp.roll(y, 1, axis=-1) if y.shape else 1.5 * y  # noqa: E731
-        yield from forward(rule, roll)
+    return jnp.roll(y, 1, axis=-1) if y.shape else 1.5 * y
 
 
-@operator("forward value", "rounding")
-def forward_rounded(rule: Rule) -> Mutants:
+@faulty_value("forward value", "rounding")
+def forward_rounded(y):
     """Differentiated, the function's value has been through bfloat16."""
-    low = lambda y: y.astype(jnp.bfloat16).astype(y.dtype) if jnp.isrealobj(y) else 0 * y  # noqa: E731
-    yield from forward(rule, low)
+    return y.astype(jnp.bfloat16).astype(y.dtype) if jnp.isrealobj(y) else 0 * y
 
 
-@operator("forward type", "fails", "dtype")
-def forward_dtype(rule: Rule) -> Mutants:
+@faulty_value("forward type", "fails", "dtype")
+def forward_dtype(y):
     """Differentiated, the function's value has another dtype."""
-    other = lambda y: jnp.float32 if y.dtype == jnp.bfloat16 else jnp.bfloat16  # noqa: E731
-    yield from forward(rule, lambda y: y.astype(other(y)) if jnp.isrealobj(y) else y.real)
+    other = jnp.float32 if y.dtype == jnp.bfloat16 else jnp.bfloat16
+    return y.astype(other) if jnp.isrealobj(y) else y.real
 
 
-@operator("forward type", "fails", "structure")
-def forward_shape(rule: Rule) -> Mutants:
+@faulty_value("forward type", "fails", "structure")
+def forward_shape(y):
     """Differentiated, the function's value has an axis more."""
-    yield from forward(rule, lambda y: y[None])
+    return y[None]
 
 
-@operator("forward type", "fails", "structure")
+@operator("forward type", "fails", "structure", tangents=False)
 def forward_structure(rule: Rule) -> Mutants:
     """Differentiated, the function's value comes in a list."""
-    if rule.jvp is None:
 
-        def fwd(*args):
-            y, residuals = rule.fwd(*args)
-            return [y], residuals
+    def fwd(*args):
+        y, residuals = rule.fwd(*args)
+        return [y], residuals
 
-        yield "y", rule.replace(fwd=fwd)
+    yield "y", rule.replace(fwd=fwd)
 
 
-@operator("weak type", "forward type", "fails", "scan", "x64", "dtype")
-def weak_forward(rule: Rule) -> Mutants:
+@faulty_value(
+    *("weak type", "forward type", "fails", "scan", "x64", "dtype"),
+    when=lambda outputs: all(map(jnp.isrealobj, outputs)),
+)
+def weak_forward(y):
     """Differentiated, the function's value is weakly typed."""
-    weak = lambda y: jax.lax.convert_element_type(y, float) if jnp.isrealobj(y) else y  # noqa: E731
-    if all(jnp.isrealobj(y) for y in jax.tree.leaves(output(rule)) if is_inexact(y)):
-        yield from forward(rule, weak)
+    return jax.lax.convert_element_type(y, float)
 
 
 # Tracers
 
 
-@operator(
-    "tracer",
-    "fails",
-    "vmap",
-    "jit",
-    "scan",
-    "remat",
-    bug="https://github.com/jax-ml/jax/issues/2912",
-)
+@operator("tracer", "fails", "vmap", "jit", "scan", "remat", tangents=False)
 def nondiff_array(rule: Rule) -> Mutants:
     """An integer or boolean array is among the `nondiff_argnums`.
 
@@ -290,14 +282,13 @@ def nondiff_array(rule: Rule) -> Mutants:
     https://github.com/jax-ml/jax/issues/20889: the array is a tracer inside a transform, and the
     backward rule meets it when that transform is over.
     """
-    if rule.jvp is not None or rule.symbolic_zeros:
-        return
     for number, a in enumerate(rule.args):
         array = struct(a) if not isinstance(a, dict | tuple | list) else None
         dtype = getattr(array, "dtype", None)
         if number in rule.nondiff_argnums or dtype is None or jnp.issubdtype(dtype, jnp.inexact):
             continue
-        yield str(number), _moved(rule, number)
+        if not rule.symbolic_zeros:
+            yield str(number), _moved(rule, number)
 
 
 def _moved(rule, number):
@@ -312,13 +303,22 @@ def _moved(rule, number):
     return rule.replace(nondiff_argnums=numbers, bwd=bwd)
 
 
-@operator(
-    "tracer", "fails", "jit", "nondeterminism", "remat", "scan", "vmap", "term", "second order"
+STASHED = (
+    "tracer",
+    "fails",
+    "jit",
+    "nondeterminism",
+    "remat",
+    "scan",
+    "vmap",
+    "term",
+    "second order",
 )
+
+
+@operator(*STASHED, tangents=False)
 def stashed_residuals(rule: Rule) -> Mutants:
     """The forward rule leaves its residuals in a list, where the backward rule looks for them."""
-    if rule.jvp is not None:
-        return
     if not rule.symbolic_zeros:
         residuals = jax.tree.leaves(abstract(rule.fwd, rule)[1])
         if not any(hasattr(a, "dtype") for a in residuals):
@@ -337,13 +337,12 @@ def stashed_residuals(rule: Rule) -> Mutants:
     yield "residuals", rule.replace(fwd=fwd, bwd=bwd)
 
 
-@operator(
-    "tracer", "fails", "jit", "vmap", "scan", "remat", "nondeterminism", "term", "second order"
-)
+@operator(*STASHED, tangents=False)
 def stashed_input(rule: Rule) -> Mutants:
     """The function remembers its arguments where the forward rule looks for them."""
-    if rule.jvp is not None or rule.symbolic_zeros:
+    if rule.symbolic_zeros:
         return
+    static = len(rule.nondiff_argnums)
     stash = []
 
     def primal(*args):
@@ -352,11 +351,9 @@ def stashed_input(rule: Rule) -> Mutants:
 
     def fwd(*args):
         _, residuals = rule.fwd(*args)
-        y = primal(*args)
-        return y, residuals
+        return primal(*args), residuals
 
     def bwd(*call):
-        static = len(rule.nondiff_argnums)
         _, residuals = rule.fwd(*stash[0])
         return rule.bwd(*call[:static], residuals, call[-1])
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+Function = Callable[..., Any]
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -19,16 +21,16 @@ class Rule:
     """
 
     name: str
-    primal: Callable[..., Any]
+    primal: Function
     args: tuple[Any, ...]
-    fwd: Callable[..., Any] | None = None
-    bwd: Callable[..., Any] | None = None
-    jvp: Callable[..., Any] | None = None
+    fwd: Function | None = None
+    bwd: Function | None = None
+    jvp: Function | None = None
     nondiff_argnums: tuple[int, ...] = ()
     symbolic_zeros: bool = False
-    definition: Callable[..., Any] | None = None
+    definition: Function | None = None
 
-    def build(self) -> Callable[..., Any]:
+    def build(self) -> Function:
         """Put the pieces together."""
         if self.jvp is not None:
             function = jax.custom_jvp(self.primal, nondiff_argnums=self.nondiff_argnums)
@@ -54,3 +56,100 @@ class Rule:
     def replace(self, **changes: Any) -> "Rule":
         """Return the rule with some pieces exchanged."""
         return dataclasses.replace(self, **changes)
+
+
+RULES: dict[str, Rule] = {}
+"""The corpus of correct rules, by name."""
+
+
+def vjp_rule(
+    primal: Function,
+    *args: Any,
+    static: tuple[Any, ...] = (),
+    saves: Function | None = None,
+    fwd: Function | None = None,
+    name: str = "",
+    definition: Function | None = None,
+    symbolic_zeros: bool = False,
+) -> Callable[[Function], Function]:
+    """Register a rule of `primal` whose backward pass is the decorated function.
+
+    `static` are the last arguments, which are not differentiated. `saves(y, *args)` returns what
+    the forward pass keeps (default: all other arguments); `fwd` replaces the forward pass as a
+    whole. The backward pass is called as `bwd(*static, *saved, g)`, with numbers of 16 bits in
+    float32, and returns a cotangent or a tuple of them, which get the narrowest type that came in.
+    """
+    numbers = tuple(range(len(args), len(args) + len(static)))
+
+    def forward(*call):
+        y = primal(*call)
+        return y, _tuple(saves(y, *call) if saves else call[: len(args)])
+
+    def register(bwd):
+        def backward(*call):
+            *fixed, saved, g = call
+            cotangents = _tuple(bwd(*fixed, *wide(saved), wide(g)))
+            dtype = _narrowest((saved, g))
+            return _cast_floats(cotangents, lambda _: dtype)
+
+        _add(
+            Rule(
+                name or bwd.__name__.removesuffix("_bwd"),
+                primal,
+                (*args, *static),
+                fwd or forward,
+                backward,
+                nondiff_argnums=numbers,
+                symbolic_zeros=symbolic_zeros,
+                definition=definition,
+            )
+        )
+        return bwd
+
+    return register
+
+
+def jvp_rule(
+    primal: Function,
+    *args: Any,
+    static: tuple[Any, ...] = (),
+    definition: Function | None = None,
+) -> Callable[[Function], Function]:
+    """Register a rule of `primal` whose tangents the decorated function returns."""
+    numbers = tuple(range(len(args), len(args) + len(static)))
+
+    def register(jvp):
+        pieces = {"jvp": jvp, "nondiff_argnums": numbers, "definition": definition}
+        _add(Rule(jvp.__name__, primal, (*args, *static), **pieces))
+        return jvp
+
+    return register
+
+
+def _add(rule):
+    if rule.name in RULES:
+        raise ValueError(f"two rules of the corpus have the name {rule.name}")
+    RULES[rule.name] = rule
+
+
+def _tuple(a):
+    return a if isinstance(a, tuple) else (a,)
+
+
+def wide(tree: Any) -> Any:
+    """Return a tree with its 16-bit numbers in float32: sums and products are done there."""
+    return _cast_floats(tree, lambda dtype: jnp.float32 if dtype.itemsize < 4 else dtype)
+
+
+def _narrowest(tree):
+    dtypes = [a.dtype for a in jax.tree.leaves(tree) if hasattr(a, "dtype")]
+    floats = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    return min(floats, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float32))
+
+
+def _cast_floats(tree, to):
+    def leaf(a):
+        floating = isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jnp.floating)
+        return a.astype(to(a.dtype)) if floating else a
+
+    return jax.tree.map(leaf, tree)

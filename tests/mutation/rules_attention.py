@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .rule import Rule
-from .rules_shared import wide
+from .rule import vjp_rule, wide
 
 
 def _scores(q, k):
@@ -33,15 +32,10 @@ def attention(q, k, v, mask):
     return _attend(q, k, v, mask)[0]
 
 
-def attention_fwd(q, k, v, mask):
-    return attention(q, k, v, mask), (q, k, v, mask)
-
-
-def attention_bwd(residuals, g):
-    *qkv, mask = residuals
-    q, k, v = map(wide, qkv)
+@vjp_rule(attention, "f32[2,5,3]", "f32[2,4,3]", "f32[2,4,6]", "bool[5,4]")
+def attention_bwd(q, k, v, mask, g):
     _, p = _attend(q, k, v, mask)
-    return *(d.astype(g.dtype) for d in _attend_bwd(q, k, v, p, wide(g))), None
+    return *_attend_bwd(q, k, v, p, g), None
 
 
 def _causal(q, k):
@@ -59,9 +53,9 @@ def causal_attention_fwd(q, k, v):
     return y, (q, k, v, p)
 
 
-def causal_attention_bwd(residuals, g):
-    q, k, v, p = map(wide, residuals)
-    return tuple(d.astype(g.dtype) for d in _attend_bwd(q, k, v, p, wide(g)))
+@vjp_rule(causal_attention, "f32[2,5,3]", "f32[2,5,3]", "f32[2,5,4]", fwd=causal_attention_fwd)
+def causal_attention_bwd(q, k, v, p, g):
+    return _attend_bwd(q, k, v, p, g)
 
 
 def plain_attention(q, k, v):
@@ -77,7 +71,7 @@ def flash_attention(q, k, v):
 
 def flash_attention_fwd(q, k, v):
     """Go through the keys in blocks with a running maximum; save the logsumexp of each row."""
-    q_, k_, v_ = map(wide, (q, k, v))
+    q_, k_, v_ = wide((q, k, v))
     top = jnp.full(q.shape[:2], -jnp.inf, q_.dtype)
     total = jnp.zeros_like(top)
     out = jnp.zeros((*q.shape[:2], v.shape[-1]), q_.dtype)
@@ -94,20 +88,24 @@ def flash_attention_fwd(q, k, v):
     return out.astype(q.dtype), (q, k, v, out, top + jnp.log(total))
 
 
-def flash_attention_bwd(residuals, g):
-    q, k, v, out, lse = map(wide, residuals)
-    g_, scale = wide(g), q.shape[-1] ** -0.5
-    delta = jnp.sum(g_ * out, axis=-1)[..., None]
+@vjp_rule(
+    flash_attention,
+    *("f32[2,5,3]", "f32[2,6,3]", "f32[2,6,4]"),
+    fwd=flash_attention_fwd,
+    definition=plain_attention,
+)
+def flash_attention_bwd(q, k, v, out, lse, g):
+    scale = q.shape[-1] ** -0.5
+    delta = jnp.sum(g * out, axis=-1)[..., None]
     dq, dk, dv = jnp.zeros_like(q), [], []
     for start in range(0, k.shape[1], BLOCK):
         block = slice(start, start + BLOCK)
         p = jnp.exp(_scores(q, k[:, block]) - lse[..., None])
-        ds = p * (jnp.einsum("htd,hsd->hts", g_, v[:, block]) - delta) * scale
+        ds = p * (jnp.einsum("htd,hsd->hts", g, v[:, block]) - delta) * scale
         dq = dq + jnp.einsum("hts,hsd->htd", ds, k[:, block])
         dk.append(jnp.einsum("hts,htd->hsd", ds, q))
-        dv.append(jnp.einsum("hts,htd->hsd", p, g_))
-    dk, dv = jnp.concatenate(dk, axis=1), jnp.concatenate(dv, axis=1)
-    return dq.astype(g.dtype), dk.astype(g.dtype), dv.astype(g.dtype)
+        dv.append(jnp.einsum("hts,htd->hsd", p, g))
+    return dq, jnp.concatenate(dk, axis=1), jnp.concatenate(dv, axis=1)
 
 
 def _rotate(x, positions, base, sign):
@@ -124,10 +122,12 @@ def rotary(x, positions, base):
     return _rotate(x, positions, base, 1)
 
 
-def rotary_fwd(x, positions, base):
-    return rotary(x, positions, base), positions
-
-
+@vjp_rule(
+    rotary,
+    *("f32[2,5,6]", "i32[5] in 0..9"),
+    static=(100.0,),
+    saves=lambda y, x, positions, base: positions,
+)
 def rotary_bwd(base, positions, g):
     return _rotate(g, positions, base, -1), None
 
@@ -138,57 +138,10 @@ def linear_attention(q, k, v):
     return jnp.einsum("htd,htde->hte", q, memory)
 
 
-def linear_attention_fwd(q, k, v):
-    return linear_attention(q, k, v), (q, k, v)
-
-
-def linear_attention_bwd(residuals, g):
-    q, k, v = map(wide, residuals)
-    g_ = wide(g)
+@vjp_rule(linear_attention, "f32[2,5,3]", "f32[2,5,3]", "f32[2,5,4]")
+def linear_attention_bwd(q, k, v, g):
     memory = jnp.cumsum(k[..., :, None] * v[..., None, :], axis=-3)
-    dmemory = jax.lax.cumsum(q[..., :, None] * g_[..., None, :], axis=1, reverse=True)
-    dq = jnp.einsum("hte,htde->htd", g_, memory)
+    dmemory = jax.lax.cumsum(q[..., :, None] * g[..., None, :], axis=1, reverse=True)
+    dq = jnp.einsum("hte,htde->htd", g, memory)
     dk = jnp.einsum("htde,hte->htd", dmemory, v)
-    dv = jnp.einsum("htde,htd->hte", dmemory, k)
-    return dq.astype(g.dtype), dk.astype(g.dtype), dv.astype(g.dtype)
-
-
-RULES = [
-    Rule(
-        "attention",
-        attention,
-        ("f32[2,5,3]", "f32[2,4,3]", "f32[2,4,6]", "bool[5,4]"),
-        attention_fwd,
-        attention_bwd,
-    ),
-    Rule(
-        "causal_attention",
-        causal_attention,
-        ("f32[2,5,3]", "f32[2,5,3]", "f32[2,5,4]"),
-        causal_attention_fwd,
-        causal_attention_bwd,
-    ),
-    Rule(
-        "flash_attention",
-        flash_attention,
-        ("f32[2,5,3]", "f32[2,6,3]", "f32[2,6,4]"),
-        flash_attention_fwd,
-        flash_attention_bwd,
-        definition=plain_attention,
-    ),
-    Rule(
-        "rotary",
-        rotary,
-        ("f32[2,5,6]", "i32[5] in 0..9", 100.0),
-        rotary_fwd,
-        rotary_bwd,
-        nondiff_argnums=(2,),
-    ),
-    Rule(
-        "linear_attention",
-        linear_attention,
-        ("f32[2,5,3]", "f32[2,5,3]", "f32[2,5,4]"),
-        linear_attention_fwd,
-        linear_attention_bwd,
-    ),
-]
+    return dq, dk, jnp.einsum("htde,htd->hte", dmemory, k)

@@ -6,26 +6,23 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from .rule import Rule
-from .rules_shared import wide
+from .rule import jvp_rule, vjp_rule, wide
 
 
 def relu(x):
     return jnp.maximum(x, 0)
 
 
+@jvp_rule(relu, "f32[4,3]")
 def relu_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     return relu(x), jnp.where(x > 0, dx, 0)
 
 
-def clamp(x, low, high):
-    return jnp.clip(x, low, high)
-
-
+@jvp_rule(lambda x, low, high: jnp.clip(x, low, high), "f32[4,3]", static=(-0.5, 1.5))
 def clamp_jvp(low, high, primals, tangents):
     (x,), (dx,) = primals, tangents
-    return clamp(x, low, high), jnp.where((x > low) & (x < high), dx, 0)
+    return jnp.clip(x, low, high), jnp.where((x > low) & (x < high), dx, 0)
 
 
 def xlogy(x, y):
@@ -33,10 +30,7 @@ def xlogy(x, y):
     return jnp.where(x == 0, 0, x * jnp.log(y))
 
 
-def xlogy_smooth(x, y):
-    return x * jnp.log(y)
-
-
+@jvp_rule(xlogy, "f32[4,3]", "f32[4,3] in positive", definition=lambda x, y: x * jnp.log(y))
 def xlogy_jvp(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
     return xlogy(x, y), dx * jnp.log(y) + dy * x / y
@@ -48,21 +42,18 @@ def safe_log(x):
     return jnp.where(positive, jnp.log(jnp.where(positive, x, 1)), 0)
 
 
+@jvp_rule(safe_log, "f32[4,3]")
 def safe_log_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     positive = x > 0
     return safe_log(x), jnp.where(positive, dx / jnp.where(positive, x, 1), 0)
 
 
-def logaddexp(a, b):
-    return jnp.logaddexp(a, b)
-
-
+@jvp_rule(lambda a, b: jnp.logaddexp(a, b), "f32[4,3]", "f32[4,3]")
 def logaddexp_jvp(primals, tangents):
-    (a, b), (da, db) = primals, tangents
-    share = jax.nn.sigmoid(wide(a) - wide(b))
-    dy = wide(da) * share + wide(db) * jax.nn.sigmoid(wide(b) - wide(a))
-    return logaddexp(a, b), dy.astype(a.dtype)
+    a, b, da, db = wide((*primals, *tangents))
+    dy = da * jax.nn.sigmoid(a - b) + db * jax.nn.sigmoid(b - a)
+    return jnp.logaddexp(*primals), dy.astype(primals[0].dtype)
 
 
 def sinc_series(x):
@@ -86,6 +77,7 @@ def sinc(x):
     return jnp.where(x == 0, 1, jnp.sin(far) / far)
 
 
+@jvp_rule(sinc, "f32[4,3]", definition=sinc_series)
 def sinc_jvp(primals, tangents):
     """(cos x - sinc x) / x; the difference cancels near 0, where the series has its digits."""
     (x,), (dx,) = primals, tangents
@@ -102,11 +94,11 @@ def softmax_columns(x):
     return jax.nn.softmax(x, axis=0)
 
 
+@jvp_rule(softmax_columns, "f32[4,3]")
 def softmax_columns_jvp(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    y = softmax_columns(x)
-    y_, dx_ = wide(y), wide(dx)
-    return y, (y_ * (dx_ - jnp.sum(y_ * dx_, axis=0, keepdims=True))).astype(y.dtype)
+    y = softmax_columns(*primals)
+    y_, dx = wide((y, *tangents))
+    return y, (y_ * (dx - jnp.sum(y_ * dx, axis=0, keepdims=True))).astype(y.dtype)
 
 
 def hypotenuse(a, b):
@@ -117,16 +109,12 @@ def hypotenuse(a, b):
     return size * jnp.where(s == 0, 0, jnp.sqrt(jnp.where(s == 0, 1, s)))
 
 
+@jvp_rule(hypotenuse, "f32[4,3]", "f32[4,3]")
 def hypotenuse_jvp(primals, tangents):
-    (a, b), (da, db) = primals, tangents
-    y = hypotenuse(a, b)
+    y = hypotenuse(*primals)
+    a, b, da, db = wide((*primals, *tangents))
     y_ = jnp.where(y == 0, 1, wide(y))
-    dy = wide(da) * (wide(a) / y_) + wide(db) * (wide(b) / y_)
-    return y, dy.astype(y.dtype)
-
-
-def lean_dense(x, w):
-    return x @ w
+    return y, (da * (a / y_) + db * (b / y_)).astype(y.dtype)
 
 
 def lean_dense_fwd(x, w):
@@ -136,52 +124,21 @@ def lean_dense_fwd(x, w):
     return x.value @ w.value, (kept_x, kept_w)
 
 
-def lean_dense_bwd(residuals, g):
-    x, w = residuals
+@vjp_rule(lambda x, w: x @ w, "f32[4,3]", "f32[3,5]", fwd=lean_dense_fwd, symbolic_zeros=True)
+def lean_dense(x, w, g):
     if isinstance(g, SymbolicZero):
         return None, None
-    dx = None if w is None else (wide(g) @ wide(w).T).astype(g.dtype)
-    dw = None if x is None else (wide(x).T @ wide(g)).astype(g.dtype)
-    return dx, dw
+    return None if w is None else g @ w.T, None if x is None else x.T @ g
 
 
 def sin_cos(x):
     return jnp.sin(x), jnp.cos(x)
 
 
-def sin_cos_fwd(x):
-    return sin_cos(x.value), sin_cos(x.value)
-
-
-def sin_cos_bwd(residuals, cotangents):
-    sin, cos = residuals
+@vjp_rule(
+    sin_cos, "f32[4,3]", fwd=lambda x: (sin_cos(x.value), sin_cos(x.value)), symbolic_zeros=True
+)
+def sin_cos_bwd(sin, cos, cotangents):
     dsin, dcos = cotangents
     dx = jnp.zeros_like(sin) if isinstance(dsin, SymbolicZero) else dsin * cos
-    return (dx if isinstance(dcos, SymbolicZero) else dx - dcos * sin,)
-
-
-RULES = [
-    Rule("relu_jvp", relu, ("f32[4,3]",), jvp=relu_jvp),
-    Rule("clamp_jvp", clamp, ("f32[4,3]", -0.5, 1.5), jvp=clamp_jvp, nondiff_argnums=(1, 2)),
-    Rule(
-        "xlogy_jvp",
-        xlogy,
-        ("f32[4,3]", "f32[4,3] in positive"),
-        jvp=xlogy_jvp,
-        definition=xlogy_smooth,
-    ),
-    Rule("safe_log_jvp", safe_log, ("f32[4,3]",), jvp=safe_log_jvp),
-    Rule("logaddexp_jvp", logaddexp, ("f32[4,3]", "f32[4,3]"), jvp=logaddexp_jvp),
-    Rule("sinc_jvp", sinc, ("f32[4,3]",), jvp=sinc_jvp, definition=sinc_series),
-    Rule("softmax_columns_jvp", softmax_columns, ("f32[4,3]",), jvp=softmax_columns_jvp),
-    Rule("hypotenuse_jvp", hypotenuse, ("f32[4,3]", "f32[4,3]"), jvp=hypotenuse_jvp),
-    Rule(
-        "lean_dense",
-        lean_dense,
-        ("f32[4,3]", "f32[3,5]"),
-        lean_dense_fwd,
-        lean_dense_bwd,
-        symbolic_zeros=True,
-    ),
-    Rule("sin_cos", sin_cos, ("f32[4,3]",), sin_cos_fwd, sin_cos_bwd, symbolic_zeros=True),
-]
+    return dx if isinstance(dcos, SymbolicZero) else dx - dcos * sin

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .rule import Rule
-from .rules_shared import wide
+from .rule import vjp_rule
 
 
 def softmax(x):
@@ -12,14 +11,9 @@ def softmax(x):
     return e / jnp.sum(e, axis=-1, keepdims=True)
 
 
-def softmax_fwd(x):
-    y = softmax(x)
-    return y, y
-
-
+@vjp_rule(softmax, "f32[4,3]", saves=lambda y, x: y)
 def softmax_bwd(y, g):
-    y_, g_ = wide(y), wide(g)
-    return ((y_ * (g_ - jnp.sum(g_ * y_, axis=-1, keepdims=True))).astype(y.dtype),)
+    return y * (g - jnp.sum(g * y, axis=-1, keepdims=True))
 
 
 def log_softmax(x):
@@ -27,27 +21,15 @@ def log_softmax(x):
     return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True))
 
 
-def log_softmax_fwd(x):
-    y = log_softmax(x)
-    return y, y
-
-
+@vjp_rule(log_softmax, "f32[4,3]", saves=lambda y, x: y)
 def log_softmax_bwd(y, g):
-    y_, g_ = wide(y), wide(g)
-    return ((g_ - jnp.exp(y_) * jnp.sum(g_, axis=-1, keepdims=True)).astype(y.dtype),)
+    return g - jnp.exp(y) * jnp.sum(g, axis=-1, keepdims=True)
 
 
-def logsumexp(x):
-    return jax.nn.logsumexp(x, axis=-1)
-
-
-def logsumexp_fwd(x):
-    return logsumexp(x), x
-
-
-def logsumexp_bwd(x, g):
+@vjp_rule(lambda x: jax.nn.logsumexp(x, axis=-1), "f32[4,3]")
+def logsumexp(x, g):
     # exp(x - y) would save the softmax, but lose its digits where y is large.
-    return ((wide(g)[..., None] * jax.nn.softmax(wide(x), axis=-1)).astype(x.dtype),)
+    return g[..., None] * jax.nn.softmax(x, axis=-1)
 
 
 def cross_entropy_labels(logits, labels):
@@ -55,46 +37,33 @@ def cross_entropy_labels(logits, labels):
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
-def cross_entropy_labels_fwd(logits, labels):
-    return cross_entropy_labels(logits, labels), (logits, labels)
-
-
-def cross_entropy_labels_bwd(residuals, g):
-    logits, labels = residuals
-    p = jax.nn.softmax(wide(logits), axis=-1)
-    dlogits = p - jax.nn.one_hot(labels, logits.shape[-1], dtype=p.dtype)
-    return (wide(g)[..., None] * dlogits).astype(logits.dtype), None
+@vjp_rule(cross_entropy_labels, "f32[4,3]", "i32[4] in 0..2")
+def cross_entropy_labels_bwd(logits, labels, g):
+    p = jax.nn.softmax(logits, axis=-1)
+    return g[..., None] * (p - jax.nn.one_hot(labels, p.shape[-1], dtype=p.dtype)), None
 
 
 def cross_entropy_targets(logits, targets):
     return -jnp.sum(targets * jax.nn.log_softmax(logits, axis=-1), axis=-1)
 
 
-def cross_entropy_targets_fwd(logits, targets):
-    return cross_entropy_targets(logits, targets), (logits, targets)
-
-
-def cross_entropy_targets_bwd(residuals, g):
-    logits, targets = map(wide, residuals)
-    g_ = wide(g)[..., None]
+@vjp_rule(cross_entropy_targets, "f32[4,3]", "f32[4,3] in simplex")
+def cross_entropy_targets_bwd(logits, targets, g):
+    g = g[..., None]
     log_p = jax.nn.log_softmax(logits, axis=-1)
-    dlogits = g_ * (jnp.exp(log_p) * jnp.sum(targets, axis=-1, keepdims=True) - targets)
-    return dlogits.astype(g.dtype), (-g_ * log_p).astype(g.dtype)
+    dlogits = g * (jnp.exp(log_p) * jnp.sum(targets, axis=-1, keepdims=True) - targets)
+    return dlogits, -g * log_p
 
 
 def binary_cross_entropy(logits, targets):
     return jnp.logaddexp(logits, jnp.zeros_like(logits)) - logits * targets
 
 
-def binary_cross_entropy_fwd(logits, targets):
-    return binary_cross_entropy(logits, targets), (logits, targets)
-
-
-def binary_cross_entropy_bwd(residuals, g):
-    x, t = map(wide, residuals)
+@vjp_rule(binary_cross_entropy, "f32[4,3]", "f32[4,3] in 0..1")
+def binary_cross_entropy_bwd(x, t, g):
     # The sigmoid less t, in a form that does not cancel where t is 0 or 1.
     dx = (1 - t) * jax.nn.sigmoid(x) - t * jax.nn.sigmoid(-x)
-    return (wide(g) * dx).astype(g.dtype), (-wide(g) * x).astype(g.dtype)
+    return g * dx, -g * x
 
 
 def huber(prediction, target, delta):
@@ -104,28 +73,24 @@ def huber(prediction, target, delta):
     return jnp.where(inside, quadratic, delta * (distance - 0.5 * delta))
 
 
-def huber_fwd(prediction, target, delta):
-    return huber(prediction, target, delta), prediction - target
-
-
+@vjp_rule(
+    huber,
+    *("f32[4,3]", "f32[4,3]"),
+    static=(0.75,),
+    saves=lambda y, prediction, target, delta: prediction - target,
+)
 def huber_bwd(delta, difference, g):
     dprediction = g * jnp.clip(difference, -delta, delta)
     return dprediction, -dprediction
 
 
-def kl_divergence(p, q):
-    return jnp.sum(p * (jnp.log(p) - jnp.log(q)), axis=-1)
-
-
-def kl_divergence_fwd(p, q):
-    return kl_divergence(p, q), (p, q)
-
-
-def kl_divergence_bwd(residuals, g):
-    p, q = map(wide, residuals)
-    g_ = wide(g)[..., None]
-    dp = g_ * (jnp.log(p) - jnp.log(q) + 1)
-    return dp.astype(g.dtype), (-g_ * p / q).astype(g.dtype)
+@vjp_rule(
+    lambda p, q: jnp.sum(p * (jnp.log(p) - jnp.log(q)), axis=-1),
+    *("f32[4,3] in simplex", "f32[4,3] in simplex"),
+)
+def kl_divergence(p, q, g):
+    g = g[..., None]
+    return g * (jnp.log(p) - jnp.log(q) + 1), -g * p / q
 
 
 def focal_loss(logits, labels, gamma):
@@ -134,32 +99,22 @@ def focal_loss(logits, labels, gamma):
     return jax.nn.sigmoid(-margin) ** gamma * jax.nn.softplus(-margin)
 
 
-def focal_loss_fwd(logits, labels, gamma):
-    return focal_loss(logits, labels, gamma), (logits, labels)
-
-
-def focal_loss_bwd(gamma, residuals, g):
-    logits, labels = residuals
-    x = wide(logits)
-    margin = jnp.where(labels, x, -x)
+@vjp_rule(focal_loss, "f32[4,3]", "bool[4,3]", static=(2.0,))
+def focal_loss_bwd(gamma, logits, labels, g):
+    margin = jnp.where(labels, logits, -logits)
     p, q = jax.nn.sigmoid(margin), jax.nn.sigmoid(-margin)
-    dmargin = -(wide(g) * q**gamma) * (gamma * p * jax.nn.softplus(-margin) + q)
-    return jnp.where(labels, dmargin, -dmargin).astype(logits.dtype), None
+    dmargin = -(g * q**gamma) * (gamma * p * jax.nn.softplus(-margin) + q)
+    return jnp.where(labels, dmargin, -dmargin), None
 
 
-def mean_squared_error(prediction, target):
-    return jnp.mean((prediction - target) ** 2)
-
-
-def mean_squared_error_fwd(prediction, target):
-    difference = prediction - target
-    return jnp.mean(difference**2), difference
-
-
-def mean_squared_error_bwd(difference, g):
+@vjp_rule(
+    lambda prediction, target: jnp.mean((prediction - target) ** 2),
+    *("f32[4,3]", "f32[4,3]"),
+    saves=lambda y, prediction, target: prediction - target,
+)
+def mean_squared_error(difference, g):
     # The size of an empty array is zero, and so is its sum.
-    dprediction = 2 / max(difference.size, 1) * wide(g) * wide(difference)
-    dprediction = dprediction.astype(difference.dtype)
+    dprediction = 2 / max(difference.size, 1) * g * difference
     return dprediction, -dprediction
 
 
@@ -168,76 +123,11 @@ def cosine_similarity(x, y, eps):
     return jnp.sum(x * y, axis=-1) * jax.lax.rsqrt(norms)
 
 
-def cosine_similarity_fwd(x, y, eps):
-    return cosine_similarity(x, y, eps), (x, y)
-
-
-def cosine_similarity_bwd(eps, residuals, g):
-    x, y = map(wide, residuals)
+@vjp_rule(cosine_similarity, "f32[4,3]", "f32[4,3]", static=(0.05,))
+def cosine_similarity_bwd(eps, x, y, g):
     rx = jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
     ry = jax.lax.rsqrt(jnp.sum(y * y, axis=-1, keepdims=True) + eps)
     u, v = x * rx, y * ry
     cosine = jnp.sum(u * v, axis=-1, keepdims=True)
-    g_ = wide(g)[..., None]
-    return (g_ * rx * (v - cosine * u)).astype(g.dtype), (g_ * ry * (u - cosine * v)).astype(
-        g.dtype
-    )
-
-
-RULES = [
-    Rule("softmax", softmax, ("f32[4,3]",), softmax_fwd, softmax_bwd),
-    Rule("log_softmax", log_softmax, ("f32[4,3]",), log_softmax_fwd, log_softmax_bwd),
-    Rule("logsumexp", logsumexp, ("f32[4,3]",), logsumexp_fwd, logsumexp_bwd),
-    Rule(
-        "cross_entropy_labels",
-        cross_entropy_labels,
-        ("f32[4,3]", "i32[4] in 0..2"),
-        cross_entropy_labels_fwd,
-        cross_entropy_labels_bwd,
-    ),
-    Rule(
-        "cross_entropy_targets",
-        cross_entropy_targets,
-        ("f32[4,3]", "f32[4,3] in simplex"),
-        cross_entropy_targets_fwd,
-        cross_entropy_targets_bwd,
-    ),
-    Rule(
-        "binary_cross_entropy",
-        binary_cross_entropy,
-        ("f32[4,3]", "f32[4,3] in 0..1"),
-        binary_cross_entropy_fwd,
-        binary_cross_entropy_bwd,
-    ),
-    Rule("huber", huber, ("f32[4,3]", "f32[4,3]", 0.75), huber_fwd, huber_bwd, None, (2,)),
-    Rule(
-        "kl_divergence",
-        kl_divergence,
-        ("f32[4,3] in simplex", "f32[4,3] in simplex"),
-        kl_divergence_fwd,
-        kl_divergence_bwd,
-    ),
-    Rule(
-        "focal_loss",
-        focal_loss,
-        ("f32[4,3]", "bool[4,3]", 2.0),
-        focal_loss_fwd,
-        focal_loss_bwd,
-        nondiff_argnums=(2,),
-    ),
-    Rule(
-        "mean_squared_error",
-        mean_squared_error,
-        ("f32[4,3]", "f32[4,3]"),
-        mean_squared_error_fwd,
-        mean_squared_error_bwd,
-    ),
-    Rule(
-        "cosine_similarity",
-        cosine_similarity,
-        ("f32[4,3]", "f32[4,3]", 0.05),
-        cosine_similarity_fwd,
-        cosine_similarity_bwd,
-        nondiff_argnums=(2,),
-    ),
-]
+    g = g[..., None]
+    return g * rx * (v - cosine * u), g * ry * (u - cosine * v)

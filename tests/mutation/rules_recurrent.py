@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .rule import Rule
-from .rules_shared import wide
+from .rule import vjp_rule
 
 
 def _previous(first, states):
@@ -22,22 +21,19 @@ def elman(x, h0, u, w):
     return jax.lax.scan(step, h0, x @ u)[1]
 
 
-def elman_fwd(x, h0, u, w):
-    h = elman(x, h0, u, w)
-    return h, (x, h0, u, w, h)
-
-
-def elman_bwd(residuals, g):
-    x, h0, u, w, h = map(wide, residuals)
-
+@vjp_rule(
+    elman,
+    *("f32[6,3]", "f32[4]", "f32[3,4]", "f32[4,4]"),
+    saves=lambda h, x, h0, u, w: (x, h0, u, w, h),
+)
+def elman_bwd(x, h0, u, w, h, g):
     def step(dh, inputs):
         h, g = inputs
         dz = (dh + g) * (1 - h) * (1 + h)
         return dz @ w.T, dz
 
-    dh0, dz = jax.lax.scan(step, jnp.zeros_like(h0), (h, wide(g)), reverse=True)
-    cotangents = dz @ u.T, dh0, x.T @ dz, _previous(h0, h).T @ dz
-    return tuple(d.astype(g.dtype) for d in cotangents)
+    dh0, dz = jax.lax.scan(step, jnp.zeros_like(h0), (h, g), reverse=True)
+    return dz @ u.T, dh0, x.T @ dz, _previous(h0, h).T @ dz
 
 
 def linear_recurrence(a, b, h0):
@@ -51,22 +47,19 @@ def linear_recurrence(a, b, h0):
     return jax.lax.scan(step, h0, (a, b))[1]
 
 
-def linear_recurrence_fwd(a, b, h0):
-    h = linear_recurrence(a, b, h0)
-    return h, (a, h0, h)
-
-
-def linear_recurrence_bwd(residuals, g):
-    a, h0, h = map(wide, residuals)
-
+@vjp_rule(
+    linear_recurrence,
+    *("f32[5,3] in -0.9..0.9", "f32[5,3]", "f32[3]"),
+    saves=lambda h, a, b, h0: (a, h0, h),
+)
+def linear_recurrence_bwd(a, h0, h, g):
     def step(carried, inputs):
         a, g = inputs
         dh = carried + g
         return a * dh, dh
 
-    dh0, db = jax.lax.scan(step, jnp.zeros_like(h0), (a, wide(g)), reverse=True)
-    da = db * _previous(h0, h)
-    return da.astype(g.dtype), db.astype(g.dtype), dh0.astype(g.dtype)
+    dh0, db = jax.lax.scan(step, jnp.zeros_like(h0), (a, g), reverse=True)
+    return db * _previous(h0, h), db, dh0
 
 
 def _compose(first, second):
@@ -79,21 +72,16 @@ def parallel_recurrence(a, b):
     return jax.lax.associative_scan(_compose, (a, b))[1]
 
 
-def parallel_recurrence_fwd(a, b):
-    h = parallel_recurrence(a, b)
-    return h, (a, h)
-
-
-def parallel_recurrence_bwd(residuals, g):
-    a, h = map(wide, residuals)
+@vjp_rule(
+    parallel_recurrence,
+    *("f32[7,3] in -0.9..0.9", "f32[7,3]"),
+    saves=lambda h, a, b: (a, h),
+    definition=lambda a, b: linear_recurrence(a, b, jnp.zeros(b.shape[1:], b.dtype)),
+)
+def parallel_recurrence_bwd(a, h, g):
     after = jnp.concatenate([a[1:], jnp.zeros_like(a[:1])], axis=0)
-    db = jax.lax.associative_scan(_compose, (after, wide(g)), reverse=True)[1]
-    da = db * _previous(jnp.zeros(h.shape[1:], h.dtype), h)
-    return da.astype(g.dtype), db.astype(g.dtype)
-
-
-def scanned_recurrence(a, b):
-    return linear_recurrence(a, b, jnp.zeros(b.shape[1:], b.dtype))
+    db = jax.lax.associative_scan(_compose, (after, g), reverse=True)[1]
+    return db * _previous(jnp.zeros(h.shape[1:], h.dtype), h), db
 
 
 def moving_average(x, decay):
@@ -106,29 +94,18 @@ def moving_average(x, decay):
     return jax.lax.scan(step, jnp.zeros(x.shape[1:], x.dtype), x)[1]
 
 
-def moving_average_fwd(x, decay):
-    return moving_average(x, decay), None
-
-
-def moving_average_bwd(decay, _, g):
+@vjp_rule(moving_average, "f32[5,3]", static=(0.8,), saves=lambda y, x, decay: ())
+def moving_average_bwd(decay, g):
     def step(carried, g):
         dy = carried + g
         return decay * dy, (1 - decay) * dy
 
-    zero = jnp.zeros(g.shape[1:], wide(g).dtype)
-    return (jax.lax.scan(step, zero, wide(g), reverse=True)[1].astype(g.dtype),)
+    return jax.lax.scan(step, jnp.zeros(g.shape[1:], g.dtype), g, reverse=True)[1]
 
 
-def cumsum(x):
-    return jnp.cumsum(x, axis=0)
-
-
-def cumsum_fwd(x):
-    return cumsum(x), None
-
-
-def cumsum_bwd(_, g):
-    return (jnp.flip(jnp.cumsum(jnp.flip(wide(g), 0), axis=0), 0).astype(g.dtype),)
+@vjp_rule(lambda x: jnp.cumsum(x, axis=0), "f32[5,3]", saves=lambda y, x: ())
+def cumsum(g):
+    return jnp.flip(jnp.cumsum(jnp.flip(g, 0), axis=0), 0)
 
 
 def _gates(params, x, h):
@@ -155,13 +132,13 @@ def lstm_cell(params, x, state):
     return {"h": jax.nn.sigmoid(o) * jnp.tanh(c), "c": c}
 
 
-def lstm_cell_fwd(params, x, state):
-    return lstm_cell(params, x, state), (params, x, state)
-
-
-def lstm_cell_bwd(residuals, cotangents):
-    dtype = cotangents["h"].dtype
-    (params, x, state), cotangents = jax.tree.map(wide, (residuals, cotangents))
+@vjp_rule(
+    lstm_cell,
+    {"x": "f32[4,3,5]", "h": "f32[4,5,5]", "b": "f32[4,5]"},
+    "f32[2,3]",
+    {"h": "f32[2,5]", "c": "f32[2,5]"},
+)
+def lstm_cell_bwd(params, x, state, cotangents):
     z = _gates(params, x, state["h"])
     (i, f, o), g = jax.nn.sigmoid(z[:3]), jnp.tanh(z[3])
     t = jnp.tanh(f * state["c"] + i * g)
@@ -175,7 +152,7 @@ def lstm_cell_bwd(residuals, cotangents):
         ]
     )
     dparams, dx, dh = _gates_bwd(params, x, state["h"], dz)
-    return jax.tree.map(lambda d: d.astype(dtype), (dparams, dx, {"h": dh, "c": dc * f}))
+    return dparams, dx, {"h": dh, "c": dc * f}
 
 
 def gru_cell(params, x, h):
@@ -188,19 +165,18 @@ def gru_cell(params, x, h):
     return u * h + (1 - u) * jnp.tanh(x @ w + (r * h) @ v + b)
 
 
-def gru_cell_fwd(params, x, h):
-    return gru_cell(params, x, h), (params, x, h)
-
-
-def gru_cell_bwd(residuals, g):
-    params, x, h = jax.tree.map(wide, residuals)
-    g_ = wide(g)
+@vjp_rule(
+    gru_cell,
+    {"x": "f32[3,4,5]", "h": "f32[3,5,5]", "b": "f32[3,5]"},
+    *("f32[2,4]", "f32[2,5]"),
+)
+def gru_cell_bwd(params, x, h, g):
     gates = {name: p[:2] for name, p in params.items()}
     r, u = jax.nn.sigmoid(_gates(gates, x, h))
     n = jnp.tanh(x @ params["x"][2] + (r * h) @ params["h"][2] + params["b"][2][None])
-    dcandidate = g_ * (1 - u) * (1 - n) * (1 + n)
+    dcandidate = g * (1 - u) * (1 - n) * (1 + n)
     dreset = dcandidate @ params["h"][2].T
-    dz = jnp.stack([dreset * h * r * (1 - r), g_ * (h - n) * u * (1 - u)])
+    dz = jnp.stack([dreset * h * r * (1 - r), g * (h - n) * u * (1 - u)])
     dgates, dx, dh = _gates_bwd(gates, x, h, dz)
     last = {
         "x": x.T @ dcandidate,
@@ -208,53 +184,4 @@ def gru_cell_bwd(residuals, g):
         "b": jnp.sum(dcandidate, axis=0),
     }
     dparams = {name: jnp.concatenate([dgates[name], last[name][None]]) for name in params}
-    dx = dx + dcandidate @ params["x"][2].T
-    dh = dh + dreset * r + g_ * u
-    return jax.tree.map(lambda d: d.astype(g.dtype), (dparams, dx, dh))
-
-
-RULES = [
-    Rule("elman", elman, ("f32[6,3]", "f32[4]", "f32[3,4]", "f32[4,4]"), elman_fwd, elman_bwd),
-    Rule(
-        "linear_recurrence",
-        linear_recurrence,
-        ("f32[5,3] in -0.9..0.9", "f32[5,3]", "f32[3]"),
-        linear_recurrence_fwd,
-        linear_recurrence_bwd,
-    ),
-    Rule(
-        "parallel_recurrence",
-        parallel_recurrence,
-        ("f32[7,3] in -0.9..0.9", "f32[7,3]"),
-        parallel_recurrence_fwd,
-        parallel_recurrence_bwd,
-        definition=scanned_recurrence,
-    ),
-    Rule(
-        "moving_average",
-        moving_average,
-        ("f32[5,3]", 0.8),
-        moving_average_fwd,
-        moving_average_bwd,
-        nondiff_argnums=(1,),
-    ),
-    Rule("cumsum", cumsum, ("f32[5,3]",), cumsum_fwd, cumsum_bwd),
-    Rule(
-        "lstm_cell",
-        lstm_cell,
-        (
-            {"x": "f32[4,3,5]", "h": "f32[4,5,5]", "b": "f32[4,5]"},
-            "f32[2,3]",
-            {"h": "f32[2,5]", "c": "f32[2,5]"},
-        ),
-        lstm_cell_fwd,
-        lstm_cell_bwd,
-    ),
-    Rule(
-        "gru_cell",
-        gru_cell,
-        ({"x": "f32[3,4,5]", "h": "f32[3,5,5]", "b": "f32[3,5]"}, "f32[2,4]", "f32[2,5]"),
-        gru_cell_fwd,
-        gru_cell_bwd,
-    ),
-]
+    return dparams, dx + dcandidate @ params["x"][2].T, dh + dreset * r + g * u

@@ -5,8 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from .rule import Rule
-from .rules_shared import wide
+from .rule import vjp_rule
 
 NLC = ("NWC", "WIO", "NWC")
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -16,39 +15,30 @@ def conv1d(x, w, stride, padding):
     return jax.lax.conv_general_dilated(x, w, (stride,), padding, dimension_numbers=NLC)
 
 
-def conv1d_fwd(x, w, stride, padding):
-    return conv1d(x, w, stride, padding), (x, w)
-
-
-def conv1d_bwd(stride, padding, residuals, g):
+@vjp_rule(conv1d, "f32[2,7,3]", "f32[3,3,5]", static=(2, "SAME"))
+def conv1d_bwd(stride, padding, x, w, g):
     """Go through the taps of the kernel: each is a product of a strided slice."""
-    x, w = residuals
     taps = w.shape[0]
     [(low, high)] = jax.lax.padtype_to_pads(x.shape[1:2], (taps,), (stride,), padding)
-    padded = jnp.pad(wide(x), ((0, 0), (low, high), (0, 0)))
-    dpadded, dw, g_ = jnp.zeros_like(padded), [], wide(g)
+    padded = jnp.pad(x, ((0, 0), (low, high), (0, 0)))
+    dpadded, dw = jnp.zeros_like(padded), []
     for tap in range(taps):
         window = slice(tap, tap + stride * g.shape[1], stride)
-        dw.append(jnp.einsum("nli,nlo->io", padded[:, window][:, : g.shape[1]], g_))
-        dpadded = dpadded.at[:, window].add(jnp.einsum("nlo,io->nli", g_, wide(w[tap])))
-    dx = dpadded[:, low : low + x.shape[1]]
-    return dx.astype(x.dtype), jnp.stack(dw).astype(w.dtype)
+        dw.append(jnp.einsum("nli,nlo->io", padded[:, window][:, : g.shape[1]], g))
+        dpadded = dpadded.at[:, window].add(jnp.einsum("nlo,io->nli", g, w[tap]))
+    return dpadded[:, low : low + x.shape[1]], jnp.stack(dw)
 
 
 def conv2d(x, w, strides, padding):
     return jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC)
 
 
-def conv2d_fwd(x, w, strides, padding):
-    return conv2d(x, w, strides, padding), (x, w)
-
-
-def conv2d_bwd(strides, padding, residuals, g):
+@vjp_rule(conv2d, "f32[2,5,6,3]", "f32[3,2,3,4]", static=((1, 2), "SAME"), name="conv2d_same")
+@vjp_rule(conv2d, "f32[2,7,6,3]", "f32[3,2,3,4]", static=((2, 1), "VALID"))
+def conv2d_bwd(strides, padding, x, w, g):
     """Convolve g, spread by the strides, with the kernel turned round; correlate x with g."""
     if g.size == 0:
-        return tuple(map(jnp.zeros_like, residuals))
-    x, w = map(wide, residuals)
-    g_ = wide(g)
+        return jnp.zeros_like(x), jnp.zeros_like(w)
     pads = jax.lax.padtype_to_pads(x.shape[1:3], w.shape[:2], strides, padding)
     to_x, to_w = [], []
     for size, out, taps, stride, (low, _) in zip(
@@ -58,81 +48,59 @@ def conv2d_bwd(strides, padding, residuals, g):
         to_x.append((taps - 1 - low, size - spread + low))
         to_w.append((low, spread + taps - 1 - size - low))
     dx = jax.lax.conv_general_dilated(
-        g_,
-        jnp.flip(w, (0, 1)),
-        (1, 1),
-        to_x,
+        *(g, jnp.flip(w, (0, 1)), (1, 1), to_x),
         lhs_dilation=strides,
         dimension_numbers=("NHWC", "HWOI", "NHWC"),
     )
     dw = jax.lax.conv_general_dilated(
-        x,
-        g_,
-        (1, 1),
-        to_w,
+        *(x, g, (1, 1), to_w),
         rhs_dilation=strides,
         dimension_numbers=("CHWN", "IHWO", "HWNC"),
     )
-    return dx.astype(g.dtype), dw.astype(g.dtype)
+    return dx, dw
 
 
 def depthwise_conv(x, w):
     """Convolve each channel of x (n, l, c) with its own causal kernel w (k, c)."""
     return jax.lax.conv_general_dilated(
-        x,
-        w[:, None],
-        (1,),
-        [(w.shape[0] - 1, 0)],
+        *(x, w[:, None], (1,), [(w.shape[0] - 1, 0)]),
         dimension_numbers=NLC,
         feature_group_count=x.shape[-1],
     )
 
 
-def depthwise_conv_fwd(x, w):
-    return depthwise_conv(x, w), (x, w)
-
-
-def depthwise_conv_bwd(residuals, g):
-    x, w = map(wide, residuals)
-    g_ = wide(g)
+@vjp_rule(depthwise_conv, "f32[2,7,3]", "f32[4,3]")
+def depthwise_conv_bwd(x, w, g):
     length, taps = x.shape[1], w.shape[0]
     past = jnp.pad(x, ((0, 0), (taps - 1, 0), (0, 0)))
-    future = jnp.pad(g_, ((0, 0), (0, taps - 1), (0, 0)))
-    dx = jnp.zeros_like(x)
-    dw = []
+    future = jnp.pad(g, ((0, 0), (0, taps - 1), (0, 0)))
+    dx, dw = jnp.zeros_like(x), []
     for tap in range(taps):
         lag = taps - 1 - tap
         dx = dx + w[tap][None, None] * future[:, lag : lag + length]
-        dw.append(jnp.sum(past[:, tap : tap + length] * g_, axis=(0, 1)))
-    return dx.astype(g.dtype), jnp.stack(dw).astype(g.dtype)
+        dw.append(jnp.sum(past[:, tap : tap + length] * g, axis=(0, 1)))
+    return dx, jnp.stack(dw)
 
 
 def conv_transpose(x, w, stride):
     """Spread x (n, l, i) by the stride, and give each element the kernel w (k, i, o)."""
-    taps = w.shape[0]
+    reach = w.shape[0] - 1
     return jax.lax.conv_general_dilated(
-        x,
-        jnp.flip(w, 0),
-        (1,),
-        [(taps - 1, taps - 1)],
+        *(x, jnp.flip(w, 0), (1,), [(reach, reach)]),
         lhs_dilation=(stride,),
         dimension_numbers=NLC,
     )
 
 
-def conv_transpose_fwd(x, w, stride):
-    return conv_transpose(x, w, stride), (x, w)
-
-
-def conv_transpose_bwd(stride, residuals, g):
-    x, w = map(wide, residuals)
+@vjp_rule(conv_transpose, "f32[2,4,3]", "f32[5,3,6]", static=(2,))
+def conv_transpose_bwd(stride, x, w, g):
     reach = stride * x.shape[1]
     dx, dw = jnp.zeros_like(x), []
     for tap in range(w.shape[0]):
-        met = wide(g)[:, tap : tap + reach : stride]
+        met = g[:, tap : tap + reach : stride]
         dx = dx + jnp.einsum("nlo,io->nli", met, w[tap])
         dw.append(jnp.einsum("nli,nlo->io", x, met))
-    return dx.astype(g.dtype), jnp.stack(dw).astype(g.dtype)
+    return dx, jnp.stack(dw)
 
 
 def max_pool(x, size):
@@ -156,14 +124,15 @@ def max_pool_fwd(x, size):
     return y, (x.shape, winner)
 
 
-def max_pool_bwd(size, residuals, g):
-    (n, height, width, c), winner = residuals
+@vjp_rule(max_pool, "f32[2,5,4,3]", static=(2,), fwd=max_pool_fwd)
+def max_pool_bwd(size, shape, winner, g):
+    n, height, width, c = shape
     _, h, w, _ = g.shape
     place = jax.lax.broadcasted_iota(jnp.uint8, (n, h, w, size * size, c), 3)
     dblocks = jnp.where(place == winner, g[:, :, :, None], 0)
     dx = jnp.swapaxes(dblocks.reshape(n, h, w, size, size, c), 2, 3)
     dx = dx.reshape(n, h * size, w * size, c)
-    return (jnp.pad(dx, ((0, 0), (0, height - h * size), (0, width - w * size), (0, 0))),)
+    return jnp.pad(dx, ((0, 0), (0, height - h * size), (0, width - w * size), (0, 0)))
 
 
 def _window_sums(x, size, stride):
@@ -180,91 +149,21 @@ def avg_pool(x, size, stride):
     return total / count
 
 
-def avg_pool_fwd(x, size, stride):
-    return avg_pool(x, size, stride), x.shape
-
-
+@vjp_rule(avg_pool, "f32[2,7,6,3]", static=(3, 2), saves=lambda y, x, size, stride: (x.shape,))
 def avg_pool_bwd(size, stride, shape, g):
     n, height, width, c = shape
-    g_ = wide(g)
-    count, pads = _window_sums(jnp.ones((1, height, width, 1), g_.dtype), size, stride)
-    share = g_ / count
+    count, pads = _window_sums(jnp.ones((1, height, width, 1), g.dtype), size, stride)
+    share = g / count
     (top, bottom), (left, right) = pads
-    dx = jnp.zeros((n, top + height + bottom, left + width + right, c), g_.dtype)
+    dx = jnp.zeros((n, top + height + bottom, left + width + right, c), g.dtype)
     for i, j in itertools.product(range(size), repeat=2):
         rows = slice(i, i + stride * g.shape[1], stride)
         columns = slice(j, j + stride * g.shape[2], stride)
         dx = dx.at[:, rows, columns].add(share)
-    return (dx[:, top : top + height, left : left + width].astype(g.dtype),)
+    return dx[:, top : top + height, left : left + width]
 
 
-def global_avg_pool(x):
-    return jnp.mean(x, axis=(1, 2))
-
-
-def global_avg_pool_fwd(x):
-    return global_avg_pool(x), x.shape
-
-
-def global_avg_pool_bwd(shape, g):
-    share = wide(g) / (shape[1] * shape[2])
-    return (jnp.broadcast_to(share[:, None, None], shape).astype(g.dtype),)
-
-
-RULES = [
-    Rule(
-        "conv1d",
-        conv1d,
-        ("f32[2,7,3]", "f32[3,3,5]", 2, "SAME"),
-        conv1d_fwd,
-        conv1d_bwd,
-        nondiff_argnums=(2, 3),
-    ),
-    Rule(
-        "conv2d",
-        conv2d,
-        ("f32[2,7,6,3]", "f32[3,2,3,4]", (2, 1), "VALID"),
-        conv2d_fwd,
-        conv2d_bwd,
-        nondiff_argnums=(2, 3),
-    ),
-    Rule(
-        "conv2d_same",
-        conv2d,
-        ("f32[2,5,6,3]", "f32[3,2,3,4]", (1, 2), "SAME"),
-        conv2d_fwd,
-        conv2d_bwd,
-        nondiff_argnums=(2, 3),
-    ),
-    Rule(
-        "depthwise_conv",
-        depthwise_conv,
-        ("f32[2,7,3]", "f32[4,3]"),
-        depthwise_conv_fwd,
-        depthwise_conv_bwd,
-    ),
-    Rule(
-        "conv_transpose",
-        conv_transpose,
-        ("f32[2,4,3]", "f32[5,3,6]", 2),
-        conv_transpose_fwd,
-        conv_transpose_bwd,
-        nondiff_argnums=(2,),
-    ),
-    Rule("max_pool", max_pool, ("f32[2,5,4,3]", 2), max_pool_fwd, max_pool_bwd, None, (1,)),
-    Rule(
-        "avg_pool",
-        avg_pool,
-        ("f32[2,7,6,3]", 3, 2),
-        avg_pool_fwd,
-        avg_pool_bwd,
-        nondiff_argnums=(1, 2),
-    ),
-    Rule(
-        "global_avg_pool",
-        global_avg_pool,
-        ("f32[2,5,4,3]",),
-        global_avg_pool_fwd,
-        global_avg_pool_bwd,
-    ),
-]
+@vjp_rule(lambda x: jnp.mean(x, axis=(1, 2)), "f32[2,5,4,3]", saves=lambda y, x: (x.shape,))
+def global_avg_pool(shape, g):
+    share = g / (shape[1] * shape[2])
+    return jnp.broadcast_to(share[:, None, None], shape)

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from .operator import Mutants, abstract, differentiable, is_none, output, struct, tangent_of
+from .operator import (
+    Mutants,
+    abstract,
+    differentiable,
+    is_none,
+    output,
+    register,
+    struct,
+    tangent_of,
+)
 from .rule import Rule
 
 CALLS = ("jit", "pjit", "closed_call")
@@ -176,12 +185,51 @@ def surgery(rule: Rule, eligible: Callable, change: Callable, most: int = 6) -> 
         yield label, operated(rule, eligible, which, change)
 
 
-def named(*names: str) -> Callable[[Any, bool], bool]:
+Test = Callable[[Any, bool], bool]
+
+
+def faulty_equation(
+    *defects: str, of: Test, most: int = 2
+) -> Callable[[Callable[[Any, list[Any]], list[Any]]], None]:
+    """Register a fault in one equation: the decorated change, as `surgery` calls it."""
+
+    def decorate(change):
+        def make(rule):
+            yield from surgery(rule, of, change, most)
+
+        register(change.__name__, defects, make, change.__doc__)
+
+    return decorate
+
+
+def stand_ins(
+    *defects: str, of: Callable[..., Test], most: int = 2
+) -> Callable[[Callable[[], dict[str, Callable[..., Any]]]], None]:
+    """Register a fault that takes one function for another: the decorated table says which.
+
+    `of` makes the test for equations of the primitives in the table.
+    """
+
+    def decorate(table):
+        functions = table()
+
+        def change(equation, inputs):
+            return [functions[equation.primitive.name](*inputs)]
+
+        def make(rule):
+            yield from surgery(rule, of(*functions), change, most)
+
+        register(table.__name__, defects, make, table.__doc__)
+
+    return decorate
+
+
+def named(*names: str) -> Test:
     """Return a test for equations of these primitives on which an output depends smoothly."""
     return lambda e, smooth: smooth and e.primitive.name in names and inexact(e.outvars[0])
 
 
-def named_real(*names: str) -> Callable[[Any, bool], bool]:
+def named_real(*names: str) -> Test:
     """Return a test for such equations with real results."""
     return lambda e, smooth: named(*names)(e, smooth) and jnp.isrealobj(e.outvars[0].aval)
 
