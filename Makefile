@@ -1,7 +1,7 @@
 # `make run` and `make test` set up all that they need: Python 3.11 or newer, and nothing else.
 
-PYTHON ?= python3
-PYTHONS := "$(PYTHON)" python3.14 python3.13 python3.12 python3.11
+# The interpreter to set up .venv with. Empty: the newest supported one that is found.
+PYTHON ?=
 
 # Written last, and holding the place it was made in: an environment without it was left half
 # made, and one that has moved (or whose interpreter is gone) no longer works.
@@ -30,7 +30,7 @@ verify: $(READY) ## compare every op's backward rule with automatic differentiat
 	@.venv/bin/fnn verify
 
 clean: ## remove all that can be made anew (runs are kept)
-	@rm -rf .venv .venv-newest .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@rm -rf .venv .venv-oldest .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	@find fnn tests experiments benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # A sound environment is brought up to date; any other is made from nothing.
@@ -47,21 +47,23 @@ $(READY): pyproject.toml $(if $(SOUND),,always)
 	echo "$(CURDIR)" >$(READY) || \
 	{ echo "set-up failed, for the reason above; the next make begins it again" >&2; exit 1; }
 
-# The first interpreter that runs, is new enough and can make virtual environments.
+# Set $python, or say what is missing. An interpreter that is named is the only candidate; of those
+# found, one newer than the newest jax supports is taken only if there is no other.
 define find_python
-python=; incomplete=; \
-for candidate in $(PYTHONS); do \
-	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
-	"$$candidate" -c 'import ensurepip, venv' 2>/dev/null && { python=$$candidate; break; }; \
-	incomplete=$${incomplete:-$$candidate}; \
-done; \
-if [ -z "$$python" ] && [ "$$incomplete" ]; then \
-	echo "fnn needs Python's module venv, which $$incomplete comes without;" \
+if [ "$(PYTHON)" ]; then \
+	python=$$(.ci/find_python 3.11 4.0 "$(PYTHON)"); \
+else \
+	python=$$(.ci/find_python 3.11 3.15) || python=$$(.ci/find_python 3.11 4.0); \
+fi; \
+status=$$?; \
+if [ $$status = 2 ]; then \
+	echo "fnn needs Python's modules ensurepip and venv, which $$python comes without;" \
 		"on Debian and Ubuntu: apt install python3-venv" >&2; \
 	exit 1; \
-elif [ -z "$$python" ]; then \
-	echo "fnn needs Python 3.11 or newer; $(PYTHON) is not, and there is no python3.11 to" \
-		"python3.14 on PATH; name one with: make PYTHON=/path/to/python3" >&2; \
+elif [ $$status != 0 ]; then \
+	if [ "$(PYTHON)" ]; then echo "fnn needs Python 3.11 or newer; $(PYTHON) is not" >&2; exit 1; fi; \
+	echo "fnn needs Python 3.11 or newer; there is no python3.11 to python3.14 on PATH, nor from" \
+		"pyenv or uv; name one with: make PYTHON=/path/to/python3" >&2; \
 	exit 1; \
 fi
 endef

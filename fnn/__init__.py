@@ -13,6 +13,7 @@ Names are imported when they are first used, so that `fnn --help` need not wait 
 """
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
     from .op import OPS as OPS
     from .op import op as op
     from .op import rules as rules
+
+# jax 0.10, the newest for Python 3.11, hands XLA:CPU's reductions to a library that miscompiles
+# some of them (jax-ml/jax#39103). XLA reads its flags when JAX first computes something.
+_YNN = "--xla_cpu_experimental_ynn_fusion_type"
+if sys.version_info < (3, 12) and _YNN not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_YNN}=-reduce".strip()
 
 _MODULES = (
     *("backprop", "bench", "config", "data", "example", "init", "layers"),

@@ -1,0 +1,58 @@
+"""The installed XLA must not miscompile what training compiles (jax-ml/jax#39103).
+
+A matrix product is reduced over its few rows. In jax 0.10 XLA:CPU hands both to YNNPACK as one
+kernel, which works on 32768 columns at a time and reads the wrong ones in the last, shorter block.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnn import ops
+
+ROWS, COLUMNS, SHARED = 3, 33_000, 3
+TOLERANCE = 16 * SHARED * ROWS * float(jnp.finfo(jnp.float32).eps)
+"""Relative to the largest entry; a wrong column is off by about that entry itself."""
+
+pytestmark = pytest.mark.core
+
+
+@pytest.fixture
+def factors():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(ROWS, SHARED)), rng.normal(size=(COLUMNS, SHARED))
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+def assert_same_columns(actual, expected):
+    error = np.abs(np.asarray(actual, np.float64) - expected)
+    wrong = np.flatnonzero(error > TOLERANCE * np.abs(expected).max())
+    assert not wrong.size, f"{wrong.size} columns are wrong, the first of them {wrong[0]}"
+
+
+@pytest.mark.parametrize(
+    "reduce",
+    [
+        pytest.param(lambda z: z.sum(0), id="sum"),
+        pytest.param(lambda z: z.max(0), id="max"),
+        pytest.param(lambda z: (z * z).sum(0), id="sum of squares"),
+    ],
+)
+def test_a_product_reduced_over_its_rows(factors, reduce):
+    a, b = factors
+    expected = reduce(a.astype(np.float64) @ b.astype(np.float64).T)
+    assert_same_columns(jax.jit(lambda a, b: reduce(a @ b.T))(a, b), expected)
+
+
+def test_the_gradient_of_a_bias_before_a_dense_layer(factors):
+    dy, w = factors
+    x, bias = np.ones((ROWS, COLUMNS), np.float32), np.zeros(COLUMNS, np.float32)
+
+    @jax.jit
+    def bias_gradient(bias, x, w, dy):
+        _, pull = jax.vjp(lambda bias: ops.dense(ops.layer_norm(x, None, bias), w), bias)
+        return pull(dy)[0]
+
+    expected = (dy.astype(np.float64) @ w.astype(np.float64).T).sum(0)
+    assert_same_columns(bias_gradient(bias, x, w, dy), expected)
