@@ -5,6 +5,7 @@ few dozen times on a few dozen numbers. Here nothing is compiled, fused, reorder
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -47,7 +48,7 @@ def interpreter(closed: Any) -> Callable[[Sequence[Any]], list[Any]] | None:
 
     def outer(arrays: Sequence[Any]) -> list[Any]:
         with np.errstate(all="ignore"):
-            return [a if isinstance(a, jax.Array) else np.asarray(a) for a in run(arrays)]
+            return [_handed_out(a) for a in run([_taken_in(a) for a in arrays])]
 
     return outer
 
@@ -91,9 +92,7 @@ def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], lis
 
 
 def _constant(value: Any, dtype: Any) -> Any:
-    if _is_key(value):
-        return value
-    return np.asarray(value, dtype)
+    return _taken_in(value) if _is_key(value) else np.asarray(value, dtype)
 
 
 def _several(equation: Any) -> bool:
@@ -118,37 +117,63 @@ def _step(equation: Any) -> Function:
     return function
 
 
-def _by_jax(equation: Any) -> Function:
-    """Run one primitive by JAX, once for the same inputs: a key is drawn from again and again."""
-    bind, several = equation.primitive.bind, equation.primitive.multiple_results
-    params = equation.primitive.get_bind_params(equation.params)
-    done: dict[Any, tuple[Any, Any]] = {}
+@dataclass(frozen=True)
+class _Key:
+    """A PRNG key. Arrays of keys are arrays of these objects, so that NumPy can move them about."""
 
-    def run(*arrays: Any) -> Any:
-        key = tuple(map(_identity, arrays))
-        if key not in done:
-            with jax.enable_x64(True):
-                made = bind(*map(jnp.asarray, arrays), **params)
-            outs = [_constant(a, None) for a in (made if several else [made])]
-            if len(done) >= MOST_KEPT:
-                done.clear()
-            done[key] = outs if several else outs[0], arrays  # which live on, and keep their places
-        return done[key][0]
-
-    return run
-
-
-def _identity(array: Any) -> Any:
-    """Return what is the same for equal arrays alone; of keys, which are slow to read, the place."""
-    if _is_key(array):
-        return id(array)
-    array = np.asarray(array)
-    return array.shape, array.dtype, array.tobytes()
+    kind: str
+    words: tuple[int, ...]
 
 
 def _is_key(array: Any) -> bool:
     extended = jax.dtypes.extended
     return isinstance(array, jax.Array) and jax.dtypes.issubdtype(array.dtype, extended)
+
+
+def _taken_in(array: Any) -> Any:
+    """Return an array of NumPy's."""
+    if not _is_key(array):
+        return np.asarray(array)
+    kind, words = str(jax.random.key_impl(array)), np.asarray(jax.random.key_data(array))
+    keys = np.empty(array.shape, object)
+    for at in np.ndindex(keys.shape):
+        keys[at] = _Key(kind, tuple(words[at].tolist()))
+    return keys
+
+
+def _handed_out(array: Any) -> Any:
+    """Return an array of NumPy's, or of keys as JAX has them."""
+    array = np.asarray(array)
+    if array.dtype != object or not array.size:
+        return array
+    keys = array.reshape(-1).tolist()
+    words = np.array([key.words for key in keys], np.uint32).reshape(*array.shape, -1)
+    return jax.random.wrap_key_data(words, impl=keys[0].kind)
+
+
+def _by_jax(equation: Any) -> Function:
+    """Run one primitive by JAX, once for the same inputs: a key is drawn from again and again."""
+    bind, several = equation.primitive.bind, equation.primitive.multiple_results
+    params = equation.primitive.get_bind_params(equation.params)
+    done: dict[Any, Any] = {}
+
+    def run(*arrays: Any) -> Any:
+        inputs = list(map(np.asarray, arrays))
+        key = tuple((a.shape, a.dtype, _content(a)) for a in inputs)
+        if key not in done:
+            with jax.enable_x64(True):
+                made = bind(*(jnp.asarray(_handed_out(a)) for a in inputs), **params)
+            outs = [_taken_in(a) for a in (made if several else [made])]
+            if len(done) >= MOST_KEPT:
+                done.clear()
+            done[key] = outs if several else outs[0]
+        return done[key]
+
+    return run
+
+
+def _content(array: np.ndarray) -> Any:
+    return tuple(array.reshape(-1)) if array.dtype == object else array.tobytes()
 
 
 @primitive("cond")

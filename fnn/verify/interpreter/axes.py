@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .primitives import Function, accumulator, highest, lowest, padded, primitive
@@ -27,12 +26,12 @@ def _broadcast(equation: Any) -> Function:
     for n, axis in zip(equation.invars[0].aval.shape, axes, strict=True):
         kept[axis] = n
     dtype = equation.outvars[0].aval.dtype
-    if not shape or jnp.issubdtype(dtype, jax.dtypes.extended):
-        return lambda x, *_: jnp.broadcast_to(x, shape) if shape else x
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        dtype = object
 
     def broadcast(x: Any, *_: Any) -> Any:
         out = np.empty(shape, dtype)  # several times as fast as a view by np.broadcast_to
-        out[...] = x.reshape(kept)
+        out[...] = np.reshape(x, kept)
         return out
 
     return broadcast
@@ -93,8 +92,8 @@ def _stack(equation: Any) -> Function:
 
 @primitive("unstack")
 def _unstack(equation: Any) -> Function:
-    axis = equation.params["axis"]
-    return lambda x: list(np.moveaxis(x, axis, 0))
+    axis, shape = equation.params["axis"], equation.outvars[0].aval.shape
+    return lambda x: [np.reshape(part, shape) for part in np.split(x, x.shape[axis], axis)]
 
 
 @primitive("split")
