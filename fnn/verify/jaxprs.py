@@ -102,6 +102,23 @@ def structure(jaxpr: Any) -> tuple[str, ...]:
     return tuple(equation.primitive.name for equation in equations(jaxpr))
 
 
+MOVES = frozenset(
+    [
+        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "iota"),
+        *("slice", "dynamic_slice", "dynamic_update_slice", "gather", "pad", "concatenate"),
+        *("split", "stack", "unstack", "copy", "stop_gradient", "optimization_barrier"),
+        *("select_n", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"),
+        *("convert_element_type", "jit", "custom_jvp_call", "custom_vjp_call"),
+    ]
+)
+"""Primitives that move, choose or compare numbers, and round none."""
+
+
+def arithmetic(operations: Sequence[str]) -> tuple[str, ...]:
+    """Return those operations that may round."""
+    return tuple(name for name in operations if name not in MOVES)
+
+
 def bytes_made(jaxpr: Any) -> int:
     """Return the bytes of all arrays that a program makes; of a loop, those of one turn."""
     made = (var.aval for equation in equations(jaxpr) for var in equation.outvars)
