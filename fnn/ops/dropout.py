@@ -21,7 +21,8 @@ def _probability(name, rate, x):
     """The rate, a constant, in the dtype that x is computed in: no gradient passes through it."""
     if rate.shape != ():
         raise ShapeError(f"{name}: expects one rate, of shape (), got {rate.shape}")
-    if not isinstance(rate, jax.core.Tracer) and not 0 <= rate < 1:
+    # Under jit, comparing a concrete array gives a tracer; its float can still be compared.
+    if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) < 1:
         raise ValueError(f"{name}: rate must be at least 0 and below 1, got {rate}")
     return jax.lax.stop_gradient(rate).astype(jnp.finfo(wide(x).dtype).dtype)
 
