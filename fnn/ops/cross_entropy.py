@@ -13,7 +13,7 @@ def _target(logits, target, axis, label_smoothing):
     q = distribution(target, logits, axis)
     if not label_smoothing:
         return q
-    return (1 - label_smoothing) * q + label_smoothing / logits.shape[axis]
+    return (1 - label_smoothing) * q + label_smoothing / max(logits.shape[axis], 1)
 
 
 def _kept(target, ignore_index):
@@ -77,7 +77,8 @@ def softmax_cross_entropy(
     in [0, n); that is not checked, since under jit it cannot be.
     Saves z, d, and max and Σ exp(z - max) of each example; softmax is computed again.
     """
-    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis, keepdims=True))
+    largest = jnp.max(logits, axis, keepdims=True, initial=-jnp.inf)
+    shifted = logits - jax.lax.stop_gradient(largest)
     log_p = shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis, keepdims=True))
     loss = -jnp.sum(_target(logits, target, axis, label_smoothing) * log_p, axis)
     kept = _kept(target, ignore_index)
@@ -86,10 +87,10 @@ def softmax_cross_entropy(
 
 @softmax_cross_entropy.fwd
 def softmax_cross_entropy_fwd(logits, target, *, axis, label_smoothing, ignore_index):
-    largest = jnp.max(logits, axis, keepdims=True)
+    largest = jnp.max(logits, axis, keepdims=True, initial=-jnp.inf)
     shifted = logits - largest
     total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
-    if is_labels(target):
+    if is_labels(target) and logits.shape[axis]:  # no classes: nothing to pick
         # A sum over q, as below, would write q log p out for all the classes first.
         chosen = pick(logits, target, axis) - largest
         if label_smoothing:
