@@ -18,8 +18,8 @@ from .targets import distribution, is_labels
 
 def _log(p, eps):
     """ℓ(p): log p, continued below `eps` by its tangent there, so that ℓ(0) is finite."""
-    inside = p >= eps
-    return jnp.where(inside, jnp.log(jnp.where(inside, p, 1)), jnp.log(eps) + (p - eps) / eps)
+    below = p < eps
+    return jnp.where(below, jnp.log(eps) + (p - eps) / eps, jnp.log(jnp.where(below, 1, p)))
 
 
 def _log_slope(p, eps):
@@ -236,7 +236,9 @@ def categorical_cross_entropy_bwd(residuals, dD, *, axis, eps):
     p, target = residuals
     dD = jnp.expand_dims(dD, axis)
     dp = -distribution(target, p, axis) * _log_slope(p, eps) * dD
-    return dp, None if is_labels(target) else -_log(p, eps) * dD
+    if is_labels(target):
+        return dp, None
+    return dp, jnp.broadcast_to(-_log(p, eps) * dD, dp.shape)
 
 
 @op(
