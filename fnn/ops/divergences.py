@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ..example import example, integers, normal, simplex, uniform, values
 from ..op import op
-from .targets import distribution, is_labels
+from .targets import distribution, is_labels, without_ignored
 
 
 def _log(p, eps):
@@ -207,34 +207,44 @@ _PROBABILITIES = (
 
 
 @op(
-    reference=lambda p, target, *, axis, eps: (
-        -jnp.sum(jax.scipy.special.xlogy(distribution(target, p, axis), p), axis)
+    reference=lambda p, target, *, axis, eps, ignore_index: jnp.where(
+        False if ignore_index is None else target == ignore_index,
+        0,
+        -jnp.sum(jax.scipy.special.xlogy(distribution(target, p, axis), p), axis),
     ),
-    examples=_PROBABILITIES,
+    examples=(
+        *_PROBABILITIES,
+        example(p=simplex(5, 3), target=values(0, -1, 2, -1, 1), ignore_index=-1),
+    ),
     source="Kullback & Leibler 1951; Shannon 1948",
 )
-def categorical_cross_entropy(p, target, *, axis: int = -1, eps: float = 1e-7):
+def categorical_cross_entropy(
+    p, target, *, axis: int = -1, eps: float = 1e-7, ignore_index: int | None = None
+):
     """Compare class probabilities with a label or a distribution: KL(d ‖ p) + H(d).
 
         D = -Σᵢ dᵢ ℓ(pᵢ),   p̄ᵢ = -dᵢ / max(pᵢ, ε) D̄,   d̄ᵢ = -ℓ(pᵢ) D̄
 
     For a label, H(d) = 0 and D is the Kullback-Leibler divergence itself, -log p of the label.
-    ℓ is the logarithm, continued below ε = `eps` by its tangent.
+    ℓ is the logarithm, continued below ε = `eps` by its tangent. An example whose label is
+    `ignore_index` has D = 0 and gives no gradient.
     Shapes: p (..., n, ...), target a distribution of that shape (or broadcast to it) or integer
     labels in [0, n) without `axis` -> D without `axis`. Saves p and d.
     """
-    return -jnp.sum(distribution(target, p, axis) * _log(p, eps), axis)
+    loss = -jnp.sum(distribution(target, p, axis) * _log(p, eps), axis)
+    return without_ignored(loss, target, ignore_index)
 
 
 @categorical_cross_entropy.fwd
-def categorical_cross_entropy_fwd(p, target, *, axis, eps):
-    return -jnp.sum(distribution(target, p, axis) * _log(p, eps), axis), (p, target)
+def categorical_cross_entropy_fwd(p, target, *, axis, eps, ignore_index):
+    loss = -jnp.sum(distribution(target, p, axis) * _log(p, eps), axis)
+    return without_ignored(loss, target, ignore_index), (p, target)
 
 
 @categorical_cross_entropy.bwd
-def categorical_cross_entropy_bwd(residuals, dD, *, axis, eps):
+def categorical_cross_entropy_bwd(residuals, dD, *, axis, eps, ignore_index):
     p, target = residuals
-    dD = jnp.expand_dims(dD, axis)
+    dD = jnp.expand_dims(without_ignored(dD, target, ignore_index), axis)
     dp = -distribution(target, p, axis) * _log_slope(p, eps) * dD
     if is_labels(target):
         return dp, None
