@@ -27,17 +27,6 @@ def _log_slope(p, eps):
     return 1 / jnp.maximum(p, eps)
 
 
-def _reference(name, **fixed):
-    """A loss of optax as second opinion, imported when it is asked for."""
-
-    def call(prediction, target, **statics):
-        import optax
-
-        return getattr(optax.losses, name)(prediction, target, **fixed, **statics)
-
-    return call
-
-
 @op(
     reference=lambda y, target, *, form: (
         jnp.linalg.norm(y - target, axis=-1) ** 2 / (2 if form == "half_sum" else y.shape[-1])
@@ -144,10 +133,14 @@ def binary_cross_entropy_bwd(residuals, dD, *, eps):
 
 
 @op(
-    reference=_reference("sigmoid_binary_cross_entropy"),
+    reference=lambda logits, target, *, pos_weight: (
+        -pos_weight * target * jax.nn.log_sigmoid(logits)
+        - (1 - target) * jax.nn.log_sigmoid(-logits)
+    ),
     examples=(
         example(logits=normal(4, 3), target=uniform(4, 3)),
         example(logits=normal(4, 3), target=integers(4, 3, high=2)),
+        example(logits=normal(4, 3), target=uniform(4, 3), pos_weight=2.5),
         example(logits=normal(2, 3), target=uniform(2, 1)),
         example(logits=normal(1), target=uniform(1)),
         example(logits=normal(0, 3), target=uniform(0, 3)),
@@ -160,32 +153,45 @@ def binary_cross_entropy_bwd(residuals, dD, *, eps):
     ),
     source="Cox 1958; Bishop 2006, Pattern Recognition and Machine Learning, 4.3.2",
 )
-def binary_cross_entropy_with_logits(logits, target):
+def binary_cross_entropy_with_logits(logits, target, *, pos_weight: float = 1.0):
     """Compare logits with binary targets, hard or soft: the sigmoid is inside.
 
-        D = max(z, 0) - z d + log(1 + e^-|z|),   z̄ = (σ(z) - d) D̄,   d̄ = -z D̄
+        D = -w d log σ(z) - (1 - d) log(1 - σ(z))
+          = (1 - d) max(z, 0) + w d max(-z, 0) + (1 - d + w d) log(1 + e^-|z|)
+        z̄ = ((1 - d + w d) σ(z) - w d) D̄,   d̄ = ((w - 1) log(1 + e^z) - w z) D̄
 
+    w = `pos_weight` is the weight of the positive examples. At its default 1, z̄ = (σ(z) - d) D̄.
+    The second form of D has no difference of large numbers. Raises ValueError unless w > 0.
     Shapes: logits z (...), target the same or broadcast to it, floats, booleans or integers
     0 and 1 -> D (...). Saves z and d.
     """
     t = target.astype(logits.dtype)
-    return t * jnp.logaddexp(0.0, -logits) + (1 - t) * jnp.logaddexp(0.0, logits)
+    positive = pos_weight * t * jnp.logaddexp(0.0, -logits)
+    return positive + (1 - t) * jnp.logaddexp(0.0, logits)
 
 
 @binary_cross_entropy_with_logits.fwd
-def binary_cross_entropy_with_logits_fwd(logits, target):
+def binary_cross_entropy_with_logits_fwd(logits, target, *, pos_weight):
+    if not pos_weight > 0:
+        raise ValueError(
+            f"binary_cross_entropy_with_logits: pos_weight must be above 0, got {pos_weight!r}"
+        )
     t = target.astype(logits.dtype)
-    log_normaliser = jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return jnp.maximum(logits, 0) - logits * t + log_normaliser, (logits, target)
+    negative, positive = 1 - t, pos_weight * t
+    loss = negative * jnp.maximum(logits, 0) + positive * jnp.maximum(-logits, 0)
+    loss = loss + (negative + positive) * jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return loss, (logits, target)
 
 
 @binary_cross_entropy_with_logits.bwd
-def binary_cross_entropy_with_logits_bwd(residuals, dD):
+def binary_cross_entropy_with_logits_bwd(residuals, dD, *, pos_weight):
     logits, target = residuals
-    dz = (jax.lax.logistic(logits) - target.astype(logits.dtype)) * dD
+    t = target.astype(logits.dtype)
+    negative, positive = 1 - t, pos_weight * t
+    dz = ((negative + positive) * jax.lax.logistic(logits) - positive) * dD
     if is_labels(target):
         return dz, None
-    return dz, -logits * dD
+    return dz, ((pos_weight - 1) * jax.nn.softplus(logits) - pos_weight * logits) * dD
 
 
 _PROBABILITIES = (
