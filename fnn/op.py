@@ -40,6 +40,7 @@ OPS: dict[str, "Op"] = {}
 
 Rules = Literal["manual", "autodiff"]
 _RULES = jax.make_user_context("manual")
+_Literal = np.ndarray | np.generic | bool | int | float | complex
 
 
 def rules(which: Rules) -> AbstractContextManager[None]:
@@ -203,7 +204,7 @@ class Op:
             return value
         if value is None and name in self.optional:
             return None
-        if isinstance(value, np.ndarray | np.generic | bool | int | float | complex):
+        if isinstance(value, _Literal):
             return jnp.asarray(value)
         raise TypeError(
             f"{self.name}: argument {name!r} must be an array, got {type(value).__name__}"
@@ -241,7 +242,7 @@ class Op:
 
     def _forward(self, arrays: Sequence[Any], statics: dict[str, Any]) -> tuple[Any, Saved]:
         assert self._fwd is not None
-        out = self._fwd(*arrays, **statics)
+        out = self._fwd(*map(_as_jax, arrays), **statics)
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError(
                 f"{self.name}: fwd must return the pair (y, residuals), got a "
@@ -252,7 +253,7 @@ class Op:
 
     def _backward(self, saved: Saved, dy: Any, statics: dict[str, Any]) -> tuple[Any, ...]:
         assert self._bwd is not None
-        cotangents = self._bwd(saved.residuals, dy, **statics)
+        cotangents = self._bwd(*jax.tree.map(_as_jax, (saved.residuals, dy)), **statics)
         if len(self.arguments) == 1 and not isinstance(cotangents, tuple):
             cotangents = (cotangents,)
         if not isinstance(cotangents, tuple) or len(cotangents) != len(self.arguments):
@@ -337,6 +338,15 @@ def _split(
     if not arrays:
         raise ValueError(f"op {name} has no array argument; arrays stand before `*`")
     return tuple(arrays), frozenset(optional), statics
+
+
+def _as_jax(value: Any) -> Any:
+    """Return a Python number or NumPy array as a JAX array, and anything else as it is.
+
+    jit keeps such arguments as literals, which JAX hands to the rules when it differentiates jit.
+    """
+    is_literal = isinstance(value, _Literal) and getattr(value, "dtype", 0) != jax.dtypes.float0
+    return jnp.asarray(value) if is_literal else value
 
 
 def _fit(what: str, primal: Any, cotangent: Any) -> Any:

@@ -318,7 +318,7 @@ def test_each_unit_of_a_masked_layer_sees_fan_in_inputs_and_no_other():
             ValueError,
             "dropout: draws when it trains; give apply a key",
         ),
-        (lambda: DropPath(1), ValueError, "drop_path: rate must be at least 0 and below 1, got 1"),
+        (lambda: DropPath(2), ValueError, "drop_path: rate must be from 0 to 1, got 2"),
         (lambda: BatchNorm(momentum=2), ValueError, "momentum must be from 0 to 1, got 2"),
         (lambda: Upsample(0).init(KEY, (2, 9, 3)), ValueError, "upsample: scale must be whole"),
         (lambda: Conv(8, 3).init(KEY, (2, 9)), ShapeError, "conv: expects (batch, 1 to 3 axes"),

@@ -18,8 +18,8 @@ class _Dropout(OpLayer):
     rate: float
 
     def __post_init__(self):
-        if not isinstance(self.rate, jax.core.Tracer) and not 0 <= self.rate < 1:
-            raise ValueError(f"{self.name}: rate must be at least 0 and below 1, got {self.rate!r}")
+        if not isinstance(self.rate, jax.core.Tracer) and not 0 <= float(self.rate) <= 1:
+            raise ValueError(f"{self.name}: rate must be from 0 to 1, got {self.rate!r}")
 
     def init(self, key, x_shape):
         """No parameters, and the same shape."""
@@ -32,7 +32,7 @@ class _Dropout(OpLayer):
         Raises ValueError where there is no key to train with.
         """
         del params, x_shape
-        drops = isinstance(self.rate, jax.core.Tracer) or self.rate > 0
+        drops = isinstance(self.rate, jax.core.Tracer) or float(self.rate) > 0
         if not (train and drops):
             return Call(ops.identity, {}, {}, lambda y: (y, state))
         if key is None:

@@ -64,6 +64,6 @@ class Upsample(OpLayer):
 
     def reach(self, x_shape):
         """As many numbers as the method interpolates between; the outputs lie closer."""
-        taps = {"nearest": 1, "linear": 2, "bicubic": 4}[self.method]
+        taps = {"linear": 2, "bicubic": 4}.get(self.method, 1)
         scale = sizes(self.name, "scale", self.scale, len(x_shape) - 2)
         return tuple(Reach(taps, Fraction(1, s)) for s in scale)

@@ -114,10 +114,11 @@ def relu(x, *, subgradient_at_zero: float = 0.0):
         y = max(x, 0),   x̄ = ȳ where x > 0,  s ȳ where x = 0,  0 elsewhere
 
     At the kink every s in [0, 1] is a subgradient; `subgradient_at_zero` states which.
+    Where x is NaN, so is y, and x̄ = ȳ.
     Shapes: x (...) -> y (...). Saves y, or x where s is not 0 (y cannot tell 0 from below 0).
     """
     at_most_zero = jnp.where(x == 0, subgradient_at_zero * x, 0)
-    return jnp.where(x > 0, x, at_most_zero)
+    return jnp.where(x <= 0, at_most_zero, x)
 
 
 @relu.fwd
@@ -128,7 +129,7 @@ def relu_fwd(x, *, subgradient_at_zero):
 
 @relu.bwd
 def relu_bwd(x_or_y, dy, *, subgradient_at_zero):
-    dx = jnp.where(x_or_y > 0, dy, 0)
+    dx = jnp.where(x_or_y <= 0, 0, dy)
     if subgradient_at_zero:
         dx = jnp.where(x_or_y == 0, subgradient_at_zero * dy, dx)
     return dx
@@ -203,14 +204,14 @@ def softplus_bwd(y, dy):
 def step(x, *, gradient: Literal["zero", "straight_through"] = "straight_through"):
     """Fire or not: the hard threshold of the perceptron.
 
-        y = 1 where x ≥ 0, 0 elsewhere
+        y = 1 where x ≥ 0, 0 where x < 0, NaN where x is NaN
 
     The derivative is 0 wherever there is one, so nothing upstream can learn through it. The
     backward rule is therefore a choice: `"zero"` is the true derivative, x̄ = 0;
     `"straight_through"` lets the cotangent pass as if y were x, x̄ = ȳ.
     Shapes: x (...) -> y (...), of x's dtype. Saves nothing.
     """
-    y = jnp.where(x >= 0, jnp.ones_like(x), 0)
+    y = jnp.where(x >= 0, jnp.ones_like(x), jnp.where(x < 0, 0, jnp.nan))
     return y if gradient == "zero" else y + (x - jax.lax.stop_gradient(x))
 
 
@@ -218,7 +219,7 @@ def step(x, *, gradient: Literal["zero", "straight_through"] = "straight_through
 def step_fwd(x, *, gradient):
     if gradient not in ("zero", "straight_through"):
         raise ValueError(f"step: gradient must be 'zero' or 'straight_through', got {gradient!r}")
-    return (x >= 0).astype(x.dtype), None
+    return jnp.where(x >= 0, 1, jnp.where(x < 0, 0, x)), None
 
 
 @step.bwd

@@ -58,7 +58,7 @@ def dense_bwd(residuals, dy):
 
 
 @op(
-    reference=lambda x, w, mask, b: x @ (w * mask) + (0 if b is None else b),
+    reference=lambda x, w, mask, b: x @ jnp.where(mask, w, 0) + (0 if b is None else b),
     examples=(
         example(x=normal(5, 3), w=normal(3, 4), mask=booleans(3, 4), b=normal(4)),
         example(x=normal(5, 3), w=normal(3, 4), mask=booleans(3, 4)),

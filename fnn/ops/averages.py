@@ -170,7 +170,7 @@ def lp_pool_bwd(residuals, dy, *, p, **_):
     here = blocks(wide(x), win.value)
 
     def share(_, y, dy):
-        ratio = jnp.where(y > 0, here, 0) / jnp.where(y > 0, y, 1)
+        ratio = jnp.where(y == 0, 0, here) / jnp.where(y == 0, 1, y)
         if p % 2 == 0:
             return dy * ratio ** int(p - 1)
         return dy * jnp.sign(ratio) * jnp.abs(ratio) ** (p - 1)

@@ -35,7 +35,7 @@ def _everywhere(mean, axis_name):
 
 
 def _mean(x, axis_name):
-    """The mean of each channel; of none, 0."""
+    """The mean of each channel; that of an empty batch is 0."""
     return _everywhere(jnp.sum(x, leading(x)) / count(x, leading(x)), axis_name)
 
 
@@ -94,7 +94,7 @@ def batch_norm(x, scale=None, bias=None, *, eps: float = 1e-5, axis_name: str | 
 
     μ and σ² are for the layer's running statistics. As outputs they are constants, and pass no
     gradient on. σ² divides by the count N, not N - 1: a running variance takes σ² N/(N - 1), the
-    estimate without bias (with `axis_name`, N counts all devices).
+    estimate without bias (with `axis_name`, N counts all devices). Both are 0 for an empty batch.
 
     `axis_name` is the axis of a `shard_map` or `vmap` over whose members the batch is split, in
     equal parts: the statistics are then those of the whole batch. Differentiate inside the vmap:
@@ -102,9 +102,9 @@ def batch_norm(x, scale=None, bias=None, *, eps: float = 1e-5, axis_name: str | 
     alone, under jit, is one batch anyway. Saves x, γ, and μ and r of each channel.
     """
     wide_x = wide(x)
-    mean = _everywhere(jnp.mean(wide_x, leading(x)), axis_name)
+    mean = _mean(wide_x, axis_name)
     centred = wide_x - per_channel(mean, wide_x)
-    var = _everywhere(jnp.mean(centred**2, leading(x)), axis_name)
+    var = _mean(centred**2, axis_name)
     y = affine(centred / jnp.sqrt(per_channel(var, centred) + eps), scale, bias)
     return y.astype(x.dtype), *jax.lax.stop_gradient((mean, var))
 

@@ -209,7 +209,8 @@ def conv_transpose(
 
     It enlarges space by its stride: from m numbers to s (m - 1) + d (k - 1) + 1 - l - r + a, where
     padding l, r cuts the ends off, and a (`output_padding`, less than the stride) adds to the last.
-    With `padding="SAME"` there are s m.
+    With `padding="SAME"` there are s m. Where w is not finite, more than its window may be NaN:
+    0·∞ is NaN.
 
     Shapes: x (batch, *space, in), w (*window, in / groups, out), b (out,) or None
     -> y (batch, *larger space, out), with 1, 2 or 3 spatial axes.

@@ -16,6 +16,7 @@ all three are made of the fast one. For other platforms XLA knows the kernels fo
 """
 
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -170,7 +171,8 @@ def _spread_by_phases(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     # (t₁, s₁, t₂, s₂, in, group, out) -> (t₁, t₂, out, group, s₁, s₂, in)
     of_taps, of_phases = range(0, 2 * axes, 2), range(1, 2 * axes, 2)
     w = w.transpose(*of_taps, 2 * axes + 2, 2 * axes + 1, *of_phases, 2 * axes)
-    w = jnp.flip(w.reshape(*taps, outputs // groups, -1), range(axes))
+    channels = groups * math.prod(at.stride) * inputs
+    w = jnp.flip(w.reshape(*taps, outputs // groups, channels), range(axes))
     first = [low // s for (low, _), s in zip(at.padding, at.stride, strict=True)]
     count, padding = [], []
     each = zip(taps, at.inputs, at.outputs, at.stride, at.dilation, at.padding, first, strict=True)
@@ -194,7 +196,8 @@ def _spread_by_phases(dy: Any, w: Any, at: Windows, groups: int) -> Any:
 
 def _weigh(x: Any, dy: Any, at: Windows, groups: int) -> Any:
     if _is_point(at, groups):
-        x, dy = (a.reshape(-1, a.shape[-1]) for a in (_met_by_point(x, at), dy))
+        rows = math.prod(dy.shape[:-1])
+        x, dy = (a.reshape(rows, a.shape[-1]) for a in (_met_by_point(x, at), dy))
         return (x.T @ dy).reshape(*at.size, x.shape[-1], dy.shape[-1])
     if groups == 1:
         return _weigh_dense(x, dy, at)

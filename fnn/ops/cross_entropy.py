@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ..example import example, integers, normal, simplex, values
 from ..op import op
-from .targets import distribution, is_labels, pick
+from .targets import distribution, is_labels, pick, without_ignored
 
 
 def _target(logits, target, axis, label_smoothing):
@@ -13,12 +13,7 @@ def _target(logits, target, axis, label_smoothing):
     q = distribution(target, logits, axis)
     if not label_smoothing:
         return q
-    return (1 - label_smoothing) * q + label_smoothing / logits.shape[axis]
-
-
-def _kept(target, ignore_index):
-    """Which examples count, or None where all do."""
-    return None if ignore_index is None or not is_labels(target) else target != ignore_index
+    return (1 - label_smoothing) * q + label_smoothing / max(logits.shape[axis], 1)
 
 
 def _reference(logits, target, *, axis, label_smoothing, ignore_index):
@@ -77,19 +72,19 @@ def softmax_cross_entropy(
     in [0, n); that is not checked, since under jit it cannot be.
     Saves z, d, and max and Σ exp(z - max) of each example; softmax is computed again.
     """
-    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis, keepdims=True))
+    largest = jnp.max(logits, axis, keepdims=True, initial=-jnp.inf)
+    shifted = logits - jax.lax.stop_gradient(largest)
     log_p = shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis, keepdims=True))
     loss = -jnp.sum(_target(logits, target, axis, label_smoothing) * log_p, axis)
-    kept = _kept(target, ignore_index)
-    return loss if kept is None else jnp.where(kept, loss, 0)
+    return without_ignored(loss, target, ignore_index)
 
 
 @softmax_cross_entropy.fwd
 def softmax_cross_entropy_fwd(logits, target, *, axis, label_smoothing, ignore_index):
-    largest = jnp.max(logits, axis, keepdims=True)
+    largest = jnp.max(logits, axis, keepdims=True, initial=-jnp.inf)
     shifted = logits - largest
     total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
-    if is_labels(target):
+    if is_labels(target) and logits.shape[axis]:  # no classes: nothing to pick
         # A sum over q, as below, would write q log p out for all the classes first.
         chosen = pick(logits, target, axis) - largest
         if label_smoothing:
@@ -99,16 +94,14 @@ def softmax_cross_entropy_fwd(logits, target, *, axis, label_smoothing, ignore_i
     else:
         q = _target(logits, target, axis, label_smoothing)
         loss = jnp.sum(q * (jnp.log(total) - shifted), axis)
-    kept = _kept(target, ignore_index)
-    loss = loss if kept is None else jnp.where(kept, loss, 0)
+    loss = without_ignored(loss, target, ignore_index)
     return loss, (logits, target, largest, total)
 
 
 @softmax_cross_entropy.bwd
 def softmax_cross_entropy_bwd(residuals, dD, *, axis, label_smoothing, ignore_index):
     logits, target, largest, total = residuals
-    kept = _kept(target, ignore_index)
-    dD = jnp.expand_dims(dD if kept is None else jnp.where(kept, dD, 0), axis)
+    dD = jnp.expand_dims(without_ignored(dD, target, ignore_index), axis)
     shifted = logits - largest
     q = _target(logits, target, axis, label_smoothing)
     # exp(shifted) once more, as the forward pass has it: where the two meet, XLA shares it.

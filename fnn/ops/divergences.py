@@ -13,29 +13,18 @@ import jax.numpy as jnp
 
 from ..example import example, integers, normal, simplex, uniform, values
 from ..op import op
-from .targets import distribution, is_labels
+from .targets import distribution, is_labels, without_ignored
 
 
 def _log(p, eps):
     """ℓ(p): log p, continued below `eps` by its tangent there, so that ℓ(0) is finite."""
-    inside = p >= eps
-    return jnp.where(inside, jnp.log(jnp.where(inside, p, 1)), jnp.log(eps) + (p - eps) / eps)
+    below = p < eps
+    return jnp.where(below, jnp.log(eps) + (p - eps) / eps, jnp.log(jnp.where(below, 1, p)))
 
 
 def _log_slope(p, eps):
     """ℓ'(p)."""
     return 1 / jnp.maximum(p, eps)
-
-
-def _reference(name, **fixed):
-    """A loss of optax as second opinion, imported when it is asked for."""
-
-    def call(prediction, target, **statics):
-        import optax
-
-        return getattr(optax.losses, name)(prediction, target, **fixed, **statics)
-
-    return call
 
 
 @op(
@@ -144,10 +133,14 @@ def binary_cross_entropy_bwd(residuals, dD, *, eps):
 
 
 @op(
-    reference=_reference("sigmoid_binary_cross_entropy"),
+    reference=lambda logits, target, *, pos_weight: (
+        -pos_weight * target * jax.nn.log_sigmoid(logits)
+        - (1 - target) * jax.nn.log_sigmoid(-logits)
+    ),
     examples=(
         example(logits=normal(4, 3), target=uniform(4, 3)),
         example(logits=normal(4, 3), target=integers(4, 3, high=2)),
+        example(logits=normal(4, 3), target=uniform(4, 3), pos_weight=2.5),
         example(logits=normal(2, 3), target=uniform(2, 1)),
         example(logits=normal(1), target=uniform(1)),
         example(logits=normal(0, 3), target=uniform(0, 3)),
@@ -160,32 +153,45 @@ def binary_cross_entropy_bwd(residuals, dD, *, eps):
     ),
     source="Cox 1958; Bishop 2006, Pattern Recognition and Machine Learning, 4.3.2",
 )
-def binary_cross_entropy_with_logits(logits, target):
+def binary_cross_entropy_with_logits(logits, target, *, pos_weight: float = 1.0):
     """Compare logits with binary targets, hard or soft: the sigmoid is inside.
 
-        D = max(z, 0) - z d + log(1 + e^-|z|),   z̄ = (σ(z) - d) D̄,   d̄ = -z D̄
+        D = -w d log σ(z) - (1 - d) log(1 - σ(z))
+          = (1 - d) max(z, 0) + w d max(-z, 0) + (1 - d + w d) log(1 + e^-|z|)
+        z̄ = ((1 - d + w d) σ(z) - w d) D̄,   d̄ = ((w - 1) log(1 + e^z) - w z) D̄
 
+    w = `pos_weight` is the weight of the positive examples. At its default 1, z̄ = (σ(z) - d) D̄.
+    The second form of D has no difference of large numbers. Raises ValueError unless w > 0.
     Shapes: logits z (...), target the same or broadcast to it, floats, booleans or integers
     0 and 1 -> D (...). Saves z and d.
     """
     t = target.astype(logits.dtype)
-    return t * jnp.logaddexp(0.0, -logits) + (1 - t) * jnp.logaddexp(0.0, logits)
+    positive = pos_weight * t * jnp.logaddexp(0.0, -logits)
+    return positive + (1 - t) * jnp.logaddexp(0.0, logits)
 
 
 @binary_cross_entropy_with_logits.fwd
-def binary_cross_entropy_with_logits_fwd(logits, target):
+def binary_cross_entropy_with_logits_fwd(logits, target, *, pos_weight):
+    if not pos_weight > 0:
+        raise ValueError(
+            f"binary_cross_entropy_with_logits: pos_weight must be above 0, got {pos_weight!r}"
+        )
     t = target.astype(logits.dtype)
-    log_normaliser = jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return jnp.maximum(logits, 0) - logits * t + log_normaliser, (logits, target)
+    negative, positive = 1 - t, pos_weight * t
+    loss = negative * jnp.maximum(logits, 0) + positive * jnp.maximum(-logits, 0)
+    loss = loss + (negative + positive) * jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return loss, (logits, target)
 
 
 @binary_cross_entropy_with_logits.bwd
-def binary_cross_entropy_with_logits_bwd(residuals, dD):
+def binary_cross_entropy_with_logits_bwd(residuals, dD, *, pos_weight):
     logits, target = residuals
-    dz = (jax.lax.logistic(logits) - target.astype(logits.dtype)) * dD
+    t = target.astype(logits.dtype)
+    negative, positive = 1 - t, pos_weight * t
+    dz = ((negative + positive) * jax.lax.logistic(logits) - positive) * dD
     if is_labels(target):
         return dz, None
-    return dz, -logits * dD
+    return dz, ((pos_weight - 1) * jax.nn.softplus(logits) - pos_weight * logits) * dD
 
 
 _PROBABILITIES = (
@@ -207,36 +213,48 @@ _PROBABILITIES = (
 
 
 @op(
-    reference=lambda p, target, *, axis, eps: (
-        -jnp.sum(jax.scipy.special.xlogy(distribution(target, p, axis), p), axis)
+    reference=lambda p, target, *, axis, eps, ignore_index: jnp.where(
+        False if ignore_index is None else target == ignore_index,
+        0,
+        -jnp.sum(jax.scipy.special.xlogy(distribution(target, p, axis), p), axis),
     ),
-    examples=_PROBABILITIES,
+    examples=(
+        *_PROBABILITIES,
+        example(p=simplex(5, 3), target=values(0, -1, 2, -1, 1), ignore_index=-1),
+    ),
     source="Kullback & Leibler 1951; Shannon 1948",
 )
-def categorical_cross_entropy(p, target, *, axis: int = -1, eps: float = 1e-7):
+def categorical_cross_entropy(
+    p, target, *, axis: int = -1, eps: float = 1e-7, ignore_index: int | None = None
+):
     """Compare class probabilities with a label or a distribution: KL(d ‖ p) + H(d).
 
         D = -Σᵢ dᵢ ℓ(pᵢ),   p̄ᵢ = -dᵢ / max(pᵢ, ε) D̄,   d̄ᵢ = -ℓ(pᵢ) D̄
 
     For a label, H(d) = 0 and D is the Kullback-Leibler divergence itself, -log p of the label.
-    ℓ is the logarithm, continued below ε = `eps` by its tangent.
+    ℓ is the logarithm, continued below ε = `eps` by its tangent. An example whose label is
+    `ignore_index` has D = 0 and gives no gradient.
     Shapes: p (..., n, ...), target a distribution of that shape (or broadcast to it) or integer
     labels in [0, n) without `axis` -> D without `axis`. Saves p and d.
     """
-    return -jnp.sum(distribution(target, p, axis) * _log(p, eps), axis)
+    loss = -jnp.sum(distribution(target, p, axis) * _log(p, eps), axis)
+    return without_ignored(loss, target, ignore_index)
 
 
 @categorical_cross_entropy.fwd
-def categorical_cross_entropy_fwd(p, target, *, axis, eps):
-    return -jnp.sum(distribution(target, p, axis) * _log(p, eps), axis), (p, target)
+def categorical_cross_entropy_fwd(p, target, *, axis, eps, ignore_index):
+    loss = -jnp.sum(distribution(target, p, axis) * _log(p, eps), axis)
+    return without_ignored(loss, target, ignore_index), (p, target)
 
 
 @categorical_cross_entropy.bwd
-def categorical_cross_entropy_bwd(residuals, dD, *, axis, eps):
+def categorical_cross_entropy_bwd(residuals, dD, *, axis, eps, ignore_index):
     p, target = residuals
-    dD = jnp.expand_dims(dD, axis)
+    dD = jnp.expand_dims(without_ignored(dD, target, ignore_index), axis)
     dp = -distribution(target, p, axis) * _log_slope(p, eps) * dD
-    return dp, None if is_labels(target) else -_log(p, eps) * dD
+    if is_labels(target):
+        return dp, None
+    return dp, jnp.broadcast_to(-_log(p, eps) * dD, dp.shape)
 
 
 @op(

@@ -21,14 +21,15 @@ def _probability(name, rate, x):
     """The rate, a constant, in the dtype that x is computed in: no gradient passes through it."""
     if rate.shape != ():
         raise ShapeError(f"{name}: expects one rate, of shape (), got {rate.shape}")
-    if not isinstance(rate, jax.core.Tracer) and not 0 <= rate < 1:
-        raise ValueError(f"{name}: rate must be at least 0 and below 1, got {rate}")
+    # Under jit, comparing a concrete array gives a tracer; its float can still be compared.
+    if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) <= 1:
+        raise ValueError(f"{name}: rate must be from 0 to 1, got {rate}")
     return jax.lax.stop_gradient(rate).astype(jnp.finfo(wide(x).dtype).dtype)
 
 
 def _checked(p, number, otherwise=jnp.nan):
-    """The number, or NaN where p is no probability to drop with: a traced one cannot be refused."""
-    return jnp.where((p >= 0) & (p < 1), number, otherwise)
+    """The number, or NaN where p is no probability: a traced one cannot be refused."""
+    return jnp.where((p >= 0) & (p <= 1), number, otherwise)
 
 
 def _no_gradient(rate):
@@ -43,19 +44,20 @@ def _kept(key, p, shape):
     Nothing is dropped where p is no probability, so that all becomes NaN.
     """
     bound = _checked(p, p * 2.0**32, 0).astype(jnp.uint32)
-    return jax.random.bits(key, shape, jnp.uint32) >= bound
+    return (jax.random.bits(key, shape, jnp.uint32) >= bound) & (p != 1)  # 2³² is no uint32
 
 
 def _divided(name, x, key, rate, shape):
     """The definition: x/(1 - p) where it is kept, 0 elsewhere; `shape` is that of the drawing."""
     p = _probability(name, rate, x)
-    return jnp.where(_kept(key, p, shape), x / _checked(p, 1 - p).astype(x.dtype), 0)
+    share = _checked(p, jnp.where(p == 1, 1, 1 - p))  # at 1 nothing is kept
+    return jnp.where(_kept(key, p, shape), x / share.astype(x.dtype), 0)
 
 
 def _thinned(name, x, key, rate, shape):
     """The same as a product, rounded once."""
     p = _probability(name, rate, x)
-    grown = (wide(x) * _checked(p, 1 / (1 - p))).astype(x.dtype)
+    grown = (wide(x) * _checked(p, jnp.where(p == 1, 0, 1 / (1 - p)))).astype(x.dtype)
     return jnp.where(_kept(key, p, shape), grown, 0)
 
 
@@ -79,6 +81,7 @@ def _examples(*shapes):
         *(example(x=normal(*shape), key=key(), rate=0.4) for shape in shapes),
         example(x=normal(*shapes[0]), key=key(), rate=0.0),
         example(x=normal(*shapes[0]), key=key(), rate=0.96875),
+        example(x=normal(*shapes[0]), key=key(), rate=1.0),
         example(x=normal(*(1 for _ in shapes[0])), key=key(), rate=0.25),
         example(x=normal(0, *shapes[0][1:]), key=key(), rate=0.25),
         example(x=values([[1e4, -1e4, 0.0, 1e-30]] * 3), key=key(), rate=0.5, tags={"extreme"}),
@@ -96,8 +99,9 @@ def dropout(x, key, rate):
         y = m x/(1 - p),   x̄ = m ȳ/(1 - p),   m = 0 with probability p = `rate`, 1 otherwise
 
     Shapes: x (...), one PRNG key, one rate -> y (...). Rate 0 is the identity. Saves the key and
-    the rate. The rate is a constant, and gets no gradient. Raises ValueError unless 0 ≤ `rate` < 1;
-    a traced rate cannot be looked at, and where it is none, y is NaN.
+    the rate. At rate 1, y and x̄ are 0. The rate is a constant, and gets no gradient. Raises
+    ValueError unless 0 ≤ `rate` ≤ 1. A traced rate cannot be checked; if it is out of range, y is
+    NaN.
     """
     return _divided("dropout", x, key, rate, x.shape)
 
@@ -125,8 +129,9 @@ def channel_dropout(x, key, rate):
     m = 0 with probability p = `rate`, 1 otherwise. Neighbouring places are alike, and what one of
     them loses the others would still tell.
     Shapes: x (batch, ..., channels), one PRNG key, one rate -> y as x. Rate 0 is the identity.
-    Saves the key and the rate. The rate is a constant, and gets no gradient. Raises ValueError
-    unless 0 ≤ `rate` < 1; a traced rate cannot be looked at, and where it is none, y is NaN.
+    At rate 1, y and x̄ are 0. Saves the key and the rate. The rate is a constant, and gets no
+    gradient. Raises ValueError unless 0 ≤ `rate` ≤ 1. A traced rate cannot be checked; if it is
+    out of range, y is NaN.
     """
     return _divided("channel_dropout", x, key, rate, _channels("channel_dropout", x))
 
@@ -156,9 +161,10 @@ def drop_path(x, key, rate):
         y = m x/(1 - p),   x̄ = m ȳ/(1 - p),   one m for each example
 
     m = 0 with probability p = `rate`, 1 otherwise. The paper scales at inference instead.
-    Shapes: x (batch, ...), one PRNG key, one rate -> y as x. Rate 0 is the identity. Saves the key
-    and the rate. The rate is a constant, and gets no gradient. Raises ValueError unless 0 ≤ `rate`
-    < 1; a traced rate cannot be looked at, and where it is none, y is NaN.
+    Shapes: x (batch, ...), one PRNG key, one rate -> y as x. Rate 0 is the identity.
+    At rate 1, y and x̄ are 0. Saves the key and the rate. The rate is a constant, and gets no
+    gradient. Raises ValueError unless 0 ≤ `rate` ≤ 1. A traced rate cannot be checked; if it is
+    out of range, y is NaN.
     """
     return _divided("drop_path", x, key, rate, _examples_of("drop_path", x))
 
@@ -186,6 +192,7 @@ def _alpha_map(rate, x):
     """
     p = _probability("alpha_dropout", rate, x)
     a = 1 / (-_SATURATION * jnp.sqrt((1 - p) * (p + _SATURATION**-2)))
+    a = jnp.where(p == 1, 0, a)
     numbers = a, -a * p * _SATURATION, a * (1 - p) * _SATURATION
     return p, *(_checked(p, number) for number in numbers)
 
@@ -201,9 +208,10 @@ def alpha_dropout(x, key, rate):
         a = ((1 - p)(1 + p α'²))^-½,   b = -a p α',   α' = -λα = -1.758...
 
     m = 0 with probability p = `rate`, 1 otherwise. Numbers of mean 0 and variance 1 stay so.
-    Shapes: x (...), one PRNG key, one rate -> y (...). Rate 0 is the identity. Saves the key and
-    the rate. The rate is a constant, and gets no gradient. Raises ValueError unless 0 ≤ `rate` < 1;
-    a traced rate cannot be looked at, and where it is none, y is NaN.
+    Shapes: x (...), one PRNG key, one rate -> y (...). Rate 0 is the identity. At rate 1,
+    y and x̄ are 0. Saves the key and the rate. The rate is a constant, and gets no gradient. Raises
+    ValueError unless 0 ≤ `rate` ≤ 1. A traced rate cannot be checked; if it is out of range, y is
+    NaN.
     """
     p, a, b, _ = _alpha_map(rate, x)
     x = jnp.where(_kept(key, p, x.shape), x, _SATURATION)

@@ -169,9 +169,14 @@ def sizes(name: str, what: str, value: Sizes, axes: int, least: int = 1) -> tupl
 
 
 def paddings(
-    name: str, padding: Padding, inputs: Sequence[int], extent: Sequence[int], stride: Sequence[int]
+    name: str,
+    padding: Padding,
+    inputs: Sequence[int],
+    extent: Sequence[int],
+    stride: Sequence[int],
+    crops: bool = False,
 ) -> tuple[tuple[int, int], ...]:
-    """Return how many numbers stand before and behind each axis."""
+    """Return how many numbers stand before and behind each axis; with `crops`, below 0 as well."""
     axes = len(inputs)
     if padding == "VALID":
         return ((0, 0),) * axes
@@ -182,7 +187,7 @@ def paddings(
     given: tuple[Any, ...] = (padding,) * axes if isinstance(padding, int) else tuple(padding)
     ends = tuple((p, p) if isinstance(p, int) else tuple(p) for p in given)
     if isinstance(padding, str) or any(
-        len(p) != 2 or any(not isinstance(n, int) or n < 0 for n in p) for p in ends
+        len(p) != 2 or any(not isinstance(n, int) or (n < 0 and not crops) for n in p) for p in ends
     ):
         raise ValueError(
             f"{name}: padding must be 'SAME', 'VALID', a whole number of at least 0, or one such "

@@ -1,4 +1,7 @@
-"""Padding: more numbers around each spatial axis, constant ones or copies of what is inside."""
+"""Padding: more numbers around each spatial axis, constant ones or copies of what is inside.
+
+A negative padding is a crop: it takes numbers away from the end of an axis.
+"""
 
 from typing import Literal
 
@@ -30,8 +33,11 @@ def _ends(x, padding, mode):
     inside = spatial("pad", x)
     if isinstance(padding, str):
         raise ValueError(f"pad: padding must be numbers, got {padding!r}")
-    ends = paddings("pad", padding, inside, (1,) * len(inside), (1,) * len(inside))
+    crops = mode == "constant"
+    ends = paddings("pad", padding, inside, (1,) * len(inside), (1,) * len(inside), crops=crops)
     for n, end in zip(inside, ends, strict=True):
+        if n + sum(end) < 0:
+            raise ShapeError(f"pad: padding {padding!r} crops more than the {n} numbers of an axis")
         most = {"constant": max(end), "reflect": n - 1, "edge": max(end) if n else 0}.get(mode, n)
         if max(end) > max(most, 0):
             raise ShapeError(
@@ -54,9 +60,11 @@ def _examples(mode):
 
 
 def _reference(x, *, padding, mode, value):
-    widths = ((0, 0), *_ends(x, padding, mode), (0, 0))
+    ends = np.array([(0, 0), *_ends(x, padding, mode), (0, 0)])
+    widths, cuts = np.maximum(ends, 0), np.maximum(-ends, 0)
     if mode == "constant":
-        return jnp.pad(x, widths, constant_values=value)
+        y = jnp.pad(x, widths, constant_values=value)
+        return y[tuple(slice(a, n - b) for n, (a, b) in zip(y.shape, cuts, strict=True))]
     return jnp.pad(x, widths, {"circular": "wrap"}.get(mode, mode))
 
 
@@ -68,6 +76,7 @@ def _reference(x, *, padding, mode, value):
         *_examples("edge"),
         *_examples("circular"),
         example(x=normal(2, 3, 2), padding=1, value=-1.5),
+        example(x=normal(2, 4, 5, 2), padding=((-1, 2), (1, -3)), value=0.5),
         example(x=normal(2, 1, 3), padding=3, mode="edge"),
     ),
     source="the boundary conditions of image processing: Gonzalez & Woods, section 3.4",
@@ -81,8 +90,9 @@ def pad(x, *, padding: Sizes | tuple[tuple[int, int], ...], mode: Mode = "consta
     as far from the end on the other side of it (`"reflect"`; the end itself is not repeated), of
     the end (`"edge"`), or of the number at the other end (`"circular"`: s(i) = i mod n). So x̄ adds
     what the copies receive to what the original receives.
-    `padding` is a number, or a number or a pair (l, r) for each spatial axis. To reflect needs
-    l, r < n, to go round l, r ≤ n; else ShapeError.
+    `padding` is a number, or a number or a pair (l, r) for each spatial axis. With `"constant"` a
+    negative l or r crops: x̄ is 0 where x was cropped. To reflect needs l, r < n, to go round
+    l, r ≤ n, to crop n + l + r ≥ 0; else ShapeError.
     Shapes: x (batch, *space, channels) -> y (batch, *(l + n + r), channels). Saves nothing.
     """
     for axis, (n, (before, behind)) in enumerate(
@@ -119,7 +129,10 @@ def pad_fwd(x, *, padding, mode, value):
 def pad_bwd(residuals, dy, *, padding, mode, value):
     del residuals, value
     axes = dy.ndim - 2
-    ends = paddings("pad", padding, (1,) * axes, (1,) * axes, (1,) * axes)
+    ends = paddings("pad", padding, (1,) * axes, (1,) * axes, (1,) * axes, crops=True)
+    if mode == "constant":
+        widths = [(0, 0, 0), *((-before, -behind, 0) for before, behind in ends), (0, 0, 0)]
+        return jax.lax.pad(dy, jnp.zeros((), dy.dtype), widths)
     return _folded(dy, mode, 1, ends)
 
 
@@ -154,8 +167,6 @@ def _folded(dy, mode, axis, ends):
         return _folded(jax.lax.slice_in_dim(dy, start, stop, axis=axis), mode, axis + 1, ends[1:])
 
     dx = part(before, before + n)
-    if mode == "constant":
-        return dx
     for count, start in ((before, 0), (behind, before + n)):
         if count:
             copies = part(start, start + count)

@@ -186,8 +186,9 @@ def adaptive_avg_pool(x, *, output: Sizes):
     """
     for axis, bins in enumerate(_bins("adaptive_avg_pool", x, output), 1):
         members = bins.members(x.shape[axis])
-        weights = jnp.asarray(members / members.sum(1, keepdims=True), x.dtype)
-        x = jnp.moveaxis(jnp.tensordot(weights, x, ((1,), (axis,))), 0, axis)
+        each = jnp.where(members, jnp.moveaxis(x, axis, -1)[..., None, :], 0)  # (..., bins, n)
+        x = jnp.sum(each, -1) / _along(members.sum(1).astype(x.dtype), x.ndim - 1, x.ndim)
+        x = jnp.moveaxis(x, -1, axis)
     return x
 
 
@@ -272,9 +273,10 @@ def _by_region(x, key, *, output, overlapping):
     x = np.asarray(x)
     key = jnp.asarray(key)
     regions = _random_regions("fractional_max_pool", x, key, output, overlapping)
-    y = np.zeros((x.shape[0], *(len(r.first) for r in regions), x.shape[-1]), x.dtype)
+    bounds = [(np.asarray(r.first), np.asarray(r.end)) for r in regions]
+    y = np.zeros((x.shape[0], *(len(first) for first, _ in bounds), x.shape[-1]), x.dtype)
     for place in np.ndindex(y.shape[1:-1]):
-        cut = [slice(int(r.first[i]), int(r.end[i])) for r, i in zip(regions, place, strict=True)]
+        cut = [slice(a[i], b[i]) for (a, b), i in zip(bounds, place, strict=True)]
         y[(slice(None), *place)] = x[(slice(None), *cut)].max(tuple(range(1, x.ndim - 1)))
     return y
 

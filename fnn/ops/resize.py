@@ -7,7 +7,7 @@ or four numbers that are not 0, the taps. The backward pass multiplies by the tr
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from ..example import example, normal, values
 from ..op import Static, op
 from .geometry import Sizes, sizes, spatial
 
-Method = Literal["nearest", "linear", "bicubic"]
+Method = Literal["nearest", "nearest-exact", "linear", "bicubic"]
 
 _MOST_TERMS = 32
 """A longer sum of taps is left to a matrix product, or to a reduction."""
@@ -45,6 +45,8 @@ def _taps(n, m, method, align_corners):
     """The numbers that each of m places is made of, and their weights: two arrays (m, taps)."""
     if method == "nearest":
         return (np.arange(m) * n // m)[:, None], np.ones((m, 1))
+    if method == "nearest-exact":
+        return ((2 * np.arange(m) + 1) * n // (2 * m))[:, None], np.ones((m, 1))
     at = _sources(n, m, align_corners)
     if method == "linear":
         at = np.maximum(at, 0)
@@ -57,10 +59,13 @@ def _taps(n, m, method, align_corners):
 
 def _checked(x, size, method, align_corners):
     """The lengths of the spatial axes, before and after."""
-    if method not in ("nearest", "linear", "bicubic"):
-        raise ValueError(f"resize: method must be 'nearest', 'linear' or 'bicubic', got {method!r}")
-    if method == "nearest" and align_corners:
-        raise ValueError("resize: align_corners is for 'linear' and 'bicubic', not for 'nearest'")
+    if method not in get_args(Method):
+        raise ValueError(
+            "resize: method must be 'nearest', 'nearest-exact', 'linear' or 'bicubic', got "
+            f"{method!r}"
+        )
+    if method.startswith("nearest") and align_corners:
+        raise ValueError(f"resize: align_corners is for 'linear' and 'bicubic', not for {method!r}")
     inside = spatial("resize", x)
     if 0 in inside:
         raise ShapeError(
@@ -79,7 +84,8 @@ def _reference(x, *, size, method, align_corners):
                 [jax.lax.index_in_dim(x, i * n // m, axis, False) for i in range(m)], axis
             )
         return x
-    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear", antialias=False)
+    method = {"nearest-exact": "nearest"}.get(method, method)
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), method, antialias=False)
 
 
 _SHAPES = (
@@ -119,6 +125,8 @@ def _examples(method, align_corners):
         *_examples("bicubic", False),
         *_examples("bicubic", True),
         example(x=normal(2, 1, 9), size=40, method="linear"),
+        example(x=normal(2, 5, 4, 3), size=(7, 9), method="nearest-exact"),
+        example(x=normal(2, 7, 6, 1), size=(3, 4), method="nearest-exact"),
         example(x=normal(8, 32, 32, 64), size=64, tags={"bench"}),
         example(x=normal(8, 32, 32, 64), size=64, method="linear", tags={"bench"}),
         example(x=normal(8, 64, 64, 3), size=128, method="bicubic", tags={"bench", "no reference"}),
@@ -130,7 +138,8 @@ def resize(x, *, size: Sizes, method: Method = "nearest", align_corners: bool = 
 
         y[i] = Σⱼ A[i, j] x[j],   x̄[j] = Σᵢ A[i, j] ȳ[i]      along one axis after another
 
-    `"nearest"`: A[i, j] = 1 where j = ⌊i n / m⌋. The others look at s(i) = (i + ½) n/m - ½, the
+    `"nearest"`: A[i, j] = 1 where j = ⌊i n / m⌋; `"nearest-exact"`: where j = ⌊(i + ½) n / m⌋, the
+    number whose cell holds the centre of place i. The others look at s(i) = (i + ½) n/m - ½, the
     centre of place i, or at s(i) = i (n - 1)/(m - 1) with `align_corners`, where first and last
     places coincide. `"linear"` (bi- and trilinear, by the number of axes): A[i, j] =
     max(1 - |s - j|, 0). `"bicubic"`: A[i, j] = k(|s - j|), Keys' kernel with a = -3/4,
@@ -140,7 +149,7 @@ def resize(x, *, size: Sizes, method: Method = "nearest", align_corners: bool = 
     A place beyond the ends takes the number at the end. These are the conventions of PyTorch's
     `interpolate`. `jax.image.resize` differs: unless told not to, it widens the kernels to smooth
     where m < n; its cubic kernel has a = -1/2, and its weights beyond the ends are left out and
-    the others scaled to sum to 1; its nearest number is ⌊(i + ½) n / m⌋; it aligns no corners.
+    the others scaled to sum to 1; its `"nearest"` is `"nearest-exact"`; it aligns no corners.
     Not finite numbers may reach more of their own example than a kernel is wide: 0·∞ is NaN.
     Shapes: x (batch, *space, channels) -> y (batch, *size, channels). Saves the shape alone.
     """

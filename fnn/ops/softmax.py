@@ -24,7 +24,7 @@ _SOURCE = "Bridle 1990, Neurocomputing, doi:10.1007/978-3-642-76153-9_28"
 
 def _shift(x, axis):
     """Move the largest entry to 0, which changes no softmax; its own gradient cancels."""
-    return x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True))
+    return x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True, initial=-jnp.inf))
 
 
 @op(
@@ -73,7 +73,7 @@ def log_softmax(x, *, axis: int = -1):
 
 @log_softmax.fwd
 def log_softmax_fwd(x, *, axis):
-    shifted = x - jnp.max(x, axis, keepdims=True)
+    shifted = x - jnp.max(x, axis, keepdims=True, initial=-jnp.inf)
     unnormalised = jnp.exp(shifted)
     total = jnp.sum(unnormalised, axis, keepdims=True)
     return shifted - jnp.log(total), (unnormalised, total)

@@ -19,6 +19,13 @@ def distribution(target, like, axis):
     return (classes == jnp.expand_dims(target, axis)).astype(like.dtype)
 
 
+def without_ignored(loss, target, ignore_index):
+    """Return the losses, or their cotangents, with 0 where the label is `ignore_index`."""
+    if ignore_index is None or not is_labels(target):
+        return loss
+    return jnp.where(target == ignore_index, 0, loss)
+
+
 def pick(scores, labels, axis):
     """Each example's score of its label, with `axis` kept as 1.
 

@@ -62,9 +62,7 @@ def _gather(equation: Any) -> Function:
         equation.invars[0].aval.shape,
         params["slice_sizes"],
         {axis: i for i, axis in enumerate(numbers.start_index_map)},
-        dict(
-            zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
-        ),
+        dict(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)),
         (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims),
         _fills(params["mode"]),
     )
@@ -73,7 +71,11 @@ def _gather(equation: Any) -> Function:
 
     def run(x: Any, indices: Any) -> Any:
         where, inside = windows.find(indices)
-        made = x[where] if x.size else np.zeros(np.broadcast_shapes(*(a.shape for a in where)), x.dtype)
+        made = (
+            x[where]
+            if x.size
+            else np.zeros(np.broadcast_shapes(*(a.shape for a in where)), x.dtype)
+        )
         if windows.fills and not inside.all():
             inside = inside.reshape(*inside.shape, *(1,) * len(windows.kept))
             made = np.where(inside, made, np.array(_filling(fill, x.dtype), x.dtype))

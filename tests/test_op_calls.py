@@ -1,0 +1,240 @@
+"""How every op may be called: with numbers for arrays, NaN, empty axes, and for every platform."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnn.errors import ShapeError
+from fnn.op import OPS
+
+from .test_ops import NAMES
+
+pytestmark = pytest.mark.core
+
+
+class Call:
+    """One call of an op: its first example, in float32."""
+
+    def __init__(self, name):
+        self.op = OPS[name]
+        sample = next(e for e in self.op.examples if "bench" not in e.tags)
+        values = sample.draw(0, np.float32)
+        self.statics = {k: values.get(k, default) for k, default in self.op.statics.items()}
+        self.arrays = {
+            k: np.asarray(v, None if hasattr(v, "dtype") else np.float32) if not is_key(v) else v
+            for k in self.op.arguments
+            if (v := values.get(k)) is not None
+        }
+
+    def __call__(self, function, arrays):
+        return function(*(arrays.get(name) for name in self.op.arguments), **self.statics)
+
+    def by_reference(self, arrays):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return self(self.op.reference, arrays)
+
+    def with_pullback(self, function, arrays):
+        """Return the value, and the gradients of its sum by the floating-point arrays."""
+        floats = {k: a for k, a in arrays.items() if is_float(a)}
+        y, pullback = jax.vjp(lambda floats: self(function, arrays | floats), floats)
+        return y, pullback(jax.tree.map(ones, y))[0]
+
+
+def is_key(value):
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def is_float(value):
+    return jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def ones(y):
+    """The cotangent of a sum: 1 everywhere, or what JAX takes for an output without a gradient."""
+    return jnp.ones_like(y) if is_float(y) else np.zeros(y.shape, jax.dtypes.float0)
+
+
+def quickly_compiled(function):
+    cheap = {"xla_backend_optimization_level": "0", "xla_cpu_parallel_codegen_split_count": "1"}
+    return jax.jit(function, compiler_options=cheap)
+
+
+# Numbers for arrays
+
+
+def scanned(f):
+    return lambda x: jax.lax.scan(lambda total, _: (total + f(x), None), 0.0, length=2)[0]
+
+
+TRANSFORMS = {
+    "jit": lambda f, jitted: jitted,
+    "grad of jit": lambda f, jitted: jax.grad(jitted),
+    "jit of grad": lambda f, jitted: jax.jit(jax.grad(f)),
+    "vjp of jit": lambda f, jitted: lambda x: jax.vjp(jitted, x)[1](1.0),
+    "checkpoint": lambda f, jitted: jax.grad(jax.checkpoint(f)),
+    "scan": lambda f, jitted: jax.grad(scanned(f)),
+    "vmap": lambda f, jitted: (
+        lambda x: jax.vmap(jax.grad(jitted))(jax.tree.map(lambda a: jnp.stack([a, a]), x))
+    ),
+}
+KINDS = {"Python": lambda number: number.item(), "NumPy": lambda number: number, "JAX": jnp.asarray}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_is_an_array_under_every_transform(name):
+    """Each array that may be one number is given as one, and the others are differentiated."""
+    call = Call(name)
+    numbers = {
+        k: (0.5 if is_float(a) else 1) * np.ones((), a.dtype)[()]
+        for k, a in call.arrays.items()
+        if not is_key(a)
+    }
+    numbers = {k: n for k, n in numbers.items() if accepts(call, k, n)}
+    given = {
+        f"{k} as a {kind} number": {k: convert(n)}
+        for k, n in numbers.items()
+        for kind, convert in KINDS.items()
+    }
+
+    def loss(x):
+        y = [call(call.op, call.arrays | x["floats"] | number) for number in given.values()]
+        return x["factor"] * sum(jnp.sum(leaves(one)[0]) for one in y)
+
+    x = {"floats": {k: a for k, a in call.arrays.items() if is_float(a)}, "factor": np.float32(1)}
+    jitted = jax.jit(loss)
+    for transform, transformed in TRANSFORMS.items() if given else ():
+        try:
+            jax.eval_shape(transformed(loss, jitted), x)
+        except Exception as error:
+            error.add_note(f"{transform} of {name} with {', '.join(given)}")
+            raise
+
+
+def accepts(call, argument, number):
+    return is_traceable(lambda n: call(call.op, call.arrays | {argument: n}), number)
+
+
+def is_traceable(function, *args):
+    try:
+        jax.eval_shape(function, *args)
+    except Exception:
+        return False
+    return True
+
+
+# NaN
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_goes_where_the_definition_and_the_reference_send_it(name):
+    """One NaN in the middle of each array, then NaN throughout it.
+
+    A rule may show more NaN than its definition only where its docstring says that 0·∞ is NaN, and
+    hides none that the definition's derivative shows. What the reference makes of an array of NaN
+    is NaN.
+    """
+    call = Call(name)
+    is_traced = call.op.reference is not None and is_traceable(call.by_reference, call.arrays)
+
+    @quickly_compiled
+    def evaluate(arrays):
+        rule, definition = (call.with_pullback(f, arrays) for f in (call.op, call.op.definition))
+        return rule, definition, call.by_reference(arrays) if is_traced else None
+
+    for argument, array in call.arrays.items():
+        if not is_float(array):
+            continue
+        one = array.copy()
+        one.flat[array.size // 2] = np.nan
+        for x in (one, np.full_like(array, np.nan)):
+            arrays = call.arrays | {argument: x}
+            (y, gradients), (want, want_gradients), reference = nan(evaluate(arrays))
+            same = hides_no if "0·∞" in call.op.__doc__ else np.array_equal
+            assert all(map(same, leaves(y), leaves(want))), argument
+            assert all(map(hides_no, leaves(gradients), leaves(want_gradients))), argument
+        if call.op.reference is not None:
+            reference = reference if is_traced else nan(call.by_reference(arrays))
+            for a, b in zip(leaves(y), leaves(reference), strict=False):
+                assert hides_no(a, b), f"{argument}, against the reference"
+
+
+leaves = jax.tree.leaves
+
+
+def nan(tree):
+    return jax.tree.map(np.isnan, jax.device_get(tree))
+
+
+def hides_no(actual, expected):
+    return np.all(actual | ~expected)
+
+
+# Empty axes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_empty_axes_are_refused_or_agree_with_the_definition(name):
+    """Every axis is made empty by itself, and with one axis of the same size of each other array.
+
+    Rule and definition refuse it both, or return the same, forward and backward. What the
+    reference computes is refused with a reason alone.
+    """
+    call, evaluated = Call(name), []
+    rule, definition = (
+        jax.jit(functools.partial(call.with_pullback, f)) for f in (call.op, call.op.definition)
+    )
+    for arrays in emptied(call.arrays):
+        shapes = {k: a.shape for k, a in arrays.items()}
+        actual, expected = outcome(rule, arrays), outcome(definition, arrays)
+        if isinstance(actual, Exception) or isinstance(expected, Exception):
+            assert isinstance(actual, Exception), f"{shapes}: the definition refuses, {expected}"
+            assert isinstance(expected, Exception), f"{shapes}: the rule refuses, {actual}"
+            if not isinstance(actual, ShapeError) and call.op.reference is not None:
+                y = outcome(call.by_reference, arrays)
+                assert isinstance(y, Exception), f"{shapes}: {actual}"
+        else:
+            assert actual == expected, shapes
+            if any(s.size for s in leaves(actual)):
+                evaluated.append(arrays)
+    both = quickly_compiled(lambda: [[f(a) for a in evaluated] for f in (rule, definition)])
+    jax.tree.map(np.testing.assert_array_equal, *(both() if evaluated else ([], [])))
+
+
+def emptied(arrays):
+    axes = {(k, axis): n for k, a in arrays.items() for axis, n in enumerate(a.shape)}
+    choices = {(axis,): None for axis in axes}
+    for size in set(axes.values()):
+        each = [[a for a in axes if a[0] == k and axes[a] == size] for k in arrays]
+        choices |= dict.fromkeys(itertools.product(*filter(None, each)))
+    for choice in choices:
+        shapes = {
+            k: tuple(0 if (k, axis) in choice else n for axis, n in enumerate(a.shape))
+            for k, a in arrays.items()
+        }
+        yield {
+            k: a if a.shape == shapes[k] else np.zeros(shapes[k], a.dtype)
+            for k, a in arrays.items()
+        }
+
+
+def outcome(function, arrays):
+    """The types of the results, or the error that refuses the call."""
+    try:
+        return jax.eval_shape(function, arrays)
+    except (TypeError, ValueError) as error:
+        return error
+
+
+# Platforms
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_op_is_exported_for_every_platform(name):
+    call = Call(name)
+    floats = {k: a for k, a in call.arrays.items() if is_float(a)}
+    gradient = jax.jit(lambda floats: call.with_pullback(call.op, call.arrays | floats))
+    exported = jax.export.export(gradient, platforms=["cpu", "cuda", "tpu"])(floats)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
