@@ -255,11 +255,11 @@ def _loop(equation: Any, body: Any, ins: list[bool], found: list[str]) -> list[b
     while True:
         scratch: list[str] = []
         marks = _depends(body, ins, scratch)
-        carried = [a or b for a, b in zip(ins[carry], marks, strict=False)]
-        if carried == ins[carry]:
+        marked = [a or b for a, b in zip(ins[carry], marks, strict=False)]
+        if marked == ins[carry]:
             found.extend(scratch)
             return marks
-        ins = [*ins[: carry.start], *carried, *ins[carry.stop :]]
+        ins = [*ins[: carry.start], *marked, *ins[carry.stop :]]
 
 
 def carried(equation: Any, body: Any) -> slice:

@@ -67,7 +67,7 @@ def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], lis
     starts = [slot(v) for v in jaxpr.constvars]
     entries = [slot(v) for v in jaxpr.invars]
     steps = [
-        (_step(e), [slot(v) for v in e.invars], [slot(v) for v in e.outvars], _several(e))
+        (operation(e), [slot(v) for v in e.invars], [slot(v) for v in e.outvars], _several(e))
         for e in jaxpr.eqns
     ]
     exits = [slot(v) for v in jaxpr.outvars]
@@ -99,7 +99,7 @@ def _several(equation: Any) -> bool:
     return equation.primitive.multiple_results
 
 
-def _step(equation: Any) -> Function:
+def operation(equation: Any) -> Function:
     """Return the function that an equation stands for."""
     name = equation.primitive.name
     function: Function | None = None
