@@ -1,7 +1,7 @@
 """The calls on which a subject is tried: those given or its examples, and others like them."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -15,14 +15,14 @@ from .shapes import LARGE, Case, small, variants
 from .subject import Subject
 
 
-def examples(op: Op, seed: int) -> list[Case]:
-    """Make a case of each of an op's examples but the large ones.
+def examples(op: Op, seed: int, chosen: Collection[int] | None = None) -> list[Case]:
+    """Make a case of each of an op's examples, or of those `chosen`, but not of large ones.
 
     Raises ValueError for an op without examples: nothing would be checked.
     """
     made = []
     for i, example in enumerate(op.examples):
-        if "bench" in example.tags:
+        if "bench" in example.tags or (chosen is not None and i not in chosen):
             continue
         arrays, statics = op.bind(**example.draw(seed * 1000 + i, np.float64))
         given = parse(op, [_on_host(a) for a in arrays], statics)

@@ -24,17 +24,19 @@ def run(
     vary: bool = True,
     seed: int = 0,
     dtypes: Sequence[str] | None = None,
+    chosen: Sequence[int] | None = None,
 ) -> Report:
     """Verify a function's backward rule; see `fnn.verify`.
 
     `seed` chooses the numbers that are drawn, `dtypes` those in which rounding is judged (of an
-    op: float32 and bfloat16; of a call: those of its arguments).
+    op: float32 and bfloat16; of a call: those of its arguments), and `chosen` the examples of an op
+    that are tried (all that are not large).
     """
     start = time.perf_counter()
     subject = find(function, definition)
     report = Report(subject.name)
     if isinstance(function, Op) and not args and not statics:
-        cases = examples(function, seed)
+        cases = examples(function, seed, chosen)
         dtypes = dtypes or ("float32", "bfloat16")
     else:
         given = parse(_signature_of(function), args, dict(statics or {}), subject.nondiff)

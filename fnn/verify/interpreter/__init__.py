@@ -48,7 +48,7 @@ def interpreter(closed: Any) -> Callable[[Sequence[Any]], list[Any]] | None:
 
     def outer(arrays: Sequence[Any]) -> list[Any]:
         with np.errstate(all="ignore"):
-            return [_handed_out(a) for a in run([_taken_in(a) for a in arrays])]
+            return [handed_out(a) for a in run([taken_in(a) for a in arrays])]
 
     return outer
 
@@ -92,7 +92,7 @@ def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], lis
 
 
 def _constant(value: Any, dtype: Any) -> Any:
-    return _taken_in(value) if _is_key(value) else np.asarray(value, dtype)
+    return taken_in(value) if _is_key(value) else np.asarray(value, dtype)
 
 
 def _several(equation: Any) -> bool:
@@ -130,7 +130,7 @@ def _is_key(array: Any) -> bool:
     return isinstance(array, jax.Array) and jax.dtypes.issubdtype(array.dtype, extended)
 
 
-def _taken_in(array: Any) -> Any:
+def taken_in(array: Any) -> Any:
     """Return an array of NumPy's."""
     if not _is_key(array):
         return np.asarray(array)
@@ -141,7 +141,7 @@ def _taken_in(array: Any) -> Any:
     return keys
 
 
-def _handed_out(array: Any) -> Any:
+def handed_out(array: Any) -> Any:
     """Return an array of NumPy's, or of keys as JAX has them."""
     array = np.asarray(array)
     if array.dtype != object or not array.size:
@@ -162,8 +162,8 @@ def _by_jax(equation: Any) -> Function:
         key = tuple((a.shape, a.dtype, _content(a)) for a in inputs)
         if key not in done:
             with jax.enable_x64(True):
-                made = bind(*(jnp.asarray(_handed_out(a)) for a in inputs), **params)
-            outs = [_taken_in(a) for a in (made if several else [made])]
+                made = bind(*(jnp.asarray(handed_out(a)) for a in inputs), **params)
+            outs = [taken_in(a) for a in (made if several else [made])]
             if len(done) >= MOST_KEPT:
                 done.clear()
             done[key] = outs if several else outs[0]
