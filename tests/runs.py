@@ -9,13 +9,17 @@ import os
 import signal
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from fnn import cli
 from fnn.data import DATASETS
+from fnn.train.plan import abstract_init
 
+SECONDS = "jax_persistent_cache_min_compile_time_secs"
 EVERY_LAYER = """
 model:
   - conv: {features: 4, window: 3, use_bias: false}  # which a batch norm would take away
@@ -58,6 +62,19 @@ def uncompared():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fnn.train.loop.compare_run", lambda run: {})
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """What this file compiles again and again is read back, as `fnn run` and `fnn resume` do."""
+    before = {name: getattr(jax.config, name) for name in ("jax_compilation_cache_dir", SECONDS)}
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update(SECONDS, 0.0)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +131,22 @@ class Stop:
                 os.kill(os.getpid(), self.action)
             else:
                 raise self.action
+
+
+def drawn(model, x_shape, dtype=np.float32):
+    """Parameters and state for a model, drawn by NumPy: JAX compiles a program for each shape."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, like):
+        if like.dtype == bool:
+            return rng.random(like.shape) < 0.5
+        if path[-1].key in ("scale", "mean", "var"):
+            return np.ones(like.shape, dtype)
+        fan_in = np.prod(like.shape[:-1])
+        return (rng.normal(size=like.shape) * np.sqrt(2 / fan_in)).astype(dtype)
+
+    params, state, _ = abstract_init(model, x_shape)
+    return jax.tree_util.tree_map_with_path(draw, (params, state))
 
 
 def metrics(folder):
