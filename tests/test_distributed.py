@@ -87,7 +87,7 @@ def check_run(where, alone, epochs):
 def test_two_processes_of_two_devices_are_one_device_until_one_dies(write, tmp_path):
     file, runs = write(), tmp_path / "runs"
     with processes(*(("tests.one_process", file, i, runs) for i in (0, 1))) as (first, second):
-        output, errors = first.communicate(timeout=240)
+        output, errors = first.communicate(timeout=600)
         other, _ = second.communicate(timeout=10)
     said, heard = output.splitlines(), other.splitlines()
     assert heard == ["first says process 0", "rows 16 31 16", "ended 143"], errors  # and no JSON
@@ -125,7 +125,7 @@ def both(*words, status=0, meanwhile=lambda processes: None):
     """Run the command as two processes; return the JSON of the first, which prints alone."""
     with processes(*(("fnn", *words, f"distributed.index={i}") for i in (0, 1))) as started:
         meanwhile(started)
-        (first, errors), (second, _) = (p.communicate(timeout=240) for p in started)
+        (first, errors), (second, _) = (p.communicate(timeout=600) for p in started)
     assert [process.returncode for process in started] == [status, status], errors
     assert second == ""
     return json.loads(first)
@@ -134,7 +134,7 @@ def both(*words, status=0, meanwhile=lambda processes: None):
 def test_a_process_that_waits_alone_says_what_for(write, tmp_path):
     file = write(index=1, timeout=3)
     with processes(("fnn", "run", file)) as (process,):
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=240)
     assert (process.returncode, output) == (2, "")
     assert f"fnn: {file}:12: distributed: after 3 s not all processes have met at local" in errors
     assert "Traceback" not in errors
