@@ -142,7 +142,7 @@ def test_what_cannot_be_is_refused_in_words(case):
 
 @pytest.mark.parametrize(
     ("batch", "dtype", "close"),
-    [(8, "float32", 1e-5), (9, "float32", 1e-5), (33, "bfloat16", 3e-3)],
+    [(8, "float32", 1e-5), (9, "float32", 1e-5), (17, "bfloat16", 3e-3)],
 )
 def test_a_weight_gradient_in_blocks_is_the_whole(batch, dtype, close):
     """Images this large are summed a few at a time; of an odd number, one is left over."""
