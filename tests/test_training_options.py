@@ -22,10 +22,12 @@ from fnn.train import init, make_evaluate, make_steps, make_update, prepare, tra
 from fnn.train.optimizer import build_optimizer, evaluated_params
 from fnn.train.stopping import has_converged, stops_early
 
+from .runs import uncompared as uncompared
+
 MODEL = Serial([Dense(5), Activation(ops.tanh), Dense(3)])
 LOSS = LOSSES["softmax_cross_entropy"]()
-X = jax.random.normal(jax.random.key(0), (64, 4))
-LABELS = jax.random.randint(jax.random.key(1), (64,), 0, 3)
+RNG = np.random.default_rng(0)
+X, LABELS = jnp.asarray(RNG.normal(size=(64, 4)), "float32"), jnp.asarray(RNG.integers(3, size=64))
 TEXT = """
 name: small
 data: xor
