@@ -121,6 +121,11 @@ KEY = jax.random.key(7)
 DROPOUTS = (ops.dropout, ops.channel_dropout, ops.drop_path, ops.alpha_dropout)
 
 
+@jax.jit
+def every_dropout(x, rate):
+    return [op(x, KEY, rate) for op in DROPOUTS]
+
+
 @pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
 def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
     x = drawn(8, 600, 2, 100)
@@ -141,8 +146,7 @@ def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
 
 def test_what_is_dropped_together():
     x = jnp.ones((20, 3, 4, 10))
-    channels = ops.channel_dropout(x, KEY, rate=0.5)
-    examples = ops.drop_path(x, KEY, rate=0.5)
+    _, channels, examples, _ = every_dropout(x, 0.5)
     assert np.ptp(channels, axis=(1, 2)).max() == 0
     assert set(np.unique(channels[0, 0, 0])) == {0, 2}
     assert np.ptp(examples, axis=(1, 2, 3)).max() == 0
@@ -163,7 +167,7 @@ def test_a_drawing_depends_on_the_key_alone(op):
 @pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
 def test_many_rates_in_one_program_give_the_bits_of_one_rate(op):
     """A constant rate lets XLA compute with it beforehand, and round otherwise."""
-    x, rates = drawn(9, 20, 3, 6), [0.0, 0.1, 0.37, 0.4, 0.9, 0.95]
+    x, rates = drawn(9, 20, 3, 6), [0.0, 0.37, 0.95]
 
     def both(x, rate):
         y, pull = jax.vjp(lambda x: op(x, KEY, rate), x)
@@ -174,11 +178,6 @@ def test_many_rates_in_one_program_give_the_bits_of_one_rate(op):
     for i, alone in enumerate(single):
         for got, want in zip(many, alone):
             np.testing.assert_array_equal(got[i], want)
-
-
-@jax.jit
-def every_dropout(x, rate):
-    return [op(x, KEY, rate) for op in DROPOUTS]
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan")])
@@ -194,9 +193,8 @@ def test_a_rate_that_is_none_is_refused_or_if_traced_gives_nan(rate):
 
 
 def test_a_rate_of_a_whole_number_has_no_gradient():
-    for op in DROPOUTS:
-        dx = jax.grad(lambda x, op=op: op(x, KEY, 0).sum())(drawn(0, 2, 3))
-        np.testing.assert_array_equal(dx, jnp.ones((2, 3)))
+    dx = jax.jit(jax.grad(lambda x: sum(op(x, KEY, 0).sum() for op in DROPOUTS)))(drawn(0, 2, 3))
+    np.testing.assert_array_equal(dx, jnp.full((2, 3), len(DROPOUTS)))
 
 
 WRONG = {
