@@ -402,12 +402,12 @@ def test_a_hopeless_training_says_what_was_not_finite_first(tmp_path, policy):
 def test_replay_finds_the_step_again(tmp_path, peace):
     where = peace("checkpoint.steps=7")
     run = prepare(load(where / "config.yaml"))
-    steps = {step: replay(run, where, step) for step in (0, 25, 26)}
+    steps = {step: replay(run, where, step) for step in (0, 26)}
     shutil.copytree(where, tmp_path / "without")
     shutil.rmtree(tmp_path / "without" / "checkpoints")
     again = replay(run, tmp_path / "without", 26)
     assert again == steps[26]
-    assert steps[0].loss != steps[25].loss
+    assert steps[0].loss != steps[26].loss
     assert [a.name for a in steps[0].arrays][:3] == ["b", "w", "y"]
     state = init(run.model, optax.adam(0.1), run.x_shape, seed=0)
     low, high = (float(f(state.params["0_dense"]["w"])) for f in (jnp.min, jnp.max))
