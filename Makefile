@@ -10,7 +10,7 @@ SOUND := $(shell test "$$(cat $(READY) 2>&1)" = "$(CURDIR)" && \
 	.venv/bin/python -c 'import rich; print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check verify clean always
+.PHONY: help run test prove check verify clean always
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,9 @@ run: $(READY) ## train on real handwritten digits, and write a report
 
 test: $(READY) ## run the tests
 	@.venv/bin/python -m pytest -q -n 2
+
+prove: $(READY) ## prove everything, for hours; with CHANGED=1, the ops that differ from the record
+	@.venv/bin/python -m tests.prove $(if $(CHANGED),--changed)
 
 check: $(READY) ## lint, check the formatting, check the types
 	@.venv/bin/ruff check .

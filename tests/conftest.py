@@ -1,7 +1,9 @@
-"""Eight virtual devices, strict promotion of dtypes and ranks, for every test."""
+"""Eight virtual devices, strict promotion of dtypes and ranks, programs kept, for every test."""
 
+import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir(), "fnn-tests"))  # compiled programs
@@ -13,3 +15,26 @@ import jax
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SETTLED = 60.0
+"""Seconds after which a file is taken to be whole: JAX writes programs in place."""
+
+
+def programs_folder():
+    """This worker's folder of compiled programs, with all that earlier runs compiled in it.
+
+    Workers do not share one, since they would read what another has half written.
+    """
+    kept = Path(tempfile.gettempdir(), f"fnn-tests-programs-{jax.__version__}")
+    own = kept / os.environ.get("PYTEST_XDIST_WORKER", "one")
+    own.mkdir(parents=True, exist_ok=True)
+    for entry in kept.glob("*/*-cache"):
+        with contextlib.suppress(OSError):  # it is there already, or another run removes it
+            if time.time() - entry.stat().st_mtime > SETTLED:
+                os.link(entry, own / entry.name)
+    return str(own)
+
+
+jax.config.update("jax_compilation_cache_dir", programs_folder())
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

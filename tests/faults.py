@@ -145,7 +145,9 @@ def backward_passes(op: Op, chosen: Collection[int] | None = None) -> Iterator[B
             saved = jax.tree.unflatten(tree, leaves)[1]
             dy = jax.tree.unflatten(jax.tree.structure(made[0]), trial.dys)
             kinds = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jax.tree.leaves(dy)]
-            back = jax.make_jaxpr(backward)(saved, jax.tree.unflatten(jax.tree.structure(dy), kinds))
+            back = jax.make_jaxpr(backward)(
+                saved, jax.tree.unflatten(jax.tree.structure(dy), kinds)
+            )
         residuals = [steps.run(trial.values)[v] for v in steps.outputs[count:]]
         steps = steps_of(back)
         values = steps.run([*residuals, *trial.dys])

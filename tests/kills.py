@@ -11,7 +11,6 @@ have to be those of the run in peace, to the bit.
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import random
 import signal
@@ -26,8 +25,10 @@ import numpy as np
 
 from fnn.config import load, parse
 from fnn.report import write_report
-from fnn.train import checkpoint, prepare, resume, train
+from fnn.train import checkpoint, comparison, prepare, resume, train
 from fnn.train.sweep import Ready, plan_sweep, read_plan, sweep
+
+from .runs import arrays, metrics
 
 TEXT = """
 name: killed
@@ -57,6 +58,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
+    comparison.ROUNDS = 1  # of timing, which nobody reads here
     print(f"{options.kills} kills, seed {options.seed}", flush=True)
     kills = writing = 0
     names = itertools.cycle(VARIANTS)
@@ -173,8 +175,7 @@ def check_readable(where: Path) -> None:
         checkpoint._read_arrays(folder)
     for run in runs(where):
         if (run / "metrics.jsonl").is_file():
-            for line in (run / "metrics.jsonl").read_text().splitlines():
-                json.loads(line)
+            metrics(run)
         if (run / "config.yaml").is_file():
             load(run / "config.yaml")
             write_report(run)
@@ -182,18 +183,11 @@ def check_readable(where: Path) -> None:
 
 def check_equal(peace: Path, where: Path) -> None:
     for name in ("parameters.npz", "state.npz", "predictions.npz"):
-        with np.load(peace / name) as want, np.load(where / name) as got:
-            assert set(want) == set(got)
-            for key in want:
-                np.testing.assert_array_equal(want[key], got[key], err_msg=f"{where}: {name} {key}")
-    want, got = (
-        [
-            {key: value for key, value in json.loads(line).items() if key != "seconds"}
-            for line in (folder / "metrics.jsonl").read_text().splitlines()
-        ]
-        for folder in (peace, where)
-    )
-    assert got == want, f"{where}: metrics differ: {got} {want}"
+        want, got = arrays(peace / name), arrays(where / name)
+        assert set(want) == set(got)
+        for key in want:
+            np.testing.assert_array_equal(want[key], got[key], err_msg=f"{where}: {name} {key}")
+    assert metrics(where) == metrics(peace), f"{where}: metrics differ"
 
 
 if __name__ == "__main__":

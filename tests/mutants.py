@@ -156,10 +156,6 @@ def _mapping(draw: Draw, schema: dict[str, Any], depth: int) -> dict[str, Any]:
     return {key: valid(draw, variants(fields[key]), depth + 1) for key in keys}
 
 
-def _delete(draw, part, tree):
-    del part.holder[part.key]
-
-
 def _rename(draw, part, tree):
     old = str(part.key)
     at = draw(st.integers(0, len(old)))
@@ -170,14 +166,6 @@ def _rename(draw, part, tree):
         part.holder.update(items)
     else:
         part.put({new: part.value})
-
-
-def _junk(draw, part, tree):
-    part.put(draw(JUNK))
-
-
-def _valid(draw, part, tree):
-    part.put(valid(draw, part.schemas))
 
 
 def _swap_name(draw, part, tree):
@@ -194,10 +182,6 @@ def _name(value: Any) -> Any:
     return name if isinstance(name, str) and name in NAMES else None
 
 
-def _transplant(draw, part, tree):
-    part.put(copy.deepcopy(draw(st.sampled_from(parts(tree, (), []))).value))
-
-
 def _nudge(draw, part, tree):
     """A number a little, or very, different."""
     n = part.value
@@ -208,23 +192,6 @@ def _nudge(draw, part, tree):
 def _repeat(draw, part, tree):
     times = draw(st.sampled_from([1, 1, 1, 2, 30]))
     part.holder[part.key : part.key] = [copy.deepcopy(part.value) for _ in range(times)]
-
-
-def _move(draw, part, tree):
-    part.holder.insert(draw(st.integers(0, len(part.holder))), part.holder.pop(part.key))
-
-
-def _wrap(draw, part, tree):
-    part.put([part.value] * draw(st.integers(0, 3)))
-
-
-def _up(draw, part, tree):
-    """What stands in it stands beside it, as if indented too little."""
-    part.holder.update(part.value)
-
-
-def _down(draw, part, tree):
-    part.put({draw(st.sampled_from([*KEYS, *NAMES, part.key])): part.value})
 
 
 def _add(draw, part, tree):
@@ -255,25 +222,52 @@ def _section(draw, part, tree):
     tree[key] = valid(draw, below([SCHEMA], key))
 
 
-def _path(draw, part, tree):
-    part.put(draw(st.sampled_from(PATHS)))
+def anywhere(part: Part) -> bool:
+    return True
+
+
+def in_list(part: Part) -> bool:
+    return isinstance(part.holder, list)
+
+
+def put(value: Callable[[Draw, Part, Any], Any]) -> Callable:
+    """Return the mutation that puts another value in the place of a part."""
+    return lambda draw, part, tree: part.put(value(draw, part, tree))
 
 
 TREE_MUTATIONS: dict[str, tuple[Callable, Callable[[Part], Any]]] = {  # and where each can be made
-    "delete": (_delete, lambda part: True),
-    "rename": (_rename, lambda part: True),
-    "junk": (_junk, lambda part: True),
-    "path": (_path, lambda part: True),
-    "transplant": (_transplant, lambda part: True),
-    "wrap": (_wrap, lambda part: True),
-    "down": (_down, lambda part: True),
-    "up": (_up, lambda part: isinstance(part.holder, dict) and isinstance(part.value, dict)),
-    "section": (_section, lambda part: True),
-    "valid": (_valid, lambda part: part.schemas),
+    "delete": (lambda draw, part, tree: part.holder.pop(part.key), anywhere),
+    "rename": (_rename, anywhere),
+    "junk": (put(lambda draw, part, tree: draw(JUNK)), anywhere),
+    "path": (put(lambda draw, part, tree: draw(st.sampled_from(PATHS))), anywhere),
+    "transplant": (
+        put(
+            lambda draw, part, tree: copy.deepcopy(draw(st.sampled_from(parts(tree, (), []))).value)
+        ),
+        anywhere,
+    ),
+    "wrap": (put(lambda draw, part, tree: [part.value] * draw(st.integers(0, 3))), anywhere),
+    "down": (
+        put(
+            lambda draw, part, tree: {draw(st.sampled_from([*KEYS, *NAMES, part.key])): part.value}
+        ),
+        anywhere,
+    ),
+    "up": (  # as if indented too little
+        lambda draw, part, tree: part.holder.update(part.value),
+        lambda part: isinstance(part.holder, dict) and isinstance(part.value, dict),
+    ),
+    "section": (_section, anywhere),
+    "valid": (put(lambda draw, part, tree: valid(draw, part.schemas)), lambda part: part.schemas),
     "swap_name": (_swap_name, lambda part: _name(part.value)),
     "nudge": (_nudge, lambda part: type(part.value) in (int, float)),
-    "repeat": (_repeat, lambda part: isinstance(part.holder, list)),
-    "move": (_move, lambda part: isinstance(part.holder, list)),
+    "repeat": (_repeat, in_list),
+    "move": (
+        lambda draw, part, tree: part.holder.insert(
+            draw(st.integers(0, len(part.holder))), part.holder.pop(part.key)
+        ),
+        in_list,
+    ),
     "add": (_add, lambda part: part.schemas and isinstance(part.value, dict | list | str)),
 }
 
@@ -294,23 +288,14 @@ def _edit_line(draw, text):
     i, j = (draw(st.integers(0, len(lines) - 1)) for _ in range(2))
     line = lines[i]
     key, colon, value = line.partition(":")
-    new = draw(
-        st.sampled_from(
-            [
-                *([], [line, line], [f" {line}"], [f"\t{line}"], [line[1:]], [lines[j]]),
-                *([f"{key}{colon} {tag} {value}"] for tag in TAGS),
-                *([f"{key}{colon} &a {value}", "x: *a"], [line, "<<: *a"], [f"{key}: *a"]),
-                *(
-                    ["---", line],
-                    [line, "..."],
-                    ["%YAML 1.1", line],
-                    [f"{line} # #"],
-                    ["? a", line],
-                ),
-                *([f"{line}\r"], [f"{key}{colon} |", f"  {value}"], [f"{key}{colon} '{value}"]),
-            ]
-        )
-    )
+    several = [
+        *([], [line, line], [f" {line}"], [f"\t{line}"], [line[1:]], [lines[j]]),
+        *([f"{key}{colon} {tag} {value}"] for tag in TAGS),
+        *([f"{key}{colon} &a {value}", "x: *a"], [line, "<<: *a"], [f"{key}: *a"]),
+        *(["---", line], [line, "..."], ["%YAML 1.1", line], [f"{line} # #"], ["? a", line]),
+        *([f"{line}\r"], [f"{key}{colon} |", f"  {value}"], [f"{key}{colon} '{value}'"]),
+    ]
+    new = draw(st.sampled_from(several))
     return "\n".join([*lines[:i], *new, *lines[i + 1 :]]) + "\n"
 
 

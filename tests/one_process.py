@@ -1,44 +1,32 @@
-"""One process of several: `python -m tests.one_process CONFIG STEP`.
+"""One process of two: `python -m tests.one_process FILE INDEX RUNS`.
 
-It trains on the config's text and prints what it finds. Process 1 kills itself after STEP.
+It asks what all agree on, and trains by the command. Process 1 is asked to stop by SIGTERM in the
+third epoch; both resume, and in the fifth process 1 is killed.
 """
 
+import contextlib
 import os
 import signal
 import sys
+import threading
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
-from fnn.config import Config, parse
+from fnn.cli import app, experiment
+from fnn.config import Config, load
 from fnn.errors import FnnError
-from fnn.train import distributed, init, make_steps, make_update, order, prepare
+from fnn.train import distributed, prepare
 from fnn.train.mesh import place
-
-STEPS = 30
-
-
-def losses(config: Config, dies_after: int = -1):
-    """Train for some steps; yield the loss of each."""
-    run = prepare(config)
-    placement = place(config, run.model, run.x_shape)
-    state = placement.init(lambda: init(run.model, run.optimizer, run.x_shape, 0))
-    data = placement.resident(run.data.x_train), placement.resident(run.data.y_train)
-    update = placement.update(make_update(run.model, run.loss, run.optimizer))
-    steps = make_steps(update, (placement.state(state), placement.sharding()))
-    batches = np.asarray(order(0, 1, len(data[0])))[: 32 * STEPS].reshape(STEPS, 1, 32)
-    for i, batch in enumerate(batches):
-        state, loss = steps(state, *data, batch)
-        yield float(loss[0])
-        if i == dies_after and jax.process_index() == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-    assert placement.whole(state.params)["1_dense"]["w"].shape == (64, 16)
 
 
 def agree(config: Config) -> None:
     """Print what this process holds of a batch, and what all say together."""
     run = prepare(config)
     placement = place(config, run.model, run.x_shape)
+    assert placement.whole(run.placed().params)["1_dense"]["w"].shape == (64, 16)
     assert distributed.any_process(jax.process_index() == 1)
     assert not distributed.any_process(False)
     print("first says", distributed.from_first(f"process {jax.process_index()}"))
@@ -49,19 +37,51 @@ def agree(config: Config) -> None:
     np.testing.assert_allclose(got, x.sum(), rtol=1e-5)
 
 
-def main(text: str, dies_after: int) -> None:
-    """Join the others and train."""
+def send_later(runs: str, number: int, epochs: int) -> None:
+    """Send this process a signal once training has had so many epochs."""
+
+    def watch():
+        files = []
+        while not files or len(files[0].read_text().splitlines()) < epochs:
+            time.sleep(0.05)
+            files = list(Path(runs).glob("*/*/metrics.jsonl"))
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_command(*words: str) -> None:
+    """Run the command among the processes that have met; print how it ends."""
+    status = 0
+    try:
+        app([*words, "--json"], standalone_mode=False)
+    except SystemExit as end:
+        status = end.code
+    print("ended", status, flush=True)
+
+
+def main(file: str, index: str, runs: str) -> None:
+    """Join the other and do all of it."""
     distributed.HEARTBEAT = 5
-    config = parse(text, "processes.yaml")
+    own = f"distributed.index={index}"
+    config = load(file, [own])
+    experiment.keep_libraries_off_stdout()
     with distributed.joined(config):
-        for loss in losses(config, dies_after):
-            print("loss", repr(loss), flush=True)
         agree(config)
+        distributed.joined = lambda config: contextlib.nullcontext()
+        experiment.keep_libraries_off_stdout = lambda: None
+        if index == "1":
+            send_later(runs, signal.SIGTERM, 2)
+        # Which epoch is the best is asked of both.
+        run_command("run", file, own, "train.epochs=9999", "checkpoint.keep_best=1", "--runs", runs)
+        if index == "1":
+            send_later(runs, signal.SIGKILL, 4)
+        run_command("resume", str(Path(runs, config.name)), own)
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], int(sys.argv[2]))
+        main(*sys.argv[1:])
     except FnnError as error:
         print("fnn:", error, file=sys.stderr)
         sys.exit(2)

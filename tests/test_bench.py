@@ -1,5 +1,6 @@
 """`fnn bench`: what a row holds, how it is judged, what is refused. No time is asserted."""
 
+import functools
 import json
 import math
 import os
@@ -10,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fnn import cli
-from fnn.bench import command, measure
+from fnn.bench import command as measuring
+from fnn.bench import measure
 from fnn.bench.row import BAR, faults
 from fnn.bench.timing import calls, hopeful, ratio, rounds
 from fnn.errors import FnnError
 from fnn.example import example, integers, normal
 from fnn.op import Op
+
+from .runs import command as command
 
 BENCH = example(x=normal(6, 4), w=normal(4, 2), tags={"bench"})
 ROUNDS = 7
@@ -74,7 +77,7 @@ def test_a_row_of_each_bench_example_and_no_other():
     assert measure(op, seconds=0)[1].call == "x 6×4, w 4×2, labels 6, scale=0.5"
 
 
-@pytest.mark.parametrize("dtype", command.DTYPES)
+@pytest.mark.parametrize("dtype", measuring.DTYPES)
 def test_a_dtype(dtype):
     (row,) = measure(made(BENCH), dtype, seconds=0)
     assert row.dtype == dtype
@@ -195,21 +198,12 @@ def wasteful_bwd(residuals, dy, *, scale):
 
 
 @pytest.fixture
-def bench(monkeypatch, capsys):
+def bench(monkeypatch, command):
     """The command on a table of one fit op and one that keeps too much: status, output, errors."""
     wasteful = made(BENCH, fwd=wasteful_fwd, bwd=wasteful_bwd)
     wasteful.name = "wasteful"
-    table = {"halved": made(BENCH), "wasteful": wasteful, "bare": made()}
-    monkeypatch.setattr("fnn.OPS", table)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fnn", "bench", "--seconds", "0", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return ended.value.code, told.out, told.err
-
-    return run
+    monkeypatch.setattr("fnn.OPS", {"halved": made(BENCH), "wasteful": wasteful, "bare": made()})
+    return functools.partial(command, "bench", "--seconds", "0")
 
 
 def test_the_table(bench):

@@ -1,10 +1,11 @@
-"""A wrong config gives one clear message: place, what came, what was expected, the fix."""
+"""A wrong config gives one clear message: place, what came, what was expected, the fix.
+
+What a config with any mistake at all does is tried in test_fuzz_configs.py.
+"""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from fnn.config import Config, dump, parse
+from fnn.config import parse
 from fnn.errors import ConfigError
 
 GOOD = """\
@@ -175,12 +176,7 @@ def test_message(old, new, expected):
         assert words in said
     assert "pydantic" not in said
     assert "Input should" not in said
-
-
-@pytest.mark.parametrize(("old", "new", "expected"), WRONG)
-def test_one_mistake_is_one_line(old, new, expected):
-    mistakes = 2 if "window: 0" in new else 1
-    assert len(message(GOOD.replace(old, new, 1)).splitlines()) == mistakes
+    assert len(said.splitlines()) == (2 if "window: 0" in new else 1)  # one mistake, one line
 
 
 def test_all_mistakes_are_listed_in_the_order_of_the_file():
@@ -217,91 +213,3 @@ def test_an_alias_bomb_is_refused():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     assert "more than 50000 values" in message("\n".join(lines))
-
-
-KEYS = [
-    "name",
-    "seed",
-    "model",
-    "dense",
-    "features",
-    "adam",
-    "target",
-    "<dataset>",
-    "[key]",
-    "~",
-    3,
-]
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats()
-    | st.text(max_size=5)
-    | st.sampled_from(["relu", "adam", "dense", "digits", "squared_error", "join_schedules"]),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
-    ),
-    max_leaves=5,
-)
-PLAIN = {
-    "name": "small",
-    "seed": 0,
-    "data": {"digits": {"test_fraction": 0.2}, "target": {"one_vs_rest": {"label": 2}}},
-    "model": ["flatten", {"dense": {"features": 3, "w_init": {"normal": {"stddev": 0.1}}}}],
-    "loss": {"squared_error": {"form": "mean"}},
-    "optimizer": [
-        {"clip": {"max_delta": 1.0}},
-        {"adam": {"learning_rate": {"linear_schedule": {"init_value": 1, "end_value": 0.0}}}},
-    ],
-    "train": {"epochs": 3, "batch_size": "full", "converge": {"epsilon": 1e-3}},
-}
-
-
-@st.composite
-def mutated(draw, value):
-    """A tree like `value` with some of its parts deleted, renamed or replaced."""
-    if draw(st.integers(0, 9)) == 0:
-        return draw(VALUES)
-    if isinstance(value, dict):
-        keys = [key for key in value if draw(st.integers(0, 19)) > 0]
-        names = [draw(st.sampled_from([key] * 20 + KEYS)) for key in keys]
-        return {name: draw(mutated(value[key])) for name, key in zip(names, keys, strict=True)}
-    if isinstance(value, list):
-        return [draw(mutated(item)) for item in value if draw(st.integers(0, 9)) > 0]
-    return value
-
-
-def parse_or_refuse(text: str, overrides: tuple[str, ...] = ()) -> None:
-    try:
-        config = parse(text, overrides=overrides)
-    except ConfigError:
-        return
-    assert isinstance(config, Config)
-    assert parse(dump(config)) == config
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(mutated(PLAIN))
-def test_a_mutated_config_is_read_or_refused(tree):
-    import yaml
-
-    parse_or_refuse(yaml.safe_dump(tree, allow_unicode=True))
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.data())
-def test_a_damaged_text_is_read_or_refused(data):
-    start = data.draw(st.integers(0, len(GOOD)))
-    end = start + data.draw(st.integers(0, 8))
-    junk = data.draw(st.text("{}[]:-&*!|>'\"%@`#,?\t\n x0\x00é\ufeff", max_size=6))
-    parse_or_refuse(GOOD[:start] + junk + GOOD[end:])
-
-
-STEPS = st.sampled_from([*KEYS, "optimizer", "train", 0, "1" * 5000])
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(STEPS, max_size=5), st.text())
-def test_any_override_is_applied_or_refused(path, value):
-    parse_or_refuse(GOOD, (f"{'.'.join(map(str, path))}={value}",))

@@ -1,10 +1,7 @@
 """Datasets, splits, synthetic sets and transforms; others: test_data_*.py."""
 
-import ast
 import hashlib
 import inspect
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +49,24 @@ def expect_error(words, call, *args, **kwargs) -> str:
     return message
 
 
+def damage(data, content: bytes) -> bytes:
+    """Change some bytes of a file, and perhaps cut it."""
+    changed = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(changed) - 1) | st.integers(0, 15))
+        changed[place % len(changed)] = data.draw(st.integers(0, 255))
+    end = data.draw(st.just(len(changed)) | st.integers(0, len(changed)))
+    return bytes(changed[:end])
+
+
+def write_files(folder: Path, files: dict[str, bytes | None]) -> str:
+    """Write files of these names (None: left out) into a folder, and return it."""
+    for name, content in files.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    return str(folder)
+
+
 # The tables
 
 
@@ -71,18 +86,6 @@ def test_defaults_are_valid_and_deterministic(name):
     assert dataset.name == name
     assert set(dataset.y_train) == set(range(len(dataset.classes)))
     assert same(dataset, DATASETS[name]())
-
-
-def test_import_needs_neither_jax_nor_sklearn():
-    root = Path(__file__).parents[1] / "fnn" / "data"
-    imported = set()
-    for file in root.glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-    assert "jax" not in imported
-    code = "import sys, fnn.data; sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=root.parents[1]).returncode == 0
 
 
 # Dataset

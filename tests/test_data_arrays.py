@@ -16,7 +16,7 @@ from fnn.data import arrays, none_of_the_above, npz, one_vs_rest
 from fnn.data.npy_files import open_npy
 from fnn.errors import DataError
 
-from .test_data import IN_ONE_FOLDER, expect_error, same
+from .test_data import IN_ONE_FOLDER, damage, expect_error, same
 from .test_data_files import header
 
 N, M, SHARDS = 61, 11, 3
@@ -204,10 +204,7 @@ def test_any_mutated_file_is_a_dataset_or_a_data_error(tmp_path, data):
         for split in ("train", "test"):
             np.save(tmp_path / f"{key}_{split}.npy", array)
     path = tmp_path / data.draw(st.sampled_from(["x_train.npy", "y_train.npy"]))
-    damaged = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(damaged[: data.draw(st.integers(len(damaged) - 9, len(damaged)))])
+    path.write_bytes(damage(data, path.read_bytes()))
     with suppress(DataError):
         assert arrays(folder=str(tmp_path)).x_train[:].dtype == np.float32
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fnn.data import Dataset, cifar
 from fnn.errors import DataError
 
-from .test_data import IN_ONE_FOLDER, expect_error
+from .test_data import IN_ONE_FOLDER, damage, expect_error, write_files
 
 SIZE = 3 * 32 * 32
 
@@ -39,10 +39,7 @@ def folder(tmp_path):
 
     def write(files=TEN, **changes: bytes | None) -> str:
         changed = {name.replace("__", "."): content for name, content in changes.items()}
-        for name, content in (files | changed).items():
-            if content is not None:
-                (tmp_path / name).write_bytes(content)
-        return str(tmp_path)
+        return write_files(tmp_path, files | changed)
 
     return write
 
@@ -194,10 +191,6 @@ def test_a_stream_is_inflated_no_further_than_the_largest_file(folder, monkeypat
 @IN_ONE_FOLDER
 @given(data=st.data(), name=st.sampled_from(list(HUNDRED)), packed=st.booleans())
 def test_any_mutated_file_is_a_dataset_or_a_data_error(folder, data, name, packed):
-    content = bytearray(gzip.compress(HUNDRED[name], 1, mtime=0) if packed else HUNDRED[name])
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(content) - 1) | st.integers(0, 15))
-        content[place] = data.draw(st.integers(0, 255))
-    end = data.draw(st.just(len(content)) | st.integers(0, len(content)))
+    content = gzip.compress(HUNDRED[name], 1, mtime=0) if packed else HUNDRED[name]
     with suppress(DataError):
-        assert isinstance(cifar(folder=folder(HUNDRED | {name: bytes(content[:end])})), Dataset)
+        assert isinstance(cifar(folder=folder(HUNDRED | {name: damage(data, content)})), Dataset)

@@ -9,14 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fnn.data import (
-    Dataset,
-    csv,
-    npz,
-)
+from fnn.data import Dataset, csv, npz
 from fnn.errors import DataError
 
-from .test_data import IN_ONE_FOLDER, expect_error, whole
+from .test_data import IN_ONE_FOLDER, damage, expect_error, whole
 
 # CSV
 
@@ -161,22 +157,21 @@ def test_files_that_are_none(write, tmp_path):
     expect_error(["device"], csv, path="/dev/null")
 
 
-def test_folder_that_cannot_be_listed(write, monkeypatch):
-    def refuse(_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("os.listdir", refuse)
-    expect_error(["no such file", "check the path"], csv, path=write(PLAIN) + "x")
-
-
-def test_file_the_system_will_not_open(write, monkeypatch):
-    path = write(PLAIN)
+@pytest.mark.parametrize(
+    ("function", "asked", "words"),
+    [
+        ("os.listdir", "tabel.csv", ["no such file", "check the path"]),
+        ("builtins.open", "table.csv", ["table.csv", "cannot be read", "Permission denied"]),
+    ],
+)
+def test_what_the_system_refuses(write, monkeypatch, function, asked, words):
+    folder = Path(write(PLAIN)).parent
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("builtins.open", refuse)
-    expect_error([path, "cannot be read", "Permission denied"], csv, path=path)
+    monkeypatch.setattr(function, refuse)
+    expect_error(words, csv, path=str(folder / asked))
 
 
 CELLS = st.sampled_from(["0", "1", "-2.5", "1e9", "nan", "inf", "", "x", '"', '"a"', " 3 ", "1_0"])
@@ -309,9 +304,6 @@ def test_npz_of_another_packing(tmp_path):
 @given(data=st.data())
 def test_any_mutated_npz_is_a_dataset_or_a_data_error(save, data):
     path = Path(save(x=X, y=Y))
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    path.write_bytes(damage(data, path.read_bytes()))
     with suppress(DataError):
         assert isinstance(npz(path=str(path)), Dataset)

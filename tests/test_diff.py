@@ -1,17 +1,15 @@
 """Two runs side by side, and the run folder that someone means."""
 
 import json
-import sys
 
 import pytest
 
-from fnn import cli
 from fnn.errors import FnnError
 from fnn.report import diff, find_run
 from fnn.report.run import ESSENTIAL
 
 from .report_runs import edit_json, make_run, write_metrics
-from .test_house import modules_after
+from .runs import command as command
 
 SHORT = ("environment.json", "summary.json", "predictions.npz", "parameters.npz", "comparison.json")
 
@@ -72,22 +70,8 @@ def test_values_that_look_alike_are_not_the_same(pair, a, b):
     assert diff(*pair).config
 
 
-@pytest.fixture
-def fnn(monkeypatch, capsys):
-    """The command in this process: status, output, errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fnn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return ended.value.code or 0, told.out, told.err
-
-    return run
-
-
-def test_the_tables(fnn, pair):
-    status, out, err = fnn("diff", *pair)
+def test_the_tables(command, pair):
+    status, out, err = command("diff", *pair)
     assert (status, err) == (0, "")
     lines = [" ".join(line.replace("│", " ").split()) for line in out.splitlines()]
     assert f"A: {pair[0]}" in lines
@@ -100,20 +84,20 @@ def test_the_tables(fnn, pair):
     assert "the metrics differ from epoch 5 on" in lines
 
 
-def test_json_is_the_whole_of_it(fnn, pair):
+def test_json_is_the_whole_of_it(command, pair):
     (pair[0] / "config.yaml").write_text("x: .nan\n")
-    told = json.loads(fnn("diff", *pair, "--json")[1])
+    told = json.loads(command("diff", *pair, "--json")[1])
     assert told["config"]["x"] == {"a": None}
     assert [row["epoch"] for row in told["epochs"]] == list(range(1, 14))
     assert told["first_difference"] == 5
 
 
-def test_a_run_that_was_killed_shows_what_there_is(fnn, pair):
+def test_a_run_that_was_killed_shows_what_there_is(command, pair):
     for name in SHORT:
         (pair[1] / name).unlink()
     with (pair[1] / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"epoch": 14, "tr')
-    status, out, _ = fnn("diff", *pair)
+    status, out, _ = command("diff", *pair)
     assert status == 0
     assert "summary.json is not in the run folder" in out
     assert "10 of 13 epochs" in out
@@ -124,15 +108,15 @@ def test_a_run_that_was_killed_shows_what_there_is(fnn, pair):
     "file", ["config.yaml", "environment.json", "metrics.jsonl", "summary.json"]
 )
 @pytest.mark.parametrize("text", [b"", b"[1, 2", b'{"a": !!python/name:os.system 0}', b"\xff\x00"])
-def test_a_damaged_file_is_named_and_the_others_are_compared(fnn, pair, file, text):
+def test_a_damaged_file_is_named_and_the_others_are_compared(command, pair, file, text):
     (pair[1] / file).write_bytes(text)
-    status, out, _ = fnn("diff", *pair)
+    status, out, _ = command("diff", *pair)
     assert status == 0
     if not (file == "metrics.jsonl" and not text):  # empty: a run before its first epoch
         assert f"{file} cannot be read" in out
 
 
-def test_what_is_no_run_is_one_message(fnn, tmp_path, pair):
+def test_what_is_no_run_is_one_message(command, tmp_path, pair):
     (tmp_path / "notes/xor").mkdir(parents=True)
     make_run(tmp_path / "notes/xor/1", n=8, m=2)
     (tmp_path / "empty").mkdir()
@@ -142,7 +126,7 @@ def test_what_is_no_run_is_one_message(fnn, tmp_path, pair):
         (tmp_path / "notes", f"its folder {tmp_path}/notes/xor has some"),
         (pair[0] / "config.yaml", f"got a file; its folder is {pair[0]}"),
     ):
-        status, out, err = fnn("diff", pair[0], path)
+        status, out, err = command("diff", pair[0], path)
         assert (status, out) == (2, "")
         assert words in err
     for name in ESSENTIAL:
@@ -160,8 +144,3 @@ def test_the_newest_run_is_found_by_its_name(tmp_path):
         (tmp_path / name / "config.yaml").touch()
     (tmp_path / "20260101-000000").mkdir()  # killed before it wrote anything
     assert find_run(tmp_path) == tmp_path / times[0]
-
-
-def test_no_jax_is_loaded():
-    loaded = modules_after("import fnn.report.diff, fnn.report.find, fnn.cli.show")
-    assert not loaded & {"jax", "optax", "matplotlib", "fnn.train"}

@@ -1,7 +1,6 @@
 """What a run learnt, in forms that others read: loaded back in, it is the run's model."""
 
 import json
-import sys
 
 import jax
 import numpy as np
@@ -9,13 +8,14 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from fnn import cli
 from fnn.config import dump, load, parse
 from fnn.export import FORMS, PLATFORMS, Trained, load_trained, to_stablehlo
-from fnn.layers import LAYERS
 from fnn.train import folder, prepare, train
 
 from .report_runs import edit_json, edit_npz
+from .runs import EVERY_LAYER, arrays, drawn
+from .runs import command as command
+from .runs import uncompared as uncompared
 
 HEAD = """\
 loss: softmax_cross_entropy
@@ -34,7 +34,7 @@ model:
 {HEAD}"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def trained_run(tmp_path_factory):
     """A run of a small network with state, and its test examples."""
     ready = prepare(parse(CONFIG))
@@ -53,30 +53,15 @@ def run(trained_run, tmp_path):
     return copy
 
 
-@pytest.fixture
-def fnn(monkeypatch, capsys):
-    """The command in this process: status, output, errors."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fnn", "export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return ended.value.code or 0, told.out, told.err
-
-    return call
-
-
-def test_safetensors_are_the_runs_arrays(fnn, run):
-    status, out, err = fnn(run.parent, "--to", "safetensors", "--json")  # the newest of its runs
+def test_safetensors_are_the_runs_arrays(command, run):
+    status, out, err = command(
+        "export", run.parent, "--to", "safetensors", "--json"
+    )  # the newest of its runs
     assert (status, err) == (0, "")
     file = run / "model.safetensors"
     assert json.loads(out) == {"file": str(file), "bytes": file.stat().st_size}
     found = safetensors.numpy.load_file(file)
-    kept = {}
-    for name in ("parameters.npz", "state.npz"):
-        with np.load(run / name, allow_pickle=False) as arrays:
-            kept |= dict(arrays)
+    kept = arrays(run / "parameters.npz") | arrays(run / "state.npz")
     assert found.keys() == kept.keys() >= {"1_dense/w", "2_batch_norm/mean", "4_dense/b"}
     for name, array in kept.items():
         assert found[name].dtype == array.dtype
@@ -87,15 +72,14 @@ def test_safetensors_are_the_runs_arrays(fnn, run):
     assert words["fnn"]
 
 
-def test_stablehlo_gives_the_scores_of_the_run(fnn, run, trained_run):
+def test_stablehlo_gives_the_scores_of_the_run(command, run, trained_run):
     file = run.parent / "elsewhere.bin"
-    status, out, _ = fnn(run, "--to", "stablehlo", "--out", file)
+    status, out, _ = command("export", run, "--to", "stablehlo", "--out", file)
     assert status == 0
     assert out == f"{file}: {file.stat().st_size:,} bytes\n"
     content = bytearray(file.read_bytes())
     model = jax.export.deserialize(content)
-    with np.load(run / "predictions.npz", allow_pickle=False) as arrays:
-        scores = arrays["scores"]
+    scores = arrays(run / "predictions.npz")["scores"]
     for n in (1, 7, len(scores)):
         # Sums of at most 64 products of numbers of size 1; XLA orders them by the batch's size.
         found = model.call(trained_run[1][:n])
@@ -106,53 +90,12 @@ def test_stablehlo_gives_the_scores_of_the_run(fnn, run, trained_run):
         jax.grad(lambda x: model.call(x).sum())(trained_run[1][:2])
 
 
-CHAIN = """
-  - conv: {features: 4, window: 3}
-  - max_pool: {window: 2}
-  - upsample: {scale: 2}
-  - conv_transpose: {features: 4, window: 3, stride: 2}
-  - avg_pool: {window: 2}
-  - residual: {body: [identity, layer_norm, {drop_path: {rate: 0.5}}]}
-  - group_norm: {groups: 2}
-  - batch_norm
-  - local_response_norm
-  - dropout: {rate: 0.5}
-  - channel_dropout: {rate: 0.5}
-  - alpha_dropout: {rate: 0.5}
-  - sigmoid
-  - tanh
-  - relu
-  - leaky_relu
-  - softplus
-  - step
-  - unfold: {window: 2}
-  - log_softmax
-  - softmax
-  - flatten
-  - dense: {features: 4}
-  - masked_dense: {features: 10, fan_in: 2}
-"""
-POOLED = "  - global_{}_pool\n  - dense: {{features: 10}}\n"
-SCAN = "  - scan_1d: {window: 16, body: [{dense: {features: 2}}]}\n"
-MODELS = [
-    *(("digits", (8, 8, 1), POOLED.format(pool)) for pool in ("avg", "max", "softmax")),
-    ("digits", (8, 8, 1), CHAIN),
-    ("keyword", (100, 1), SCAN),
-]
-
-
-def test_every_layer_is_tried():
-    tried = "".join(layers for _, _, layers in MODELS)
-    assert [name for name in LAYERS if name not in tried] == []
-
-
-@pytest.mark.parametrize(("data", "x_shape", "layers"), MODELS)
-def test_every_layer_takes_batches_of_any_size(data, x_shape, layers):
-    config = parse(f"name: x\ndata: {data}\nmodel:\n{layers}{HEAD}")
+def test_every_layer_takes_batches_of_any_size():
+    config = parse(f"name: x\ndata: digits\n{EVERY_LAYER}{HEAD}")
     model = config.build_model()
-    params, state, _ = model.init(jax.random.key(0), (1, *x_shape))
-    exported = to_stablehlo(Trained(config, model, params, state, x_shape))
-    x = jax.random.normal(jax.random.key(1), (3, *x_shape))
+    params, state = drawn(model, (1, 8, 8, 1))
+    exported = to_stablehlo(Trained(config, model, params, state, (8, 8, 1)))
+    x = np.random.default_rng(1).normal(size=(3, 8, 8, 1)).astype(np.float32)
     found = jax.export.deserialize(bytearray(exported)).call(x)
     y, _ = jax.jit(model.apply)(params, state, x)
     np.testing.assert_allclose(found, y, rtol=1e-5, atol=1e-6)
@@ -197,19 +140,19 @@ MISTAKES = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("damage", MISTAKES)
-def test_a_mistake_is_one_message_and_nothing_is_written(fnn, run, form, damage):
+def test_a_mistake_is_one_message_and_nothing_is_written(command, run, form, damage):
     spoil, words = MISTAKES[damage]
     spoil(run)
     before = sorted(path.name for path in run.iterdir())
-    status, out, err = fnn(run, "--to", form)
+    status, out, err = command("export", run, "--to", form)
     assert (status, out) == (2, "")
     assert words in " ".join(err.split())
     assert sorted(path.name for path in run.iterdir()) == before
 
 
-def test_a_file_that_cannot_be_written_leaves_what_was_there(fnn, run):
+def test_a_file_that_cannot_be_written_leaves_what_was_there(command, run):
     for out in (run / "none" / "model", run):
-        status, _, err = fnn(run, "--to", "safetensors", "--out", out)
+        status, _, err = command("export", run, "--to", "safetensors", "--out", out)
         assert status == 2
         assert f"cannot write {out}" in err
     assert not list(run.parent.glob(".*"))
@@ -218,8 +161,7 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(fnn, run):
 def test_a_model_without_parameters(tmp_path, trained_run):
     text = CONFIG[: CONFIG.index("  - dense")] + HEAD
     (tmp_path / "config.yaml").write_text(text)
-    edit = json.loads((trained_run[0] / "summary.json").read_text())
-    (tmp_path / "summary.json").write_text(json.dumps(edit))
+    (tmp_path / "summary.json").write_bytes((trained_run[0] / "summary.json").read_bytes())
     trained = load_trained(tmp_path)
     assert trained.params == trained.layers == {}
     assert safetensors.numpy.load(FORMS["safetensors"](trained)) == {}

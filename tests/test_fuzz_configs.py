@@ -1,27 +1,30 @@
-"""A few hundred mutated configs; `python -m tests.fuzz_configs` runs ten thousand."""
+"""A hundred and twenty mutated configs; `python -m tests.fuzz_configs` runs ten thousand."""
+
+import subprocess
+import sys
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from fnn.config import parse
 from fnn.errors import ConfigError, FnnError
 from fnn.train import prepare
 
-from .fuzz_configs import Fault, check_command, check_message, judge, small_data
-from .mutants import SHIPPED, Mutant, mutants
+from .fuzz_configs import SETTINGS, Fault, check_command, check_message, judge, small_data
+from .mutants import ROOT, SHIPPED, Mutant, mutants
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(SETTINGS, max_examples=120)
 @given(mutants())
 def test_a_mutant_is_a_run_or_a_refusal(mutant):
     with small_data():
         judge(mutant)
+
+
+@pytest.mark.prove
+def test_ten_thousand_mutants():
+    done = subprocess.run([sys.executable, "-m", "tests.fuzz_configs"], cwd=ROOT)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("name", SHIPPED)

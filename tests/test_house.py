@@ -77,12 +77,20 @@ def modules_after(code):
     [
         ("import fnn, fnn.cli", {"jax", "optax", "pydantic", "sklearn", "matplotlib"}),
         ("import fnn; fnn.ops", {"optax", "pydantic", "sklearn", "matplotlib"}),
-        ("import fnn.report", {"jax", "optax"}),
+        ("import fnn.config", {"jax", "optax", "sklearn", "matplotlib"}),
+        (
+            "import fnn.report, fnn.report.diff, fnn.report.find, fnn.cli.show",
+            {"jax", "optax", "matplotlib", "fnn.train"},
+        ),
         ("import fnn.data", {"jax", "sklearn"}),
     ],
 )
 def test_imports_are_lazy(code, absent):
     assert not modules_after(code) & absent
+
+
+def test_datasets_are_made_without_jax():
+    assert not any("import jax" in path.read_text() for path in (PACKAGE / "data").glob("*.py"))
 
 
 def test_the_decorator_stays_the_decorator():

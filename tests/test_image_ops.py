@@ -45,11 +45,17 @@ def test_resize_follows_the_conventions_of_its_docstring(size, statics, resized)
 @pytest.mark.parametrize("channels", [1, 9])
 def test_resize_of_extreme_ratios_is_the_transpose_on_its_way_back(n, m, channels):
     rng = np.random.default_rng(0)
-    x, dy = (jnp.asarray(rng.normal(size=(1, k, channels)), "float32") for k in (n, m))
-    y, pull = jax.vjp(lambda x: ops.resize(x, size=m, method="linear"), x)
-    want = ops.resize.definition(x, size=m, method="linear", align_corners=False)
+    x, dy = (rng.normal(size=(1, k, channels)).astype("float32") for k in (n, m))
+
+    @jax.jit
+    def both(x, dy):
+        y, pull = jax.vjp(lambda x: ops.resize(x, size=m, method="linear"), x)
+        want = ops.resize.definition(x, size=m, method="linear", align_corners=False)
+        return y, want, *pull(dy)
+
+    y, want, dx = both(x, dy)
     np.testing.assert_allclose(y, want, atol=1e-5)
-    np.testing.assert_allclose(jnp.vdot(y, dy), jnp.vdot(x, pull(dy)[0]), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(np.vdot(y, dy), np.vdot(x, dx), rtol=1e-3, atol=1e-3)
 
 
 def test_pixel_shuffle_spreads_the_second_half_of_the_channel_index():
@@ -60,16 +66,20 @@ def test_pixel_shuffle_spreads_the_second_half_of_the_channel_index():
     np.testing.assert_array_equal(ops.pixel_unshuffle(y, factor=2), x)
 
 
-@pytest.mark.parametrize("corners", [False, True])
-@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
 @pytest.mark.parametrize("shape", [(2, 5, 3), (2, 4, 5, 3), (1, 2, 3, 4, 2)])
-def test_the_identity_samples_every_number_where_it_is(shape, padding, corners):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), "float32")
+def test_the_identity_samples_every_number_where_it_is(shape):
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
     d = x.ndim - 2
-    theta = jnp.broadcast_to(jnp.eye(d, d + 1), (shape[0], d, d + 1))
-    grid = ops.affine_grid(theta, size=shape[1:-1], align_corners=corners)
-    y = ops.grid_sample(x, grid, padding=padding, align_corners=corners)
-    np.testing.assert_allclose(y, x, atol=1e-5)
+    theta = np.broadcast_to(np.eye(d, d + 1, dtype="float32"), (shape[0], d, d + 1))
+
+    def sampled(x):
+        for corners in (False, True):
+            grid = ops.affine_grid(theta, size=shape[1:-1], align_corners=corners)
+            for padding in ("zeros", "border", "reflection"):
+                yield ops.grid_sample(x, grid, padding=padding, align_corners=corners)
+
+    for y in jax.jit(lambda x: list(sampled(x)))(x):
+        np.testing.assert_allclose(y, x, atol=1e-5)
 
 
 def test_the_width_comes_first_in_a_grid():
@@ -132,7 +142,7 @@ def test_what_cannot_be_is_refused_in_words(case):
 
 @pytest.mark.parametrize(
     ("batch", "dtype", "close"),
-    [(8, "float32", 1e-5), (9, "float32", 1e-5), (33, "bfloat16", 3e-3)],
+    [(8, "float32", 1e-5), (9, "float32", 1e-5), (17, "bfloat16", 3e-3)],
 )
 def test_a_weight_gradient_in_blocks_is_the_whole(batch, dtype, close):
     """Images this large are summed a few at a time; of an odd number, one is left over."""

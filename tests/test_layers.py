@@ -28,8 +28,10 @@ from fnn.layers import (
     Upsample,
     scan_1d,
 )
+from fnn.train.plan import abstract_init
 
-pytestmark = pytest.mark.core
+from .runs import drawn
+
 KEY = jax.random.key(0)
 MODEL = Serial([Flatten(), Dense(7), Activation(ops.relu), MaskedDense(3, fan_in=2)])
 
@@ -56,11 +58,6 @@ def test_variance_scaling_has_the_variance_of_its_fans(name, shape):
     assert abs(float(drawn.mean())) < 5 * math.sqrt(want / drawn.size)
     if name.endswith("uniform"):
         assert float(jnp.abs(drawn).max()) <= math.sqrt(3 * want) * (1 + 1e-6)
-
-
-def test_fans_may_be_given():
-    drawn = he_normal()(KEY, (300, 100), Fans(fan_in=8, fan_out=1))
-    assert abs(float(drawn.var()) / (2 / 8) - 1) < 0.1
 
 
 def test_a_vector_has_no_fans():
@@ -123,12 +120,17 @@ USES = {
 def test_every_layer_does_what_its_init_says(name):
     arguments, x_shape = USES.get(name, ({}, (4, 6)))
     layer = LAYERS[name](**arguments)
-    params, state, y_shape = layer.init(KEY, x_shape)
-    y, after = layer.apply(params, state, jnp.ones(x_shape))
-    assert y.shape == y_shape
-    chex.assert_trees_all_equal(after, state)
-    y, after = layer.apply(params, state, jnp.ones(x_shape), key=KEY, train=True)
-    assert y.shape == y_shape
+    params, state, y_shape = abstract_init(layer, x_shape)
+    x = jax.ShapeDtypeStruct(x_shape, jnp.float32)
+
+    def apply(params, state, x):
+        y, after = layer.apply(params, state, x)
+        pairs = zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True)
+        assert all(one is other for one, other in pairs)
+        return y, layer.apply(params, state, x, key=KEY, train=True)
+
+    y, (trained, after) = jax.eval_shape(apply, params, state, x)
+    assert y.shape == trained.shape == y_shape
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
     assert layer.name == name
     assert hash(layer) == hash(layer)
@@ -145,13 +147,6 @@ def test_serial_names_parameters_by_place_and_layer():
     y, after = jax.jit(MODEL.apply)(params, state, jnp.ones((5, 2, 3, 1)))
     assert y.shape == (5, 3)
     chex.assert_trees_all_equal(after, state)
-
-
-def test_serials_nest():
-    nested = Serial([Flatten(), Serial([Dense(7), Activation(ops.relu)]), Dense(3)])
-    params, state, y_shape = nested.init(KEY, (8, 6))
-    assert set(params["1_serial"]) == {"0_dense"}
-    assert nested.apply(params, state, jnp.ones((8, 6)))[0].shape == y_shape
 
 
 def test_batch_norm_keeps_running_statistics_without_their_bias():
@@ -249,20 +244,63 @@ def test_each_unit_of_a_masked_layer_sees_fan_in_inputs_and_no_other():
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "words"),
+    ("make", "words"),
     [
-        (lambda: Dense(0), ValueError, "features must be at least 1, got 0"),
-        (lambda: MaskedDense(2, fan_in=0), ValueError, "fan_in must be at least 1, got 0"),
-        (lambda: MODEL.init(KEY, (8, 3, 0)), ShapeError, "model.1 dense: expects (batch, ..., in"),
+        (lambda: Dense(0), "features must be at least 1, got 0"),
+        (lambda: MaskedDense(2, fan_in=0), "fan_in must be at least 1, got 0"),
+        (lambda: LAYERS["relu"](slope=1), "relu has no argument 'slope'"),
+        (lambda: Conv(0, 3), "conv: features must be at least 1, got 0"),
+        (lambda: DropPath(2), "drop_path: rate must be from 0 to 1, got 2"),
+        (lambda: BatchNorm(momentum=2), "momentum must be from 0 to 1, got 2"),
+    ],
+)
+def test_a_hyperparameter_that_cannot_be_is_refused(make, words):
+    with pytest.raises((ValueError, TypeError), match=re.escape(words)):
+        make()
+
+
+NESTED = [Serial([Dense(2)]), Serial([MaskedDense(3, fan_in=5)])]
+
+
+@pytest.mark.parametrize(
+    ("layers", "x_shape", "words"),
+    [
+        (MODEL.layers, (8, 3, 0), "model.1 dense: expects (batch, ..., in"),
+        (NESTED, (8, 4), "model.1.0 masked_dense: fan_in 5 is more than the 2 inputs there are"),
+        ([Conv(8, 5)], (2, 4, 9, 3), "model.0 conv: the window 5×5 is larger than the input 4×9"),
+        ([Conv(8, 3, groups=2)], (2, 9, 3), "conv: 2 groups do not divide 3 inputs"),
+        ([Conv(8, 3, padding=-1)], (2, 9, 3), "conv: padding must be 'SAME', 'VALID', a whole num"),
+        ([Conv(8, 3)], (2, 9), "conv: expects (batch, 1 to 3 axes"),
         (
-            lambda: Serial([Serial([Dense(2)]), Serial([MaskedDense(3, fan_in=5)])]).init(
-                KEY, (8, 4)
-            ),
-            ShapeError,
-            "model.1.0 masked_dense: fan_in 5 is more than the 2 inputs there are",
+            [ConvTranspose(8, 3, output_padding=1)],
+            (2, 9, 3),
+            "conv_transpose: output_padding 1 must be less than the stride 1",
+        ),
+        ([ConvTranspose(8, 3, padding=3)], (2, 2, 3), "conv_transpose: padding 3 cuts off all"),
+        ([MaxPool(5)], (2, 4, 9, 3), "model.0 max_pool: the window 5×5 is larger than the input"),
+        ([Upsample(0)], (2, 9, 3), "upsample: scale must be whole"),
+        (
+            [Dense(4), Residual([Dense(4), Conv(2, 3)])],
+            (2, 9),
+            "model.1.body.1 conv: expects (batch, 1 to 3 axes",
         ),
         (
-            lambda: MODEL.apply(*MODEL.init(KEY, (8, 6))[:2], jnp.ones((8, 5))),
+            [Residual([Conv(8, 3, stride=2, padding=1)])],
+            (2, 9, 8),
+            "the body makes (2, 5, 8) of (2, 9, 8), the shortcut (2, 9, 8); give a shortcut",
+        ),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused_with_its_layer(layers, x_shape, words):
+    with pytest.raises(ValueError, match=re.escape(words)):  # a ShapeError is one
+        abstract_init(Serial(layers), x_shape)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (
+            lambda: MODEL.apply(*drawn(MODEL, (8, 6)), jnp.ones((8, 5))),
             ShapeError,
             "model.1 dense: expects (..., 6), got (8, 5)",
         ),
@@ -271,59 +309,13 @@ def test_each_unit_of_a_masked_layer_sees_fan_in_inputs_and_no_other():
             ShapeError,
             "dense: expects (..., 6), got (8, 3, 2); add flatten before it",
         ),
-        (lambda: LAYERS["relu"](slope=1), TypeError, "relu has no argument 'slope'"),
-        (lambda: Conv(0, 3), ValueError, "conv: features must be at least 1, got 0"),
-        (
-            lambda: Serial([Conv(8, 5)]).init(KEY, (2, 4, 9, 3)),
-            ShapeError,
-            "model.0 conv: the window 5×5 is larger than the input 4×9",
-        ),
-        (
-            lambda: Conv(8, 3, groups=2).init(KEY, (2, 9, 3)),
-            ShapeError,
-            "conv: 2 groups do not divide 3 inputs",
-        ),
-        (
-            lambda: Conv(8, 3, padding=-1).init(KEY, (2, 9, 3)),
-            ValueError,
-            "conv: padding must be 'SAME', 'VALID', a whole number of at least 0",
-        ),
-        (
-            lambda: ConvTranspose(8, 3, output_padding=1).init(KEY, (2, 9, 3)),
-            ShapeError,
-            "conv_transpose: output_padding 1 must be less than the stride 1",
-        ),
-        (
-            lambda: ConvTranspose(8, 3, padding=3).init(KEY, (2, 2, 3)),
-            ShapeError,
-            "conv_transpose: padding 3 cuts off all",
-        ),
-        (
-            lambda: Serial([MaxPool(5)]).init(KEY, (2, 4, 9, 3)),
-            ShapeError,
-            "model.0 max_pool: the window 5×5 is larger than the input 4×9",
-        ),
-        (
-            lambda: Serial([Dense(4), Residual([Dense(4), Conv(2, 3)])]).init(KEY, (2, 9)),
-            ShapeError,
-            "model.1.body.1 conv: expects (batch, 1 to 3 axes",
-        ),
-        (
-            lambda: Residual([Conv(8, 3, stride=2, padding=1)]).init(KEY, (2, 9, 8)),
-            ShapeError,
-            "the body makes (2, 5, 8) of (2, 9, 8), the shortcut (2, 9, 8); give a shortcut",
-        ),
         (
             lambda: Dropout(0.5).apply({}, {}, jnp.ones((2, 3)), train=True),
             ValueError,
             "dropout: draws when it trains; give apply a key",
         ),
-        (lambda: DropPath(2), ValueError, "drop_path: rate must be from 0 to 1, got 2"),
-        (lambda: BatchNorm(momentum=2), ValueError, "momentum must be from 0 to 1, got 2"),
-        (lambda: Upsample(0).init(KEY, (2, 9, 3)), ValueError, "upsample: scale must be whole"),
-        (lambda: Conv(8, 3).init(KEY, (2, 9)), ShapeError, "conv: expects (batch, 1 to 3 axes"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, error, words):
+def test_an_array_that_does_not_fit_is_refused(call, error, words):
     with pytest.raises(error, match=re.escape(words)):
         call()

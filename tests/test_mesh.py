@@ -1,5 +1,6 @@
 """Several devices: the same numbers as one, little communication, and what cannot be split."""
 
+import functools
 import re
 
 import chex
@@ -55,13 +56,12 @@ def started(run):
     return placement, state, data, make_steps(update, layout)
 
 
-def trained(run, count, size=None):
+@functools.cache
+def trained(devices, count, size=32, model=MLP):
     """The loss of each of `count` steps, the state after them, and the compiled program."""
+    run = experiment(devices, model=model)
     placement, state, data, steps = started(run)
-    size = size or run.batch_size
-    orders = [
-        np.asarray(order(0, epoch, len(data[0]))) for epoch in range(1 + count * size // 1000)
-    ]
+    orders = [np.asarray(order(0, epoch, len(data[0]))) for epoch in range(1 + count * 32 // 1000)]
     batches = np.concatenate(orders)[: count * size].reshape(count, 1, size)
     program = steps.lower(state, *data, batches[0]).compile()
     layout, losses = placement.state(state), []
@@ -78,36 +78,30 @@ def collectives(program):
     return [(name, re.findall(r"\w+\[[0-9,]*\]", kind)) for kind, name in found]
 
 
-@pytest.fixture(scope="module")
-def one_device():
-    """100 steps of the MLP on one device."""
-    return trained(experiment(), 100)
-
-
 # The same numbers
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.prove)])
 @pytest.mark.parametrize("devices", [EIGHT, FSDP, TENSOR], ids=["data", "fsdp", "tensor"])
-def test_100_steps_on_8_devices_have_one_devices_losses(one_device, devices):
-    losses, state, _ = trained(experiment(devices), 100)
-    np.testing.assert_allclose(losses, one_device[0], rtol=1e-6)
-    chex.assert_trees_all_close(state.params, one_device[1].params, rtol=1e-3, atol=1e-5)
-    assert losses[-1] < 0.7 * losses[0]
+def test_steps_on_8_devices_have_one_devices_losses(devices, count):
+    (losses, state, _), (want, alone, _) = trained(devices, count), trained("", count)
+    np.testing.assert_allclose(losses, want, rtol=1e-6)
+    chex.assert_trees_all_close(state.params, alone.params, rtol=1e-3, atol=1e-5)
+    assert losses[-1] < (0.7 if count == 100 else 1) * losses[0]
 
 
 def test_batch_norm_and_dropout_are_those_of_the_whole_batch():
-    losses, state, _ = trained(experiment(model=CNN), 10)
-    split, split_state, program = trained(experiment("mesh: {data: 4}", model=CNN), 10)
+    losses, state, _ = trained("", 10, model=CNN)
+    split, split_state, program = trained("mesh: {data: 4}", 10, model=CNN)
     np.testing.assert_allclose(split, losses, rtol=1e-6)
     chex.assert_trees_all_close(split_state.layers, state.layers, rtol=1e-5)
     assert {name for name, _ in collectives(program)} == {"all-reduce"}
 
 
 def test_a_last_batch_that_does_not_divide_is_computed_whole():
-    losses, _, _ = trained(experiment(), 3, size=29)
-    split, _, program = trained(experiment(EIGHT), 3, size=29)
-    np.testing.assert_allclose(split, losses, rtol=1e-6)
+    split, _, program = trained(EIGHT, 3, size=29)
+    np.testing.assert_allclose(split, trained("", 3, size=29)[0], rtol=1e-6)
     assert collectives(program) == []
 
 
@@ -115,19 +109,19 @@ def test_a_last_batch_that_does_not_divide_is_computed_whole():
 
 
 @pytest.mark.core
-def test_data_parallel_exchanges_each_gradient_once_and_the_loss(one_device):
-    _, state, program = trained(experiment(EIGHT), 1)
+def test_data_parallel_exchanges_each_gradient_once_and_the_loss():
+    _, state, program = trained(EIGHT, 20)
     found = collectives(program)
     assert {name for name, _ in found} == {"all-reduce"}
     shapes = sorted(shape for _, arrays in found for shape in arrays)
     sizes = [",".join(map(str, p.shape)) for p in jax.tree.leaves(state.params)]
     assert shapes == sorted(f"f32[{size}]" for size in [*sizes, ""])
-    assert collectives(one_device[2]) == []
+    assert collectives(trained("", 20)[2]) == []
 
 
 def test_fsdp_collects_parameters_and_never_the_batch():
-    _, _, program = trained(experiment(FSDP), 1)
-    gathered = [a for name, arrays in collectives(program) if name == "all-gather" for a in arrays]
+    found = collectives(trained(FSDP, 20)[2])
+    gathered = [array for name, arrays in found if name == "all-gather" for array in arrays]
     assert sorted(gathered) == ["f32[64,10]", "f32[64,64]", "f32[64]"]
 
 
@@ -216,48 +210,32 @@ def test_without_a_mesh_there_is_one_device():
     [
         (
             "mesh: {data: 8, model: 2}",
-            (
-                r"devices.yaml:8: mesh: data 8 × model 2 takes 16 devices, and there are 8 "
-                r"\(cpu\); make the mesh smaller; a CPU shows as 16 with JAX_NUM_CPU_DEVICES=16"
-            ),
+            r"8: mesh: data 8 × model 2 takes 16 devices, and there are 8 \(cpu\); .*_DEVICES=16",
         ),
-        ("mesh: {data: 5}", r"devices.yaml:7: a batch of 32 .* 5 equal parts of mesh.data"),
+        ("mesh: {data: 5}", r"7: a batch of 32 .* 5 equal parts of mesh.data"),
         (
             "mesh: {model: 4}\nsharding: {'*dense/w': [null, model]}",
-            (
-                r"devices.yaml:9: sharding: '\*dense/w' cannot split 3_dense/w, of shape "
-                r"\(64, 10\): dimension 1 is 10, no multiple of the 4 of 'model'"
-            ),
+            r"9: sharding: '\*dense/w' cannot split 3_dense/w, .*: dimension 1 is 10, no mul",
         ),
         (
             "mesh: {data: 2}\nsharding:\n  '*': replicate\n  '1_dense/b': fsdp\n  '1_dens/w': fsdp",
-            r"devices.yaml:12: sharding: '1_dens/w' matches no parameter; did you mean '1_dense/w'",
+            r"12: sharding: '1_dens/w' matches no parameter; did you mean '1_dense/w'",
         ),
         (
             "mesh: {data: 2}\nsharding: {'*': [data]}",
             r"cannot split 1_dense/w, of shape \(64, 64\): the rule has 1 axes, one for each dim",
         ),
+        ("mesh: {data: 0}", "8: mesh.data: expected a positive integer or 'all', got 0"),
+        ("mesh: {rows: 2}", "8: mesh.rows: unknown key 'rows'; known keys: data, model"),
+        ("mesh: 4", "8: mesh: expected a mapping with the keys data, model, got 4"),
+        ("sharding: {a: fdsp}", "8: sharding.a: expected fsdp, .*; did you mean 'fsdp'"),
+        ("sharding: {a: [rows]}", "8: sharding.a: expected data, model or null .*, got 'rows'"),
+        ("sharding: {a: [data, data]}", "8: sharding.a: expected 'data' for one dimension at most"),
     ],
 )
-def test_what_cannot_be_placed_is_said_with_its_line(devices, message):
-    with pytest.raises(ConfigError, match=message):
+def test_what_cannot_be_is_said_with_its_line(devices, message):
+    with pytest.raises(ConfigError, match=rf"devices.yaml:\d*:?.*{message}"):
         experiment(devices)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("mesh: {data: 0}", "mesh.data: expected a positive integer or 'all', got 0"),
-        ("mesh: {rows: 2}", "mesh.rows: unknown key 'rows'; known keys: data, model"),
-        ("mesh: 4", "mesh: expected a mapping with the keys data, model, got 4"),
-        ("sharding: {a: fdsp}", "sharding.a: expected fsdp, .*, got 'fdsp'; did you mean 'fsdp'"),
-        ("sharding: {a: [rows]}", "sharding.a: expected data, model or null .*, got 'rows'"),
-        ("sharding: {a: [data, data]}", "sharding.a: expected 'data' for one dimension at most"),
-    ],
-)
-def test_a_section_that_is_wrong_is_said_with_its_line(text, message):
-    with pytest.raises(ConfigError, match=f"devices.yaml:8: {message}"):
-        experiment(text)
 
 
 def test_the_sections_are_written_out_as_they_were():

@@ -1,5 +1,7 @@
 """Normalisations and dropouts: what a table over all ops cannot see of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,6 @@ import fnn
 from fnn import ops
 from fnn.errors import ShapeError
 
-pytestmark = pytest.mark.core
-
 
 def drawn(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
@@ -21,54 +21,49 @@ X = drawn(0, 8, 3, 5) * 2 + 30
 SCALE, BIAS, DY = 1 + 0.3 * drawn(1, 5), drawn(2, 5), drawn(3, 8, 3, 5)
 
 
-def on_four_devices(op, check_vma):
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+BATCH_NORMS = pytest.mark.parametrize(
+    "op", [ops.batch_norm, ops.batch_norm_leaky_relu], ids=lambda op: op.name
+)
 
-    def run(x, scale, bias):
-        return jax.shard_map(
-            lambda *a: op(*a, axis_name="data"),
-            mesh=mesh,
-            in_specs=(P("data"), P(), P()),
-            out_specs=(P("data"), P(), P()),
-            check_vma=check_vma,
-        )(x, scale, bias)
 
-    return run
+def pulled(op, x, dy):
+    """The output and its statistics, and the cotangents of x, scale and bias."""
+    (y, *statistics), pull = jax.vjp(op, x, SCALE, BIAS)
+    return y, statistics, *pull((dy, jnp.ones(5), jnp.ones(5)))
+
+
+@functools.cache
+def whole(op):
+    return jax.jit(functools.partial(pulled, op))(X, DY)
+
+
+def check(got, op):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(whole(op)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("rules", ["manual", "autodiff"])
-@pytest.mark.parametrize("op", [ops.batch_norm, ops.batch_norm_leaky_relu], ids=lambda op: op.name)
+@BATCH_NORMS
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_a_batch_on_four_devices_is_one_batch(op, check_vma, rules):
-
-    def both(f):
-        def pulled(x, scale, bias):
-            (y, mean, var), pull = jax.vjp(f, x, scale, bias)
-            return y, mean, var, pull((DY, jnp.ones(5), jnp.ones(5)))
-
-        return jax.jit(pulled)(X, SCALE, BIAS)
-
+    on_four_devices = jax.shard_map(
+        lambda *a: op(*a, axis_name="data"),
+        mesh=jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)),
+        in_specs=(P("data"), P(), P()),
+        out_specs=(P("data"), P(), P()),
+        check_vma=check_vma,
+    )
     with fnn.rules(rules):
-        got = both(on_four_devices(op, check_vma))
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(both(op))):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+        check(jax.jit(functools.partial(pulled, on_four_devices))(X, DY), op)
 
 
-@pytest.mark.parametrize("op", [ops.batch_norm, ops.batch_norm_leaky_relu], ids=lambda op: op.name)
+@BATCH_NORMS
 def test_gradients_inside_a_vmap_see_the_whole_batch(op):
-    def pulled(x, dy, **axis):
-        (y, *statistics), pull = jax.vjp(lambda *a: op(*a, **axis), x, SCALE, BIAS)
-        return y, statistics, pull((dy, jnp.ones(5), jnp.ones(5)))
-
+    mapped = functools.partial(pulled, functools.partial(op, axis_name="data"))
     parts = [a.reshape(4, 2, 3, 5) for a in (X, DY)]
-    y, statistics, (dx, *dparameters) = jax.vmap(
-        lambda *a: pulled(*a, axis_name="data"), axis_name="data"
-    )(*parts)
+    y, statistics, dx, *dparameters = jax.jit(jax.vmap(mapped, axis_name="data"))(*parts)
     got = y.reshape(X.shape), [s[0] for s in statistics]
-    got += dx.reshape(X.shape), [d.sum(0) for d in dparameters]
-    whole = pulled(X, DY)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(whole)):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+    check((*got, dx.reshape(X.shape), *(d.sum(0) for d in dparameters)), op)
 
 
 def test_the_statistics_of_a_batch_pass_no_gradient_on():
@@ -124,6 +119,11 @@ KEY = jax.random.key(7)
 DROPOUTS = (ops.dropout, ops.channel_dropout, ops.drop_path, ops.alpha_dropout)
 
 
+@jax.jit
+def every_dropout(x, rate):
+    return [op(x, KEY, rate) for op in DROPOUTS]
+
+
 @pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
 def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
     x = drawn(8, 600, 2, 100)
@@ -144,8 +144,7 @@ def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
 
 def test_what_is_dropped_together():
     x = jnp.ones((20, 3, 4, 10))
-    channels = ops.channel_dropout(x, KEY, rate=0.5)
-    examples = ops.drop_path(x, KEY, rate=0.5)
+    _, channels, examples, _ = every_dropout(x, 0.5)
     assert np.ptp(channels, axis=(1, 2)).max() == 0
     assert set(np.unique(channels[0, 0, 0])) == {0, 2}
     assert np.ptp(examples, axis=(1, 2, 3)).max() == 0
@@ -166,7 +165,7 @@ def test_a_drawing_depends_on_the_key_alone(op):
 @pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
 def test_many_rates_in_one_program_give_the_bits_of_one_rate(op):
     """A constant rate lets XLA compute with it beforehand, and round otherwise."""
-    x, rates = drawn(9, 20, 3, 6), [0.0, 0.1, 0.37, 0.4, 0.9, 0.95]
+    x, rates = drawn(9, 20, 3, 6), [0.0, 0.37, 0.95]
 
     def both(x, rate):
         y, pull = jax.vjp(lambda x: op(x, KEY, rate), x)
@@ -179,21 +178,21 @@ def test_many_rates_in_one_program_give_the_bits_of_one_rate(op):
             np.testing.assert_array_equal(got[i], want)
 
 
-@pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
 @pytest.mark.parametrize("rate", [-0.1, 1.5, 2, float("nan")])
-def test_a_rate_that_is_none_is_refused_or_if_traced_gives_nan(op, rate):
+def test_a_rate_that_is_none_is_refused_or_if_traced_gives_nan(rate):
     x = drawn(0, 2, 3)
-    with pytest.raises(ValueError, match=f"{op.name}: rate must be from 0 to 1, got"):
-        op(x, KEY, rate=rate)
+    for op in DROPOUTS:
+        words = f"{op.name}: rate must be from 0 to 1, got"
+        with pytest.raises(ValueError, match=words):
+            op(x, KEY, rate=rate)
     for rules in ("manual", "autodiff"):
         with fnn.rules(rules):
-            assert np.isnan(jax.jit(op)(x, KEY, rate)).all()
+            assert np.isnan(every_dropout(x, rate)).all()
 
 
 def test_a_rate_of_a_whole_number_has_no_gradient():
-    for op in DROPOUTS:
-        dx = jax.grad(lambda x, op=op: op(x, KEY, 0).sum())(drawn(0, 2, 3))
-        np.testing.assert_array_equal(dx, jnp.ones((2, 3)))
+    dx = jax.jit(jax.grad(lambda x: sum(op(x, KEY, 0).sum() for op in DROPOUTS)))(drawn(0, 2, 3))
+    np.testing.assert_array_equal(dx, jnp.full((2, 3), len(DROPOUTS)))
 
 
 WRONG = {

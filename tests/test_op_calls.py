@@ -13,8 +13,6 @@ from fnn.op import OPS
 
 from .test_ops import NAMES
 
-pytestmark = pytest.mark.core
-
 
 class Call:
     """One call of an op: its first example, in float32."""

@@ -8,8 +8,6 @@ import pytest
 from fnn import ops
 from fnn.errors import ShapeError
 
-pytestmark = pytest.mark.core
-
 
 def image(*space, channels=2):
     return jnp.asarray(np.random.default_rng(0).normal(size=(2, *space, channels)), "float32")

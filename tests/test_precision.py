@@ -12,7 +12,6 @@ import pytest
 from fnn import ops
 from fnn.config import parse
 from fnn.config.training import Precision
-from fnn.data import DATASETS
 from fnn.errors import ConfigError
 from fnn.layers import Activation, BatchNorm, Dense, Dropout, Flatten, Serial
 from fnn.loss import LOSSES
@@ -28,6 +27,8 @@ from fnn.train import (
 )
 from fnn.train.precision import FIRST_SCALE, FLOAT32
 
+from .runs import digits as digits
+
 pytestmark = pytest.mark.core
 LOSS = LOSSES["softmax_cross_entropy"]()
 MLP = Serial([Flatten(), Dense(16), Activation(ops.relu), Dense(10)])
@@ -35,12 +36,6 @@ NORMED = Serial([Flatten(), Dense(16), BatchNorm(), Activation(ops.relu), Dropou
 GRADIENTS = ("manual", "autodiff", "backprop")
 HALVES = ("bfloat16", "float16")
 DIGITS = (16, 8, 8, 1)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    data = DATASETS["digits"]()
-    return jnp.asarray(data.x_train[:96]), jnp.asarray(data.y_train[:96])
 
 
 def differentiated(model, gradient, precision, digits, dD=1.0):

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -49,24 +47,17 @@ def test_a_complete_run_shows_every_section_in_order(run):
     assert "not committed" in page["environment"]
 
 
-def test_the_page_needs_nothing_from_elsewhere(run):
+def test_the_page_needs_nothing_from_elsewhere_and_is_the_same_again(run):
     html = write_report(run).read_text("utf-8")
     assert re.findall(r"https?://|@import|url\(|<script", html) == []
     assert all(reference.startswith("data:") for reference in Page(html).references)
     assert len(html) < 1_000_000
-
-
-def test_every_image_and_figure_is_described(run):
-    for tag, attrs in report(run).tags:
+    for tag, attrs in Page(html).tags:  # every image and figure is described
         if tag == "img":
             assert attrs["alt"]
         if tag == "svg":
             assert attrs["aria-label"]
-
-
-def test_the_same_run_gives_the_same_bytes(run):
-    first = write_report(run).read_bytes()
-    assert write_report(run).read_bytes() == first
+    assert write_report(run).read_text("utf-8") == html
 
 
 @pytest.mark.parametrize("file", ALL_FILES)
@@ -196,6 +187,12 @@ def test_a_run_that_kept_no_examples(tmp_path):
     assert page.left_out() == {"examples"}
 
 
+def apart(difference):
+    """Gradients that differ by so much."""
+    row = {"path": "1_dense/w", "shape": [64, 12], "max_relative_difference": difference}
+    return {"parameters": [row]}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -208,26 +205,15 @@ def test_a_run_that_kept_no_examples(tmp_path):
         ({"step_time_us": {"manual": None, "autodiff": 3}}, "less time per training step."),
         ({"parameters": []}, "gradients were not compared"),
         ({"loss_relative_difference": 1e-7}, "The loss itself differs by 10⁻⁷"),
+        (apart(0.0), "equal bit for bit"),
+        (apart(1.2e-7), "to rounding: the largest difference is 1 times one float32 rounding"),
+        (apart(0.3), "more than rounding explains: run fnn verify"),
+        (apart(None), "At least one difference is not known"),
+        (apart(float("nan")), "At least one difference is not known"),
     ],
 )
 def test_the_comparison_says_what_was_measured(run, changes, says):
     edit_json(run / "comparison.json", **changes)
-    assert says in report(run)["gradients"]
-
-
-@pytest.mark.parametrize(
-    ("difference", "says"),
-    [
-        (0.0, "equal bit for bit"),
-        (1.2e-7, "equal to rounding: the largest difference is 1 times one float32 rounding"),
-        (0.3, "more than rounding explains: run fnn verify"),
-        (None, "At least one difference is not known"),
-        (float("nan"), "At least one difference is not known"),
-    ],
-)
-def test_the_gradients_are_called_equal_only_when_they_are(run, difference, says):
-    row = {"path": "1_dense/w", "shape": [64, 12], "max_relative_difference": difference}
-    edit_json(run / "comparison.json", parameters=[row])
     assert says in report(run)["gradients"]
 
 
@@ -246,8 +232,9 @@ def test_everything_shown_is_escaped(tmp_path):
     edit_json(run / "comparison.json", parameters=[row])
     html = write_report(run).read_text("utf-8")
     page = Page(html)
-    assert page.count("script") == 0
-    assert not any("onerror" in attrs for _, attrs in page.tags)
+    assert page.count("script") == page.count("img", src="x") == 0
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert evil in page["confusion"]  # the names of classes
     assert "{{ 7 * 7 }}" in page["header"]
     assert evil in page["config"]
 
@@ -273,7 +260,7 @@ def test_a_damaged_byte_never_escapes_as_a_traceback(run):
     rng = np.random.default_rng(0)
     for file in ("predictions.npz", "parameters.npz", "summary.json", "comparison.json"):
         whole = (run / file).read_bytes()
-        for _ in range(10):
+        for _ in range(4):
             damaged = bytearray(whole)
             damaged[rng.integers(len(whole))] = rng.integers(256)
             (run / file).write_bytes(damaged)
@@ -307,14 +294,3 @@ def test_an_old_report_survives_a_failed_one(run, monkeypatch):
         write_report(run)
     assert (run / "report.html").read_bytes() == old
     assert sorted(p.name for p in run.iterdir()) == sorted([*ALL_FILES, "report.html"])
-
-
-def test_the_report_loads_neither_jax_nor_the_training_code():
-    program = (
-        "import sys, fnn.report; "
-        "print([m for m in ('jax', 'matplotlib', 'fnn.train') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"

@@ -18,7 +18,7 @@ from fnn.errors import ConfigError, FnnError
 from fnn.export import load_trained
 from fnn.report import diff, write_report
 from fnn.report.run import read_run
-from fnn.train import folder, prepare, train
+from fnn.train import folder
 from fnn.verify.page import write_page
 
 from .report_runs import Page, edit_npz, make_run
@@ -204,31 +204,6 @@ def harmless(html, *words):
     shown = " ".join(page.text.values())
     for word in words:
         assert word in shown
-
-
-@pytest.fixture(scope="session")
-def named_run(tmp_path_factory):
-    """A run on a table whose classes are HTML."""
-    where = tmp_path_factory.mktemp("named")
-    rng = np.random.default_rng(0)
-    rows = [f'{a:.3f},{b:.3f},"{c}"' for (a, b), c in zip(rng.normal(size=(40, 2)), names() * 20)]
-    (where / "table.csv").write_text("\n".join(["a,b,kind", *rows]) + "\n")
-    config = parse(
-        f"name: named\ndata: {{csv: {{path: {where}/table.csv}}}}\n"
-        "model: [{dense: {features: 2}}]\nloss: softmax_cross_entropy\n"
-        "optimizer: {sgd: {learning_rate: 0.1}}\ntrain: {epochs: 1}\n"
-    )
-    run = folder.create(where, "named")
-    train(prepare(config), run)
-    return run
-
-
-def names():
-    return ["<b>bold</b>", EVIL.replace('"', "'")]
-
-
-def test_the_names_of_classes_reach_the_page_as_text(named_run):
-    harmless(write_report(named_run).read_text("utf-8"), *names())
 
 
 def test_a_name_of_a_run_cannot_be_html():

@@ -31,6 +31,8 @@ from fnn.train import (
 from fnn.train import folder as files
 from fnn.train.feed import AHEAD, steps_a_call
 
+from . import runs
+from .runs import uncompared as uncompared
 from .test_data import expect_error
 from .test_data_arrays import NUMBERS, PIXELS, X1, M, N, Y, save_arrays
 
@@ -207,8 +209,7 @@ def test_a_comparison_reads_the_first_examples(save, monkeypatch):
 # A run
 
 
-def test_a_run_on_streamed_data_is_the_run_on_resident_data(save, tmp_path, monkeypatch):
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+def test_a_run_on_streamed_data_is_the_run_on_resident_data(save, tmp_path):
     folder, found = save(PIXELS), []
     for stream in ("true", "false"):
         config = parse(f"""
@@ -223,8 +224,7 @@ train: {{epochs: 2, batch_size: 8}}
         summary = train(prepare(config), where)
         found.append([summary["train_loss"], summary["test_loss"]])
         for name in ("parameters.npz", "predictions.npz"):
-            with np.load(where / name) as stored:
-                found[-1] += stored.values()
+            found[-1] += runs.arrays(where / name).values()
         write_report(where)
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
     assert not prefetching()

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import signal
 from pathlib import Path
@@ -21,6 +20,9 @@ from fnn.train import prepare, train
 from fnn.train.sweep import Ready, plan_sweep, read_plan, read_results, sweep
 from fnn.train.sweep.axes import Range, draw, grid, parse_axis, split_words
 from fnn.train.sweep.program import Program
+
+from .runs import Stop, arrays, metrics
+from .runs import uncompared as uncompared
 
 CONFIG = """\
 name: small
@@ -51,21 +53,13 @@ def swept(config, folder, *words, **chosen):
     return where, summary, read_results(where)
 
 
-def metrics(folder):
-    """The rows of metrics.jsonl, but for the time that they took."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-
-
 def parameters(folder):
-    with np.load(folder / "parameters.npz") as found:
-        return dict(found)
+    return arrays(folder / "parameters.npz")
 
 
 # Axes
 
 
-@pytest.mark.core
 @pytest.mark.parametrize(
     ("word", "values"),
     [
@@ -86,7 +80,6 @@ def test_an_axis_is_read(word, values):
     assert [type(value.value) for value in axis.values] == [type(value) for value in values]
 
 
-@pytest.mark.core
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -111,7 +104,6 @@ def test_an_axis_that_cannot_be_is_refused(words, said):
         grid(split_words(words)[1])
 
 
-@pytest.mark.core
 def test_points_are_drawn_from_a_seed_within_their_ranges():
     _, axes = split_words(["a=1e-4..1e-1:log", "b=x,{y: 1}", "c=1..64:log"])
     assert isinstance(axes[0], Range)
@@ -174,9 +166,7 @@ def test_a_mistake_in_one_run_is_one_message_before_any(config, words, said):
 # The same numbers
 
 
-@pytest.mark.core
-def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("fnn.train.loop.compare_run", lambda *parts: {})
+def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path):
     words = (f"{RATE}=0.05,0.3", "seed=3,4", "optimizer.sgd.momentum=0.5,0.9")
     words += ("train.batch_size=40",)  # which leaves a smaller batch at an epoch's end
     _, summary, found = swept(config, tmp_path, *words)
@@ -207,8 +197,7 @@ def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path, monkeypatch):
         (("params=bfloat16", "reduce=bfloat16"), "seed=1,2", 1),
     ],
 )
-def test_so_it_is_in_other_precisions(config, tmp_path, monkeypatch, precision, axis, programs):
-    monkeypatch.setattr("fnn.train.loop.compare_run", lambda *parts: {})
+def test_so_it_is_in_other_precisions(config, tmp_path, precision, axis, programs):
     words = (*(f"precision.{said}" for said in precision), "train.epochs=1", axis)
     where, summary, _ = swept(config, tmp_path, *words)
     assert summary["programs"] == programs
@@ -233,7 +222,6 @@ def test_a_run_that_diverges_does_not_disturb_its_neighbours(config, tmp_path):
     assert mixed[1]["train_loss"] is None
 
 
-@pytest.mark.core
 def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
     group = ready(config, "seed=0..4", f"{RATE}=0.1,0.2").groups[0]
     found = []
@@ -250,7 +238,6 @@ def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
     chex.assert_trees_all_equal(*found)
 
 
-@pytest.mark.core
 def test_a_sweep_over_devices_holds_no_collective(config):
     group = ready(config, "seed=0..7").groups[0]
     program = Program(group, jax.devices()[:4])
@@ -261,7 +248,6 @@ def test_a_sweep_over_devices_holds_no_collective(config):
     assert not re.search("all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
 
 
-@pytest.mark.core
 def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
     group = ready(config, f"{RATE}=0.1,0.2,0.3").groups[0]
     found = []
@@ -280,36 +266,17 @@ def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("program", "epoch", "done"),
-    [(1, 1, 3), (2, 3, None)],
-    ids=["after a run diverged in this epoch", "between epochs"],
+    ("method", "count"),
+    [("steps", 2), ("epoch", 7)],
+    ids=["after a run diverged in this epoch", "between epochs of the second program"],
 )
-def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
-    config, tmp_path, program, epoch, done
-):
+def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(config, tmp_path, method, count):
     words = (f"{RATE}=0.1,1e30,0.3", "model.0.dense.features=8,6", "train.epochs=4")
     words += ("checkpoint.steps=2",)
     whole, _, want = swept(config, tmp_path, *words)
     where = files.create(tmp_path, "stopped")
-
-    class Stopping:
-        """Raise, as a kill would end it there."""
-
-        programs = 0
-
-        def start(self, epochs, steps_an_epoch, step):
-            self.programs += 1
-
-        def steps(self, *at):
-            if (self.programs, *at[:2]) == (program, epoch, done):
-                raise KeyboardInterrupt
-
-        def epoch(self, row):
-            if (self.programs, row["epoch"], None) == (program, epoch, done):
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        sweep(ready(config, *words), where, Stopping())
+        sweep(ready(config, *words), where, Stop(method, count, KeyboardInterrupt))
     assert len(list((where / "checkpoints").iterdir())) == 1
     summary = sweep(Ready(read_plan(where)), where)
     assert summary["status"] == "completed"
@@ -323,16 +290,8 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
 
 def test_a_sweep_that_is_stopped_before_its_first_step(config, tmp_path):
     words = (f"{RATE}=0.1,0.2", "train.epochs=2")
-
-    class Stopping:
-        def start(self, epochs, steps_an_epoch, step):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        def steps(self, epoch, done, loss): ...
-        def epoch(self, row): ...
-
     where = files.create(tmp_path, "stopped")
-    summary = sweep(ready(config, *words), where, Stopping())
+    summary = sweep(ready(config, *words), where, Stop("start", 1, signal.SIGTERM))
     assert (summary["status"], summary["runs"]) == ("interrupted", 2)
     assert [row["status"] for row in read_results(where)] == ["interrupted"] * 2
     sweep(Ready(read_plan(where)), where)

@@ -22,10 +22,12 @@ from fnn.train import init, make_evaluate, make_steps, make_update, prepare, tra
 from fnn.train.optimizer import build_optimizer, evaluated_params
 from fnn.train.stopping import has_converged, stops_early
 
+from .runs import uncompared as uncompared
+
 MODEL = Serial([Dense(5), Activation(ops.tanh), Dense(3)])
 LOSS = LOSSES["softmax_cross_entropy"]()
-X = jax.random.normal(jax.random.key(0), (64, 4))
-LABELS = jax.random.randint(jax.random.key(1), (64,), 0, 3)
+RNG = np.random.default_rng(0)
+X, LABELS = jnp.asarray(RNG.normal(size=(64, 4)), "float32"), jnp.asarray(RNG.integers(3, size=64))
 TEXT = """
 name: small
 data: xor
@@ -59,7 +61,6 @@ def after_steps(optimizer, batches):
 # Accumulation
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("optimizer", ["{adam: {learning_rate: 0.1}}", "{sgd: {learning_rate: 1}}"])
 def test_small_batches_accumulated_are_one_large_batch(optimizer):
     batches = jax.random.permutation(jax.random.key(2), 64).reshape(8, 8)
@@ -70,7 +71,6 @@ def test_small_batches_accumulated_are_one_large_batch(optimizer):
     assert int(small.optimizer.gradient_step) == 2
 
 
-@pytest.mark.core
 def test_parameters_wait_until_all_batches_are_accumulated():
     start = init(MODEL, optax.sgd(0.1), X.shape, seed=0).params
     optimizer = optimizer_of("{sgd: {learning_rate: 0.1}}", ", accumulate: 3")
@@ -83,7 +83,6 @@ def test_parameters_wait_until_all_batches_are_accumulated():
     assert changes == [False, False, True] * 2
 
 
-@pytest.mark.core
 def test_clipping_is_a_part_of_a_chain():
     clipped = optimizer_of("[clip_by_global_norm: {max_norm: 1e-3}, sgd: {learning_rate: 1}]")
     start = init(MODEL, clipped, X.shape, seed=0).params
@@ -95,7 +94,6 @@ def test_clipping_is_a_part_of_a_chain():
 # The average
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("decay", [0.5, 0.999])
 def test_the_average_is_the_weighted_mean_of_all_steps(decay):
     optimizer = optimizer_of("{adam: {learning_rate: 0.1}}", f", average: {decay}")
@@ -109,7 +107,6 @@ def test_the_average_is_the_weighted_mean_of_all_steps(decay):
         chex.assert_trees_all_close(found, want, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.core
 def test_the_average_takes_the_optimisers_steps_and_no_others():
     batches = np.arange(64).reshape(8, 8)
     optimizer = optimizer_of("{sgd: {learning_rate: 1}}", ", average: 0.9, accumulate: 4")
@@ -125,13 +122,11 @@ def test_the_average_takes_the_optimisers_steps_and_no_others():
     chex.assert_trees_all_equal(skipped.optimizer, taken.optimizer)
 
 
-@pytest.mark.core
 def test_parameters_without_an_average_are_evaluated_themselves():
     state = init(MODEL, optax.adam(0.1), X.shape, seed=0)
     assert evaluated_params(state) is state.params
 
 
-@pytest.mark.core
 def test_an_average_of_bfloat16_parameters_is_finer_than_they_are():
     text = TEXT % ("{sgd: {learning_rate: 1e-3}}", ", average: 0.9") + "precision: {params: %s}"
     config = parse(text % "bfloat16")
@@ -149,7 +144,6 @@ def test_an_average_of_bfloat16_parameters_is_finer_than_they_are():
 # Optimisers that want the loss
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("train", ["", ", accumulate: 2"])
 def test_a_plateau_of_the_loss_makes_steps_smaller(train):
     parts = "[sgd: {learning_rate: 0.0}, reduce_on_plateau: {factor: 0.5, patience: 2}]"
@@ -160,7 +154,6 @@ def test_a_plateau_of_the_loss_makes_steps_smaller(train):
     assert scale == 0.5 ** (4 if not train else 2)  # the first step sets the best so far
 
 
-@pytest.mark.core
 def test_a_polyak_step_is_the_loss_over_the_squared_gradient():
     optimizer = optimizer_of("{polyak_sgd: {max_learning_rate: 1e9}}")
     state = init(MODEL, optimizer, X.shape, seed=0)
@@ -176,7 +169,6 @@ def test_a_polyak_step_is_the_loss_over_the_squared_gradient():
 # Rules that stop
 
 
-@pytest.mark.core
 @pytest.mark.parametrize(
     ("losses", "rule", "stops"),
     [
@@ -203,7 +195,6 @@ def test_early_stopping_waits_for_something_better(losses, rule, stops):
     assert not stops_early(rows, None)
 
 
-@pytest.mark.core
 @pytest.mark.parametrize(
     ("losses", "rule", "stops"),
     [

@@ -10,8 +10,6 @@ from fnn.verify.arguments import parse, read
 from fnn.verify.jaxprs import first_nonlinear, without_rules
 from fnn.verify.votes import STEPS, richardson
 
-pytestmark = pytest.mark.core
-
 
 def ruled(body, fwd, bwd, **options):
     function = jax.custom_vjp(body, **options)

@@ -147,17 +147,16 @@ def _arrays(
         return backprop.forward(model, params, layers, x, key=key, train=True)
 
     @jax.jit
-    def both(params, layers, x):
+    def ranges_of(params, layers, x, after):
         values, tape = forward(params, layers, x)
         y = values[tape.steps[-1].output]
         _, saved = loss.fwd(cast(y, run.config.precision.reduce), labels)
         gradients = backprop.backward(tape, cast(loss.bwd(saved), y.dtype))
-        return jax.tree.map(_range, (values, gradients))
+        return jax.tree.map(_range, (values, gradients, after))
 
-    found = jax.device_get(both(state.params, state.layers, x))
+    *found, ranges = jax.device_get(ranges_of(state.params, state.layers, x, after.params))
     values, gradients = ({name: Range(*r) for name, r in part.items()} for part in found)
     _, tape = jax.eval_shape(forward, state.params, state.layers, x)
-    ranges = jax.device_get(jax.tree.map(_range, after.params))
     rows = layer_table(model, run.x_shape)
     for row, node, step in zip(rows, graph(model), tape.steps, strict=True):
         own = [(path, name) for path, name in tape.parameters if path[:-1] == node.path]

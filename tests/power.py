@@ -1,0 +1,214 @@
+"""How many faults do the tests find? Faults are planted at random in the rules of ops.
+
+    python -m tests.power                       # 300 faults
+    python -m tests.power --faults 20 --seed 1
+
+A fault changes one operation of a backward rule, wherever an example's rule has it: a term is lost,
+a factor or a sign is wrong, numbers are moved by one place, digits are cut off, a row stands for
+all, a comparison takes or loses its equality. First `make test` is asked, on its sample of the
+op's examples; where it sees nothing, `make prove`, on every example. What neither sees is
+equivalent if no example's cotangents change beyond rounding, and a survivor otherwise.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnn.ops  # noqa: F401 (it fills the table)
+from fnn.op import OPS, Op
+from fnn.verify.core import run
+
+from .faults import backward_passes, sample
+from .mutation.surgery import bind, equations, interpret
+
+STRICT = {"ge": "gt", "gt": "ge", "le": "lt", "lt": "le"}
+COMPARE = {"ge": jnp.greater_equal, "gt": jnp.greater, "le": jnp.less_equal, "lt": jnp.less}
+KINDS = ("term", "factor", "sign", "index", "dtype", "broadcast", "kink")
+FACTORS = (2.0, 0.5, 1.001, 1 + 1e-6)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A change of the operation at `place` (0 to 1) among those to which its kind applies."""
+
+    op: str
+    kind: str
+    place: float
+    choice: int
+
+    def __str__(self) -> str:
+        return f"{self.op}: {self.kind} at {self.place:.3f}, choice {self.choice}"
+
+    def applies(self, equation: Any) -> bool:
+        """Whether an equation can have this fault."""
+        name, out = equation.primitive.name, equation.outvars[0].aval
+        if self.kind == "kink":
+            return name in STRICT
+        if not jnp.issubdtype(getattr(out, "dtype", bool), jnp.inexact):
+            return False
+        if self.kind == "term":
+            shapes = [v.aval.shape for v in equation.invars]
+            return name in ("add", "sub", "add_any") and shapes[0] == out.shape
+        return self.kind not in ("index", "broadcast") or max(out.shape, default=0) > 1
+
+    def changed(self, equation: Any, inputs: list[Any], outs: list[Any]) -> list[Any]:
+        """Return an equation's results with the fault."""
+        name, y = equation.primitive.name, outs[0]
+        axes = [i for i, n in enumerate(y.shape) if n > 1]
+        match self.kind:
+            case "kink":
+                y = COMPARE[STRICT[name]](*inputs)
+            case "term":
+                y = jnp.asarray(inputs[0])
+            case "factor":
+                y = y * jnp.asarray(FACTORS[self.choice % len(FACTORS)], y.dtype)
+            case "sign":
+                y = -y
+            case "dtype":
+                y = y.astype(jnp.bfloat16).astype(y.dtype)
+            case "index":
+                y = jnp.roll(y, 1, axes[self.choice % len(axes)])
+            case "broadcast":
+                axis = axes[self.choice % len(axes)]
+                y = jnp.broadcast_to(jax.lax.slice_in_dim(y, 0, 1, axis=axis), y.shape)
+        return [y, *outs[1:]]
+
+
+def planted(op: Op, fault: Fault) -> Op:
+    """Return the op with a fault in its backward rule."""
+
+    def bwd(residuals, dy, **statics):
+        flat, tree = jax.tree.flatten((residuals, dy))
+        arrays = [i for i, a in enumerate(flat) if getattr(a, "dtype", None) != jax.dtypes.float0]
+        shapes = []
+
+        def rule(*chosen):
+            full = list(flat)
+            for i, a in zip(arrays, chosen):
+                full[i] = a
+            out = op._bwd(*jax.tree.unflatten(tree, full), **statics)
+            leaves, shape = jax.tree.flatten(out)
+            shapes.append(shape)
+            return leaves
+
+        closed = jax.make_jaxpr(rule)(*(flat[i] for i in arrays))
+        able = [e for e, _ in equations(closed) if fault.applies(e)]
+        target = able[int(fault.place * len(able))] if able else None
+
+        def step(equation, inputs, smooth):
+            outs = bind(equation, inputs)
+            return fault.changed(equation, inputs, outs) if equation is target else outs
+
+        return jax.tree.unflatten(shapes[0], interpret(closed, [flat[i] for i in arrays], step))
+
+    mutant = Op(op.definition, reference=op.reference, examples=op.examples, source=op.source)
+    mutant.fwd(op._fwd)
+    mutant.bwd(bwd)
+    return mutant
+
+
+def drawn(count: int, seed: int) -> Iterator[Fault]:
+    """Draw faults: an op, a kind that its rule can have, a place."""
+    rng = np.random.default_rng(seed)
+    names = [name for name, op in OPS.items() if op.__module__.startswith("fnn.")]
+    able: dict[str, set[str]] = {}
+    while count:
+        name, kind = str(rng.choice(names)), str(rng.choice(KINDS))
+        if name not in able:
+            able[name] = {k for k in KINDS if _able(OPS[name], k)}
+        fault = Fault(name, kind, float(rng.random()), int(rng.integers(12)))
+        if kind in able[name]:
+            count -= 1
+            yield fault
+
+
+def _able(op: Op, kind: str) -> bool:
+    """Whether the rule of an op's first example can have a fault of a kind."""
+    seen: list[bool] = []
+
+    class Asked(Fault):
+        def applies(self, equation):
+            seen.append(super().applies(equation))
+            return False
+
+    mutant = planted(op, Asked(op.name, kind, 0.0, 0))
+    arrays, statics = op.bind(**op.examples[0].draw(0, np.float32))
+    y, saved = jax.eval_shape(lambda *a: op.fwd(*a, **statics), *arrays)
+    jax.eval_shape(lambda s, d: mutant._bwd(s.residuals, d, **op.statics | statics), saved, y)
+    return any(seen)
+
+
+def tried(fault: Fault) -> tuple[Fault, str, float]:
+    """Return by what a fault is found: test, prove, nothing (survives), or equivalent."""
+    start = time.perf_counter()
+    op = OPS[fault.op]
+    mutant = planted(op, fault)
+    verdict = "survives"
+    if _fails(mutant, sample(mutant)):
+        verdict = "test"
+    elif any(_fails(mutant, [i]) for i, e in enumerate(op.examples) if "bench" not in e.tags):
+        verdict = "prove"
+    elif not _changes(op, mutant):
+        verdict = "equivalent"
+    jax.clear_caches()
+    return fault, verdict, time.perf_counter() - start
+
+
+def _fails(mutant: Op, chosen: list[int]) -> bool:
+    try:
+        return not run(mutant, chosen=chosen).ok
+    except Exception:  # a rule that raises fails its test
+        return True
+
+
+def _changes(op: Op, mutant: Op) -> bool:
+    """Whether some example's cotangents differ, by more than rounding."""
+    for right, wrong in zip(backward_passes(op), backward_passes(mutant), strict=True):
+        for a, b in zip(*(p.steps.results(p.values) for p in (right, wrong)), strict=True):
+            if np.max(np.abs(a - b), initial=0) > 1e-13 * np.max(np.abs(a), initial=0):
+                return True
+    return False
+
+
+def main() -> int:
+    """Plant faults and print what becomes of them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.power", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--faults", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    faults = list(drawn(given.faults, given.seed))
+    found: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    start = time.perf_counter()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count() or 1, spawn, max_tasks_per_child=25) as pool:
+        for fault, verdict, seconds in pool.map(tried, faults):
+            found[fault.kind][verdict] += 1
+            if verdict != "test":
+                print(f"{verdict:10} {fault} ({seconds:.0f} s)", flush=True)
+    total = sum(found.values(), Counter())
+    print(f"\n{'':12}{'faults':>8}{'test':>8}{'prove':>8}{'equivalent':>12}{'survive':>9}")
+    for kind, row in [*found.items(), ("all", total)]:
+        counts = (row[k] for k in ("test", "prove", "equivalent", "survives"))
+        test, prove, equivalent, survive = counts
+        print(f"{kind:12}{sum(row.values()):8}{test:8}{prove:8}{equivalent:12}{survive:9}")
+    real = sum(total.values()) - total["equivalent"]
+    share = total["test"] / real if real else 1.0
+    print(f"make test finds {share:.2%} of {real} faults, in {time.perf_counter() - start:.0f} s")
+    return 0 if share >= 0.99 and not total["survives"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
