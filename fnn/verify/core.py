@@ -1,7 +1,7 @@
 """The verifier: one function or op, all questions, one report."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,12 +25,14 @@ def run(
     seed: int = 0,
     dtypes: Sequence[str] | None = None,
     chosen: Sequence[int] | None = None,
+    skip: Collection[str] = (),
 ) -> Report:
     """Verify a function's backward rule; see `fnn.verify`.
 
     `seed` chooses the numbers that are drawn, `dtypes` those in which rounding is judged (of an
     op: float32 and bfloat16; of a call: those of its arguments), and `chosen` the examples of an op
-    that are tried (all that are not large).
+    that are tried (all that are not large). `skip` names questions for which XLA must compile, and
+    which are then not asked: "jit", "cost", "devices".
     """
     start = time.perf_counter()
     subject = find(function, definition)
@@ -50,7 +52,7 @@ def run(
         cases = cases_of(subject, given, vary)
         dtypes = dtypes or _dtypes(given)
     try:
-        Verification(subject, cases, seed, vary, dtypes, report).go()
+        Verification(subject, cases, seed, vary, dtypes, report, skip).go()
     except Exception as error:
         if "Tracer" not in f"{type(error).__name__} {error}":
             raise

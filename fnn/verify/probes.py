@@ -184,10 +184,16 @@ class Probing:
             ]
         )
         high = highest_index(case.arguments)
+        keys = np.random.default_rng([self.seed, seed, self.cases.index(case)])
         values = []
         for leaf in case.arguments.leaves:
             given = leaf.value is not None and not probe.fresh
-            x = leaf.value if given else numbers.draw(leaf, rng, high)
+            # All probes of a case draw from the same key: what is drawn from it is then known.
+            x = (
+                leaf.value
+                if given
+                else numbers.draw(leaf, keys if leaf.kind == "key" else rng, high)
+            )
             if leaf.kind != "key":
                 x = probe.style(leaf, rng, widen(x) if leaf.differentiable else np.asarray(x))
             values.append(x)

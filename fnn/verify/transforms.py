@@ -30,7 +30,6 @@ def check(
     numbers = [_number(v) for v in trial.values], trial.dys
     second = _draw(probing, trial, 1)
     with jax.enable_x64(True):
-        yield from _eager(probing, trial, numbers, eps)
         program, failures = _transformed(function, arguments.cast("float64"), axes)
         outcomes = jax.device_get(program.result()(*numbers, *second))
     capabilities["vmap"] = not any(name.startswith("vmap") for name in failures)
@@ -82,11 +81,14 @@ def _same(
             yield name, Mismatch(trial, "ct", i, wrong)
 
 
-def _eager(probing: Probing, trial: Trial, numbers: Any, eps: float) -> Found:
-    arrays, dys = jax.tree.map(jnp.asarray, numbers)
+def uncompiled(probing: Probing, trial: Trial, eps: float) -> Found:
+    """Yield what is different without jit, where a function meets numbers and not tracers."""
+    numbers = [_number(v) for v in trial.values], trial.dys
     try:
         function, arguments = probing.subject.function, trial.case.arguments
-        came = jax.device_get(both_ways(function, arguments, arrays, dys)[1])
+        with jax.enable_x64(True):
+            arrays, dys = jax.tree.map(jnp.asarray, numbers)
+            came = jax.device_get(both_ways(function, arguments, arrays, dys)[1])
     except Exception as error:
         show = trial.case.arguments.show(probing.subject.name, "float64")
         yield "jit", Finding("jit", why=f"without jit: {first_line(error)}", call=show)

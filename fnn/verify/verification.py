@@ -1,7 +1,7 @@
 """All the questions about one subject, in order, and what is reported of the answers."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +40,10 @@ class Verification:
         vary: bool,
         dtypes: Sequence[str],
         report: Report,
+        skip: Collection[str] = (),
     ):
         self.subject, self.cases, self.seed, self.vary = subject, cases, seed, vary
-        self.dtypes, self.report = dtypes, report
+        self.dtypes, self.report, self.skip = dtypes, report, skip
         self.own_casts = "float64" not in dtypes
 
     def go(self) -> None:
@@ -93,18 +94,22 @@ class Verification:
                 self._add(numerics.finite(probing, base.case))
             if self.vary:
                 self._add(numerics.poison(probing, base.case, base))
-        self._add(cost.check(probing, base.case, self.dtypes[0], report.cost))
+        if "cost" not in self.skip:
+            self._add(cost.check(probing, base.case, self.dtypes[0], report.cost))
         self.cast = functools.cache(lambda: mathematics.cast(probing, True))
         if self.exact[0] != "float64":
             report.notes.append("transforms were not tried: the rule does not run in float64")
         elif not wrong:
+            if "jit" not in self.skip:
+                self._add(transforms.uncompiled(probing, base, verdict.eps))
             self._add(transforms.check(probing, base, verdict.eps, report.capabilities))
             special = [t for t in verdict.trials if t.case is base.case]
             special = [base, *(t for t in special if t.probe.kind == "special")]
             self._add(transforms.second_order(probing, special, verdict.eps, report.capabilities))
             report.capabilities["jvp"] = transforms.forward_mode(probing, base)
             given = [t for t in verdict.trials if t.probe is GIVEN]
-            self._add(devices.check(probing, given, report.capabilities))
+            if "devices" not in self.skip:
+                self._add(devices.check(probing, given, report.capabilities))
         report.notes.extend(votes.check(probing, base))
         report.worst = self._worst(verdict)
         report.probes = probing.count

@@ -9,7 +9,7 @@ import numpy as np
 
 from .arguments import Arguments
 from .probes import Probing, Trial
-from .programs import call, exchanged, kept, places, start, types
+from .programs import call, exchanged, kept, places, prepare, types
 
 STEPS = 2.0 ** -np.arange(4, 20, 2.0)
 
@@ -54,7 +54,7 @@ def _moving(arguments: Arguments) -> list[int]:
 
 @kept
 def _values(definition: Any, arguments: Arguments) -> Any:
-    """Compile the output along a direction of the arguments, times the cotangent."""
+    """Trace the output along a direction of the arguments, times the cotangent."""
     which = _moving(arguments)
 
     def values(arrays: Any, dys: Any, steps: Any, along: Any) -> Any:
@@ -72,7 +72,7 @@ def _values(definition: Any, arguments: Arguments) -> Any:
     arrays, dys = types(definition, arguments, "float64")
     steps = jax.ShapeDtypeStruct((2 * len(STEPS),), "float64")
     along = [jax.ShapeDtypeStruct(arrays[i].shape, "float64") for i in which]
-    return start(values, arrays, dys, steps, along)
+    return prepare(values, arrays, dys, steps, along)
 
 
 def richardson(slopes: np.ndarray) -> tuple[float, float]:

@@ -27,9 +27,10 @@ LEFT_TO_JAX = frozenset(
 """Primitives that JAX runs alone: keys are its own, and factorisations are LAPACK's."""
 
 
-MOST_KEPT = 64
-"""Results of a primitive left to JAX that are kept."""
-MOST_STEPS = 1000
+MOST_KEPT = 1024
+"""Results of primitives left to JAX that are kept."""
+_MADE: dict[Any, Any] = {}
+MOST_STEPS = 3000
 """Operations in all turns of a scan; of more, compiling costs less than running them singly."""
 
 
@@ -124,6 +125,9 @@ class _Key:
     kind: str
     words: tuple[int, ...]
 
+    def __hash__(self) -> int:
+        return hash(self.words)
+
 
 def _is_key(array: Any) -> bool:
     extended = jax.dtypes.extended
@@ -155,19 +159,19 @@ def _by_jax(equation: Any) -> Function:
     """Run one primitive by JAX, once for the same inputs: a key is drawn from again and again."""
     bind, several = equation.primitive.bind, equation.primitive.multiple_results
     params = equation.primitive.get_bind_params(equation.params)
-    done: dict[Any, Any] = {}
+    what = equation.primitive.name, str(params)
 
     def run(*arrays: Any) -> Any:
         inputs = list(map(np.asarray, arrays))
-        key = tuple((a.shape, a.dtype, _content(a)) for a in inputs)
-        if key not in done:
+        key = what, *((a.shape, a.dtype, _content(a)) for a in inputs)
+        if key not in _MADE:
             with jax.enable_x64(True):
                 made = bind(*(jnp.asarray(handed_out(a)) for a in inputs), **params)
             outs = [taken_in(a) for a in (made if several else [made])]
-            if len(done) >= MOST_KEPT:
-                done.clear()
-            done[key] = outs if several else outs[0]
-        return done[key]
+            if len(_MADE) >= MOST_KEPT:
+                _MADE.clear()
+            _MADE[key] = outs if several else outs[0]
+        return _MADE[key]
 
     return run
 
