@@ -87,9 +87,9 @@ class Verification:
         self._add(mathematics.reference(probing, verdict))
         self._add(cotangents.subsets(probing, base, verdict.eps))
         if not any(f.group in ("value", "cotangent") for f in report.findings):
-            for dtype in self.dtypes:
-                if dtype != "float64":
-                    self._add(numerics.check(probing, dtype, report.errors, verdict.eps))
+            narrow = [dtype for dtype in self.dtypes if dtype != "float64"]
+            for i, dtype in enumerate(narrow):
+                self._add(numerics.check(probing, dtype, report.errors, verdict.eps, i > 0))
             if self.vary and base.case.size < LARGE and verdict.eps == EPS64:
                 self._add(numerics.finite(probing, base.case))
             if self.vary:
