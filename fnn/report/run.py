@@ -287,7 +287,7 @@ def _check_predictions(p: Predictions) -> None:
     for name, (array, shape, kinds) in shapes.items():
         if array.shape != shape or array.dtype.kind not in kinds:
             raise ValueError(f"{name}: unexpected {array.dtype} array of shape {array.shape}")
-    if m and (p.worst_index.min() < 0 or p.worst_index.max() >= n):
+    if m and (int(p.worst_index.min()) < 0 or int(p.worst_index.max()) >= n):
         raise ValueError(f"worst_index: expected indices below {n}")
-    if n and min(p.y_true.min(), p.y_pred.min()) < 0:
+    if n and min(int(p.y_true.min()), int(p.y_pred.min())) < 0:
         raise ValueError("y_true and y_pred: expected class numbers from 0 up")

@@ -94,7 +94,7 @@ def exact_tolerance(
     """The tolerance in float64; with `eps` of a narrower dtype, where a cast limits it."""
     sizes = np.abs(widen(want))
     if eps > EPS64:
-        return CAST * (eps * max(scale, size_of(want)) + noise)
+        return np.full(sizes.shape, CAST * eps * max(scale, size_of(want))) + CAST * noise
     return RELATIVE * sizes + FLOOR * max(scale, size_of(want)) + NOISE * noise
 
 

@@ -148,9 +148,8 @@ class _Rounded:
             values = [shaken(v, rng, eps) for v in self.values]
             near.append(narrow.oracle(values, [shaken(d, rng, eps) for d in self.dys]))
         again = [narrow.rule(self.values, self.dys, jitter=eps, salt=s) for s in (1, 2)]
-        return tuple(
-            {k: [o[k] for o in outcomes] for k in ("y", "ct")} for outcomes in (near, again)
-        )
+        by_key = [{k: [o[k] for o in outcomes] for k in ("y", "ct")} for outcomes in (near, again)]
+        return by_key[0], by_key[1]
 
     def noise(self, key: str, which: int, *, jumps: bool = False) -> np.ndarray:
         """Return, element by element, what one rounding changes."""

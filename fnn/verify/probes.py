@@ -153,9 +153,10 @@ class Probing:
         """
         key = self.cases.index(case), dtype, compiled or self.compiled
         if key not in self._runs:
-            functions = self.subject.function, self.subject.definition
-            types = (dtype,) if dtype else self.exact
-            self._runs[key] = Run(*functions, case.arguments, *types, compiled=key[-1])
+            subject, (rule, oracle) = self.subject, (dtype, dtype) if dtype else self.exact
+            self._runs[key] = Run(
+                subject.function, subject.definition, case.arguments, rule, oracle, key[-1]
+            )
         return self._runs[key]
 
     def is_compiled(self, case: Case, dtype: str) -> bool:
