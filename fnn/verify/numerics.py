@@ -239,7 +239,7 @@ def poison(probing: Probing, case: Case, base: Trial) -> Iterator[tuple[str, Mis
 
     A NaN may reach its own row. Where the output is finite nonetheless, it may reach nothing.
     """
-    run = probing.run(case)
+    run, binding = probing.run(case), probing.subject.states_conventions
     leaves = case.arguments.leaves
     for place in places(case.arguments):
         if not np.size(base.values[place]) or not numbers.free(leaves[place]):
@@ -251,19 +251,25 @@ def poison(probing: Probing, case: Case, base: Trial) -> Iterator[tuple[str, Mis
             values = list(base.values)
             values[place] = np.where(where, what, values[place])
             label = f"{leaves[place].path} with {name}"
-            yield from _poisoned(base, run, values, base.dys, label, what)
+            yield from _poisoned(base, run, values, base.dys, label, what, binding)
     for j, dy in enumerate(base.dys):
         dys = list(base.dys)
         if np.size(dy):
             dys[j] = np.where(_first(dy), np.nan, dy)
             label = f"the cotangent of output {j} with a NaN in its first row"
-            yield from _poisoned(base, run, base.values, dys, label, np.nan)
+            yield from _poisoned(base, run, base.values, dys, label, np.nan, binding)
 
 
 def _poisoned(
-    base: Trial, run: Any, values: Any, dys: Any, label: str, what: float
+    base: Trial, run: Any, values: Any, dys: Any, label: str, what: float, binding: bool
 ) -> Iterator[tuple[str, Mismatch]]:
     want, got = run.oracle(values, dys), run.rule(values, dys)
+    trial = Trial(base.case, Probe(label, "poison"), values, dys, want, got)
+    if binding and np.isnan(what):  # an op's definition states where a NaN goes
+        for j, (came, expected) in enumerate(zip(got["plain"], want["y"], strict=True)):
+            most = np.full(np.shape(expected), np.finfo(np.float64).max)
+            if wrong := misfit(came, expected, most):
+                yield "nan", Mismatch(trial, "plain", j, wrong)
     whole = all(np.isfinite(y).all() for y in want["y"]) and all(
         np.isfinite(y).all() for y in got["plain"]
     )
@@ -273,7 +279,6 @@ def _poisoned(
     rows = len(dys[0]) if np.ndim(dys[0]) else None
     if not whole and not _rows_apart(want["y"]) and clean:
         return
-    trial = Trial(base.case, Probe(label, "poison"), values, dys, want, got)
     for i, (came, expected) in enumerate(zip(got["ct"], want["ct"], strict=True)):
         asked = np.isfinite(expected) & np.isfinite(base.got["ct"][i])
         if not (clean and whole):
