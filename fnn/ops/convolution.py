@@ -83,6 +83,7 @@ _SOURCE = "LeCun et al. 1989, Neural Computation, doi:10.1162/neco.1989.1.4.541"
         example(x=normal(3, 4, 5, 2), w=normal(1, 1, 2, 3), b=normal(3)),
         example(x=normal(3, 5, 5, 2), w=normal(1, 1, 2, 3), stride=2),
         example(x=normal(1, 3, 3, 1), w=normal(3, 3, 1, 1), padding=4),
+        example(x=normal(1, 5, 5, 2), w=normal(1, 1, 1, 2), padding=1, groups=2),
         example(x=normal(0, 4, 4, 2), w=normal(3, 3, 2, 3), b=normal(3)),
         example(x=normal(2, 5, 5, 2, scale=1e4), w=normal(3, 3, 2, 2), tags={"extreme"}),
         example(x=normal(64, 28, 28, 32), w=normal(3, 3, 32, 64), padding="SAME", tags={"bench"}),

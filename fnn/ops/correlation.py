@@ -373,8 +373,9 @@ def _same(together: int) -> np.ndarray:
 
 
 def padded(x: Any, at: Windows) -> Any:
-    """Return x with zeros around its spatial axes."""
-    return jnp.pad(x, ((0, 0), *at.padding, (0, 0)))
+    """Return x with zeros around its spatial axes; negative padding cuts numbers off."""
+    ends = [(0, 0, 0), *((low, high, 0) for low, high in at.padding), (0, 0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), ends)
 
 
 def add_up(parts: Sequence[Any], at: Windows) -> Any:

@@ -15,7 +15,7 @@ from jax.extend import core
 
 from ..jaxprs import CUSTOM, INLINED, carried, nested
 from . import axes, elements, indices, products  # noqa: F401 (they fill the table)
-from .primitives import PRIMITIVES, Function, primitive
+from .primitives import PRIMITIVES, Function, is_extended, primitive
 
 LEFT_TO_JAX = frozenset(
     [
@@ -103,6 +103,8 @@ def _several(equation: Any) -> bool:
 def operation(equation: Any) -> Function:
     """Return the function that an equation stands for."""
     name = equation.primitive.name
+    if any(is_extended(v.aval.dtype) and not v.aval.size for v in equation.outvars):
+        raise Unknown("no keys")  # an array of objects says nothing of their kind
     function: Function | None = None
     if name in PRIMITIVES:
         function = PRIMITIVES[name](equation)
@@ -130,8 +132,7 @@ class _Key:
 
 
 def _is_key(array: Any) -> bool:
-    extended = jax.dtypes.extended
-    return isinstance(array, jax.Array) and jax.dtypes.issubdtype(array.dtype, extended)
+    return isinstance(array, jax.Array) and is_extended(array.dtype)
 
 
 def taken_in(array: Any) -> Any:
@@ -152,7 +153,7 @@ def handed_out(array: Any) -> Any:
         return array
     keys = array.reshape(-1).tolist()
     words = np.array([key.words for key in keys], np.uint32).reshape(*array.shape, -1)
-    return jax.random.wrap_key_data(words, impl=keys[0].kind)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl=keys[0].kind)
 
 
 def _by_jax(equation: Any) -> Function:
@@ -210,7 +211,10 @@ def _scan(equation: Any) -> Function:
     carry = carried(equation, body)
     step = _program(body, inner.consts)
     count = carry.stop - carry.start
-    stacked = [v.aval for v in equation.outvars[count:]]
+    stacked = [
+        (v.aval.shape, object if is_extended(v.aval.dtype) else v.aval.dtype)
+        for v in equation.outvars[count:]
+    ]
     order = range(length)[::-1] if equation.params["reverse"] else range(length)
 
     def run(*arrays: Any) -> Any:
@@ -219,12 +223,12 @@ def _scan(equation: Any) -> Function:
             list(arrays[carry]),
             arrays[carry.stop :],
         )
-        outs = [np.zeros(aval.shape, aval.dtype) for aval in stacked]
+        outs = [np.zeros(shape, dtype) for shape, dtype in stacked]
         for i in order:
             made = step([*consts, *state, *(a[i] for a in slices)])
             state = made[:count]
             for out, part in zip(outs, made[count:], strict=True):
-                out[i] = part
+                out[i, ...] = part
         return [*state, *outs]
 
     return run

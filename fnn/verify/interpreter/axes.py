@@ -3,10 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
-from .primitives import Function, accumulator, highest, lowest, padded, primitive
+from .primitives import (
+    Function,
+    accumulator,
+    highest,
+    is_extended,
+    lowest,
+    padded,
+    primitive,
+    ranks,
+)
 
 
 @primitive("iota")
@@ -26,8 +34,7 @@ def _broadcast(equation: Any) -> Function:
     for n, axis in zip(equation.invars[0].aval.shape, axes, strict=True):
         kept[axis] = n
     dtype = equation.outvars[0].aval.dtype
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
-        dtype = object
+    dtype = object if is_extended(dtype) else dtype
 
     def broadcast(x: Any, *_: Any) -> Any:
         out = np.empty(shape, dtype)  # several times as fast as a view by np.broadcast_to
@@ -45,7 +52,7 @@ def _reshape(equation: Any) -> Function | None:
     return lambda x, *_: np.reshape(x, shape)
 
 
-@primitive("squeeze", "expand_dims")
+@primitive("squeeze")
 def _squeeze(equation: Any) -> Function:
     shape = equation.outvars[0].aval.shape
     return lambda x: np.reshape(x, shape)
@@ -202,14 +209,12 @@ def _plain(x: Any) -> Any:
 
 
 @primitive("top_k")
-def _top_k(equation: Any) -> Function | None:
+def _top_k(equation: Any) -> Function:
     k, axis = equation.params["k"], equation.params.get("axis", -1)
-    value, index = (var.aval.dtype for var in equation.outvars)
-    if not np.issubdtype(_plain(np.zeros(0, value)).dtype, np.floating):
-        return None
+    index = equation.outvars[1].aval.dtype
 
     def run(x: Any) -> Any:
-        order = np.take(np.argsort(-_plain(x), axis, kind="stable"), range(k), axis)
+        order = np.take(np.argsort(~ranks(x), axis, kind="stable"), range(k), axis)
         return np.take_along_axis(x, order, axis), order.astype(index)
 
     return run

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from .primitives import Function, is_half, primitive
+from .primitives import Function, is_half, primitive, ranks
 
 
 def _logistic(x: Any) -> Any:
@@ -21,7 +21,20 @@ def _rsqrt(x: Any) -> Any:
 def _divide(x: Any, y: Any) -> Any:
     if not jnp.issubdtype(x.dtype, jnp.integer):
         return np.divide(x, y)
-    return (np.sign(x) * np.sign(y) * (np.abs(x) // np.abs(y))).astype(x.dtype)  # towards 0
+    quotient = x // y
+    towards_0 = quotient + ((quotient < 0) & (quotient * y != x)).astype(x.dtype)
+    return np.where(y == 0, ~np.zeros_like(y), towards_0)
+
+
+def _remainder(x: Any, y: Any) -> Any:
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        return np.fmod(x, y)
+    return np.where(y == 0, x, np.fmod(x, y))
+
+
+def _shift_right_arithmetic(x: Any, by: Any) -> Any:
+    signed = np.dtype(f"i{x.dtype.itemsize}")
+    return (x.view(signed) >> by.view(signed)).view(x.dtype)
 
 
 def _shift_right_logical(x: Any, by: Any) -> Any:
@@ -30,14 +43,19 @@ def _shift_right_logical(x: Any, by: Any) -> Any:
 
 
 def _away_from_zero(x: Any) -> Any:
-    return np.copysign(np.floor(np.abs(x) + 0.5), x)
+    whole = np.trunc(x)
+    one = np.copysign(np.ones_like(x), x)
+    return np.where(2 * np.abs(x - whole) >= 1, whole + one, whole)
 
 
-def _not_a_number_last(compare: Callable[..., Any]) -> Callable[..., Any]:
-    def total(x: Any, y: Any) -> Any:
-        return np.where(np.isnan(y), compare(0, 1) & ~np.isnan(x), compare(x, y))
+def _complex(x: Any, y: Any) -> Any:
+    z = np.empty(np.shape(x), np.result_type(x, np.complex64))
+    z.real, z.imag = x, y
+    return z
 
-    return total
+
+def _in_total_order(compare: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, y: compare(ranks(x), ranks(y))
 
 
 def _same(x: Any) -> Any:
@@ -49,7 +67,7 @@ ELEMENTWISE: dict[str, Function] = {
     "sub": np.subtract,
     "mul": np.multiply,
     "div": _divide,
-    "rem": np.fmod,
+    "rem": _remainder,
     "neg": np.negative,
     "abs": np.abs,
     "sign": np.sign,
@@ -88,7 +106,7 @@ ELEMENTWISE: dict[str, Function] = {
     "xor": np.bitwise_xor,
     "not": np.bitwise_not,
     "shift_left": np.left_shift,
-    "shift_right_arithmetic": np.right_shift,
+    "shift_right_arithmetic": _shift_right_arithmetic,
     "shift_right_logical": _shift_right_logical,
     "eq": np.equal,
     "ne": np.not_equal,
@@ -96,21 +114,21 @@ ELEMENTWISE: dict[str, Function] = {
     "le": np.less_equal,
     "gt": np.greater,
     "ge": np.greater_equal,
-    "lt_to": _not_a_number_last(np.less),
-    "le_to": _not_a_number_last(np.less_equal),
+    "lt_to": _in_total_order(np.less),
+    "le_to": _in_total_order(np.less_equal),
     "real": np.real,
     "imag": np.imag,
     "conj": np.conj,
-    "complex": lambda x, y: x + (1j * y).astype(np.result_type(x, np.complex64)),
+    "complex": _complex,
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
-    **dict.fromkeys(("copy", "copy_p", "stop_gradient", "sharding_constraint"), _same),
+    **dict.fromkeys(("copy", "stop_gradient", "sharding_constraint"), _same),
 }
 SPECIAL: dict[str, Function] = {
     "erf": special.erf,
     "erfc": special.erfc,
     "erf_inv": special.erfinv,
-    "lgamma": special.gammaln,
-    "digamma": special.digamma,
+    "lgamma": lambda x: np.where(np.isinf(x), np.abs(x), special.gammaln(x)),
+    "digamma": lambda x: np.where(x == 0, -np.inf, special.digamma(x)).astype(x.dtype),
     "bessel_i0e": special.i0e,
     "bessel_i1e": special.i1e,
 }
@@ -175,12 +193,15 @@ def _round(equation: Any) -> Function:
 
 @primitive("select_n")
 def _select(equation: Any) -> Function:
-    if len(equation.invars) == 3:
+    last = len(equation.invars) - 2
+    if equation.invars[0].aval.dtype == np.bool_:
         return lambda which, no, yes: np.where(which, yes, no)
 
     def choose(which: Any, *cases: Any) -> Any:
-        which = np.broadcast_to(which, cases[0].shape)
-        return np.select([which == i for i in range(len(cases))], cases, cases[-1])
+        chosen = np.array(np.broadcast_to(cases[last], cases[0].shape))
+        for i in range(last):
+            chosen = np.where(np.clip(which, 0, last) == i, cases[i], chosen)
+        return chosen
 
     return choose
 
@@ -190,7 +211,7 @@ def _convert(equation: Any) -> Function:
     old, new = equation.invars[0].aval.dtype, equation.params["new_dtype"]
     if old == new:
         return _same
-    if new == bool:
+    if new == np.bool_:
         return lambda x: x != 0
     if jnp.issubdtype(old, jnp.complexfloating) and not jnp.issubdtype(new, jnp.complexfloating):
         return lambda x: np.real(x).astype(new)
@@ -216,10 +237,18 @@ def _bitcast(equation: Any) -> Function | None:
 
 
 @primitive("reduce_precision")
-def _reduce_precision(equation: Any) -> Function | None:
+def _reduce_precision(equation: Any) -> Function:
+    """Round to fewer digits, to even; what is too large is ∞, and what is not normal is 0."""
     dtype = equation.outvars[0].aval.dtype
-    bits = equation.params["exponent_bits"], equation.params["mantissa_bits"]
-    kinds = {(8, 7): jnp.bfloat16, (5, 10): np.float16, (8, 23): np.float32, (11, 52): np.float64}
-    if bits not in kinds:
-        return None
-    return lambda x: x.astype(kinds[bits]).astype(dtype)
+    digits, bias = equation.params["mantissa_bits"], 2 ** (equation.params["exponent_bits"] - 1) - 1
+    least, most = np.ldexp(1.0, 1 - bias), np.ldexp(2 - np.ldexp(1.0, -digits), bias)
+
+    def run(x: Any) -> Any:
+        fraction, exponent = np.frexp(x.astype(np.float64))
+        y = np.ldexp(np.rint(np.ldexp(fraction, digits + 1)), exponent - digits - 1)
+        y = np.where(np.abs(y) > most, np.copysign(np.inf, y), y)
+        if least > float(jnp.finfo(dtype).tiny):
+            y = np.where(np.abs(y) < least, np.copysign(0, y), y)
+        return y.astype(dtype)
+
+    return run

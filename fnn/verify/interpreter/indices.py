@@ -67,7 +67,7 @@ def _gather(equation: Any) -> Function:
         _fills(params["mode"]),
     )
     outer = [i for i in range(len(out.shape)) if i not in numbers.offset_dims]
-    back = np.argsort([*outer, *numbers.offset_dims]) if out.shape else []
+    back: Any = np.argsort([*outer, *numbers.offset_dims]) if out.shape else []
 
     def run(x: Any, indices: Any) -> Any:
         where, inside = windows.find(indices)
@@ -88,7 +88,7 @@ def _filling(fill: Any, dtype: Any) -> Any:
     """Return what stands where a gather reads outside; JAX's default is NaN, or a far number."""
     if fill is not None:
         return fill
-    if dtype == bool:
+    if dtype == np.bool_:
         return True
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
@@ -99,21 +99,18 @@ def _filling(fill: Any, dtype: Any) -> Any:
 WRITES: dict[str, Any] = {
     "scatter": None,
     "scatter-add": np.add,
-    "scatter_add": np.add,
     "scatter-sub": np.subtract,
-    "scatter_sub": np.subtract,
     "scatter-mul": np.multiply,
-    "scatter_mul": np.multiply,
     "scatter-min": np.minimum,
-    "scatter_min": np.minimum,
     "scatter-max": np.maximum,
-    "scatter_max": np.maximum,
 }
 
 
 @primitive(*WRITES)
-def _scatter(equation: Any) -> Function:
+def _scatter(equation: Any) -> Function | None:
     params, ufunc = equation.params, WRITES[equation.primitive.name]
+    if ufunc is None and params["update_jaxpr"] is not None and params["update_jaxpr"].eqns:
+        return None  # a function is applied to what stands there
     numbers, out = params["dimension_numbers"], equation.outvars[0].aval
     shape, updates = out.shape, equation.invars[2].aval.shape
     dropped = *numbers.inserted_window_dims, *numbers.operand_batching_dims

@@ -7,19 +7,21 @@ parameters alone decide is computed there, once, and not with every call.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 Function = Callable[..., Any]
-PRIMITIVES: dict[str, Callable[[Any], Function]] = {}
+Prepare = Callable[[Any], Function | None]
+PRIMITIVES: dict[str, Prepare] = {}
 """By name: from an equation to a function of NumPy arrays, which returns an array, or a sequence of
-arrays if the primitive has several results."""
+arrays if the primitive has several results; None if XLA must compile the program."""
 
 
-def primitive(*names: str) -> Callable[[Callable[[Any], Function]], Callable[[Any], Function]]:
+def primitive(*names: str) -> Callable[[Prepare], Prepare]:
     """Enter the decorated function in the table."""
 
-    def enter(prepare: Callable[[Any], Function]) -> Callable[[Any], Function]:
+    def enter(prepare: Prepare) -> Prepare:
         for name in names:
             PRIMITIVES[name] = prepare
         return prepare
@@ -37,16 +39,29 @@ def accumulator(dtype: Any) -> Any:
     return np.dtype(np.float32) if is_half(dtype) else dtype
 
 
+def is_extended(dtype: Any) -> bool:
+    """Whether a dtype is JAX's own, as that of PRNG keys is: NumPy holds them as objects."""
+    return jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
+
+
+def ranks(x: Any) -> Any:
+    """Return integers in the order of the numbers' bits: -NaN, -∞, ..., -0, 0, ..., ∞, NaN."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    bits = np.ascontiguousarray(x).view(np.dtype(f"i{x.dtype.itemsize}")).reshape(x.shape)
+    return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
+
+
 def lowest(dtype: Any) -> Any:
     """Return what every number of a dtype is at least."""
-    if dtype == bool:
+    if dtype == np.bool_:
         return False
     return -np.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).min
 
 
 def highest(dtype: Any) -> Any:
     """Return what every number of a dtype is at most."""
-    if dtype == bool:
+    if dtype == np.bool_:
         return True
     return np.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).max
 

@@ -11,7 +11,6 @@ from .primitives import (
     accumulator,
     by_taps,
     highest,
-    is_half,
     lowest,
     padded,
     primitive,
@@ -95,9 +94,11 @@ def _general_reduce_window(equation: Any) -> Function | None:
     body = getattr(body, "jaxpr", body)
     if len(body.eqns) != 1 or body.eqns[0].primitive.name not in MONOIDS:
         return None
+    if list(body.eqns[0].invars) != list(body.invars) or len(body.invars) != 2:
+        return None
     ufunc, start = MONOIDS[body.eqns[0].primitive.name]
     run = _windows(equation, ufunc, start(equation.outvars[0].aval.dtype))
-    return lambda x, initial: [ufunc(run(x), initial)]
+    return lambda x, initial: [ufunc(run(x), initial)]  # padding is passed over on a CPU
 
 
 def _windows(equation: Any, ufunc: Any, start: Any) -> Function:
@@ -126,26 +127,28 @@ def _windows(equation: Any, ufunc: Any, start: Any) -> Function:
     return run
 
 
-def _chosen(x: Any, equation: Any, sizes: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the padded places (their count before padding), and which of them a window chooses.
+def _chosen(x: Any, equation: Any, sizes: Any) -> np.ndarray:
+    """Return the place in x that each window chooses; -1 where it chooses padding.
 
-    The first of equal numbers is chosen, as XLA does.
+    The first of equal numbers is chosen. A NaN gives way to whatever comes after it, as in XLA,
+    since it is not at least as large.
     """
     params = equation.params
-    compare = np.greater if params["select_prim"].name == "ge" else np.less
-    start = lowest(x.dtype) if compare is np.greater else highest(x.dtype)
+    largest = params["select_prim"].name == "ge"
+    remains = np.greater_equal if largest else np.less_equal
     config = [(low, high, 0) for low, high in params["padding"]]
-    dilation = params.get("window_dilation") or (1,) * x.ndim
     places = padded(np.arange(x.size).reshape(x.shape), config, -1)
-    numbers = padded(x, config, start)
-    best = np.full(sizes, start, x.dtype)
-    at = np.full(sizes, -1)
-    strides = params["window_strides"]
-    for _, where in by_taps(params["window_dimensions"], sizes, strides, dilation):
+    numbers = padded(x, config, lowest(x.dtype) if largest else highest(x.dtype))
+    dilation = params.get("window_dilation") or (1,) * x.ndim
+    best: Any = None
+    at: Any = np.full(sizes, -1)
+    for _, where in by_taps(params["window_dimensions"], sizes, params["window_strides"], dilation):
         here, place = numbers[where], places[where]
-        better = (place >= 0) & ((at < 0) | compare(here, best))
-        best, at = np.where(better, here, best), np.where(better, place, at)
-    return places, at
+        if best is None:
+            best, at = here, place
+        remain = remains(best, here)
+        best, at = np.where(remain, best, here), np.where(remain, at, place)
+    return at
 
 
 @primitive("select_and_scatter_add")
@@ -153,22 +156,9 @@ def _select_and_scatter(equation: Any) -> Function:
     out = equation.outvars[0].aval
 
     def run(source: Any, x: Any) -> Any:
-        _, at = _chosen(x, equation, source.shape)
+        at = _chosen(x, equation, source.shape)
         total = np.zeros(x.size, accumulator(out.dtype))
         np.add.at(total, at[at >= 0], source[at >= 0].astype(total.dtype))
         return total.reshape(x.shape).astype(out.dtype)
-
-    return run
-
-
-@primitive("select_and_gather_add")
-def _select_and_gather(equation: Any) -> Function | None:
-    out = equation.outvars[0].aval
-    if set(equation.params.get("base_dilation") or (1,)) != {1} or is_half(out.dtype):
-        return None
-
-    def run(tangents: Any, x: Any) -> Any:
-        _, at = _chosen(x, equation, out.shape)
-        return np.where(at >= 0, tangents.reshape(-1)[at], 0).astype(out.dtype)
 
     return run
