@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir(), "fnn-tests"))  # compiled programs
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-"""Flags with which XLA compiles in two thirds of the time; what tests compile hardly runs."""
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} {QUICK} --xla_force_host_platform_device_count=8"
+# With the first two flags XLA compiles in two thirds of the time; what tests compile hardly runs.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        *("--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"),
+        "--xla_force_host_platform_device_count=8",
+    ]
 )
 
 import jax

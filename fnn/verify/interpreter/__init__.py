@@ -61,7 +61,7 @@ def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], lis
 
     def slot(var: Any) -> int:
         if isinstance(var, core.Literal):
-            fixed.append(_constant(var.val, var.aval.dtype))
+            fixed.append(_constant(var.val, getattr(var.aval, "dtype", None)))
             return -len(fixed)  # constants stand at the end, counted from behind
         return slots.setdefault(var, len(slots))
 
