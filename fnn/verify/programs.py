@@ -200,10 +200,18 @@ def prepare(function: Callable[..., Any], *types: Any) -> Program:
     interpreted = interpreter(traced.jaxpr)
     if interpreted is None:
         return _compiling(traced, as_written=True)
-    tree = jax.tree.structure(traced.out_info)
+    tree, wide = jax.tree.structure(traced.out_info), jax.config.jax_enable_x64
+
+    @functools.cache
+    def compiled() -> Any:
+        return _compiling(traced, as_written=True).result()
 
     def run(*arguments: Any) -> Any:
-        return jax.tree.unflatten(tree, interpreted(jax.tree.leaves(arguments)))
+        try:
+            return jax.tree.unflatten(tree, interpreted(jax.tree.leaves(arguments)))
+        except Exception:  # a case of a primitive that NumPy does not know after all
+            with jax.enable_x64(wide):
+                return jax.device_get(compiled()(*arguments))
 
     running: Future[Callable[..., Any]] = Future()
     running.set_result(run)

@@ -41,7 +41,7 @@ class _Windows:
                 start = start + np.arange(outer[along]).reshape(count)
             inside &= (start >= 0) & (start <= n - size)
             start = np.maximum(np.minimum(start, max(0, n - size)), 0)
-            start = start.reshape(*outer, *(1,) * len(self.kept))
+            start = np.reshape(start, (*outer, *(1,) * len(self.kept)))
             if axis in self.kept:
                 place = self.kept.index(axis)
                 steps = [-1 if i == place else 1 for i in range(len(self.kept))]
