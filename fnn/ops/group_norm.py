@@ -31,7 +31,7 @@ def _group_mean(totals, like, groups):
     """From sums over the places, (batch, channels), each channel's mean over its group."""
     channels = totals.shape[-1]
     size = channels // max(groups, 1)
-    total = jnp.sum(totals.reshape(len(totals), groups, size), -1)
+    total = jnp.sum(totals.reshape(totals.shape[0], groups, size), -1)
     return jnp.repeat(total / (count(like, _places(like)) * max(size, 1)), size, axis=1)
 
 
