@@ -78,7 +78,7 @@ def test_a_right_rule(fnn):
 
 
 def test_a_wrong_rule_as_text_and_as_a_page(fnn, tmp_path):
-    status, out, _ = fnn("tiny:doubled", "--args", "f32[4,3]", "--no-vary", "--html", "found.html")
+    status, out, _ = fnn("tiny:doubled", "--args", "f32[4,3]", "--html", "found.html")
     assert status == 1
     assert "value / factor" in out
     assert out.endswith("page: found.html\n")
