@@ -1,11 +1,13 @@
 """Layers and initialisers: shapes, fans, and errors that say where."""
 
+import functools
 import math
 import re
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from fnn import ops
@@ -29,10 +31,20 @@ from fnn.layers import (
     scan_1d,
 )
 from fnn.train.plan import abstract_init
+from fnn.verify.interpreter import interpreter
 
 from .runs import drawn
 
+
+def in_numpy(function, *arguments):
+    """What a function returns, run in NumPy as it is traced: compiling takes a hundred times it."""
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    run = interpreter(closed)
+    return jax.tree.unflatten(jax.tree.structure(shapes), run(jax.tree.leaves(arguments)))
+
+
 KEY = jax.random.key(0)
+NORMALS = np.random.default_rng(0).normal(size=100).astype(np.float32)
 MODEL = Serial([Flatten(), Dense(7), Activation(ops.relu), MaskedDense(3, fan_in=2)])
 
 
@@ -45,19 +57,28 @@ VARIANCES = {
 }
 
 
-@pytest.mark.parametrize("name", [n for n in INITIALIZERS if n.split("_")[0] in VARIANCES])
+SCALED = [name for name in INITIALIZERS if name.split("_")[0] in VARIANCES]
+
+
+@functools.cache
+def all_drawn(shape):
+    """An array by every initialiser, in one program."""
+    return jax.jit(lambda: {name: INITIALIZERS[name]()(KEY, shape) for name in SCALED})()
+
+
+@pytest.mark.parametrize("name", SCALED)
 @pytest.mark.parametrize("shape", [(200, 50), (3, 3, 20, 30)])
 def test_variance_scaling_has_the_variance_of_its_fans(name, shape):
     receptive = math.prod(shape[:-2])
     want = VARIANCES[name.split("_")[0]](receptive * shape[-2], receptive * shape[-1])
-    drawn = INITIALIZERS[name]()(KEY, shape)
+    drawn = np.asarray(all_drawn(shape)[name])
     assert drawn.shape == shape
     assert drawn.dtype == jnp.float32
     # The variance of n draws is known to about √(2/n): here 2 %; 10 % is five of these.
     assert abs(float(drawn.var()) / want - 1) < 0.1
     assert abs(float(drawn.mean())) < 5 * math.sqrt(want / drawn.size)
     if name.endswith("uniform"):
-        assert float(jnp.abs(drawn).max()) <= math.sqrt(3 * want) * (1 + 1e-6)
+        assert float(np.abs(drawn).max()) <= math.sqrt(3 * want) * (1 + 1e-6)
 
 
 def test_a_vector_has_no_fans():
@@ -67,19 +88,30 @@ def test_a_vector_has_no_fans():
 
 
 def test_simple_initialisers():
-    assert float(jnp.abs(INITIALIZERS["zeros"]()(KEY, (3,))).max()) == 0
-    chex.assert_trees_all_equal(constant(value=2.5)(KEY, (2,)), jnp.full(2, 2.5))
-    assert abs(float(normal(stddev=3.0)(KEY, (10_000,)).std()) - 3) < 0.1
-    drawn = INITIALIZERS["uniform"](scale=2.0)(KEY, (10_000,))
-    assert 1.9 < float(drawn.max()) <= 2
-    assert -2 <= float(drawn.min()) < -1.9
+    @jax.jit
+    def all_of_them():
+        return (
+            INITIALIZERS["zeros"]()(KEY, (3,)),
+            constant(value=2.5)(KEY, (2,)),
+            normal(stddev=3.0)(KEY, (10_000,)),
+            INITIALIZERS["uniform"](scale=2.0)(KEY, (10_000,)),
+        )
+
+    zeros, halves, normals, uniforms = map(np.asarray, all_of_them())
+    np.testing.assert_array_equal(zeros, np.zeros(3))
+    np.testing.assert_array_equal(halves, np.full(2, 2.5))
+    assert abs(float(normals.std()) - 3) < 0.1
+    assert 1.9 < float(uniforms.max()) <= 2
+    assert -2 <= float(uniforms.min()) < -1.9
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (8, 3), (3, 8)])
-def test_orthogonal(shape):
-    w = INITIALIZERS["orthogonal"](scale=2.0)(KEY, shape)
-    gram = w @ w.T if shape[0] <= shape[1] else w.T @ w
-    chex.assert_trees_all_close(gram, 4 * jnp.eye(min(shape)), atol=1e-5)
+def test_orthogonal():
+    shapes = [(4, 4), (8, 3), (3, 8)]
+    several = jax.jit(lambda: [INITIALIZERS["orthogonal"](scale=2.0)(KEY, s) for s in shapes])()
+    for shape, w in zip(shapes, map(np.asarray, several), strict=True):
+        assert w.shape == shape
+        gram = w @ w.T if shape[0] <= shape[1] else w.T @ w
+        chex.assert_trees_all_close(gram, 4 * np.eye(min(shape), dtype="f"), atol=1e-5)
 
 
 # Layers
@@ -88,7 +120,7 @@ def test_orthogonal(shape):
 def test_the_textbook_convolution_has_the_textbook_numbers():
     """Ten 5×5 windows over 32×32×3, padded by 2."""
     layer, x_shape = Conv(10, 5, padding=2), (1, 32, 32, 3)
-    params, _, y_shape = layer.init(KEY, x_shape)
+    params, _, y_shape = abstract_init(layer, x_shape)
     assert y_shape == (1, 32, 32, 10)
     assert sum(p.size for p in jax.tree.leaves(params)) == 760
     assert layer.multiply_adds(x_shape, y_shape) == 768_000
@@ -137,66 +169,76 @@ def test_every_layer_does_what_its_init_says(name):
 
 
 def test_serial_names_parameters_by_place_and_layer():
-    params, state, y_shape = MODEL.init(KEY, (8, 2, 3, 1))
+    params, state = jax.jit(lambda: MODEL.init(KEY, (8, 2, 3, 1))[:2])()
+    *_, y_shape = abstract_init(MODEL, (8, 2, 3, 1))
     assert jax.tree.map(jnp.shape, params) == {
         "1_dense": {"w": (6, 7), "b": (7,)},
         "3_masked_dense": {"w": (7, 3), "b": (3,)},
     }
     assert jax.tree.map(jnp.shape, state) == {"3_masked_dense": {"mask": (7, 3)}}
     assert y_shape == (8, 3)
-    y, after = jax.jit(MODEL.apply)(params, state, jnp.ones((5, 2, 3, 1)))
+    y, after = jax.jit(MODEL.apply)(params, state, np.ones((5, 2, 3, 1), "f"))
     assert y.shape == (5, 3)
     chex.assert_trees_all_equal(after, state)
 
 
 def test_batch_norm_keeps_running_statistics_without_their_bias():
-    layer, x = BatchNorm(momentum=0.75), 3 * jax.random.normal(KEY, (5, 2, 4)) + 1
-    params, state, _ = layer.init(KEY, x.shape)
-    y, after = layer.apply(params, state, x, train=True)
+    layer, x = BatchNorm(momentum=0.75), 3 * NORMALS[:40].reshape(5, 2, 4) + 1
+    params = {"scale": np.ones(4, "f"), "bias": np.zeros(4, "f")}
+    state = {"mean": np.zeros(4, "f"), "var": np.ones(4, "f")}
+
+    def twice(x):
+        initial = layer.init(KEY, x.shape)[:2]
+        y, after = layer.apply(params, state, x, train=True)
+        return initial, y, after, layer.apply(params, after, x)
+
+    initial, y, after, (fixed, same) = in_numpy(twice, x)
+    chex.assert_trees_all_equal(initial, (params, state))
     rows = x.reshape(10, 4)
     want = {"mean": 0.25 * rows.mean(0), "var": 0.75 + 0.25 * rows.var(0, ddof=1)}
     chex.assert_trees_all_close(after, want, rtol=1e-5)
-    chex.assert_trees_all_close(y.mean((0, 1)), jnp.zeros(4), atol=1e-6)
-    fixed, same = layer.apply(params, after, x)
-    centred = (x - after["mean"][None, None]) * after["var"][None, None] ** -0.5
+    chex.assert_trees_all_close(y.mean((0, 1)), np.zeros(4, "f"), atol=1e-6)
+    centred = (x - after["mean"]) * after["var"] ** -0.5
     chex.assert_trees_all_close(fixed, centred, rtol=1e-4)
     chex.assert_trees_all_equal(same, after)
 
 
 def test_under_vmap_every_member_has_its_own_statistics():
-    layer, x = BatchNorm(), jax.random.normal(KEY, (3, 5, 4))
-    params, state, _ = layer.init(KEY, (5, 4))
-
-    def train(x):
-        return layer.apply(params, state, x, train=True)
-
-    singly = [train(member) for member in x]
-    chex.assert_trees_all_close(
-        jax.vmap(train)(x), jax.tree.map(lambda *a: jnp.stack(a), *singly), rtol=1e-5, atol=1e-6
-    )
+    layer, x = BatchNorm(), NORMALS[:60].reshape(3, 5, 4)
     halves = BatchNorm(axis_name="halves")
-    y, after = jax.vmap(lambda x: halves.apply(params, state, x, train=True), axis_name="halves")(
-        x[0, :4].reshape(2, 2, 4)
-    )
-    whole, want = layer.apply(params, state, x[0, :4], train=True)
+
+    @jax.jit
+    def every_way(x):
+        params, state, _ = layer.init(KEY, (5, 4))
+
+        def train(x, layer=layer):
+            return layer.apply(params, state, x, train=True)
+
+        parts = x[0, :4].reshape(2, 2, 4)
+        split = jax.vmap(lambda x: train(x, halves), axis_name="halves")(parts)
+        return [train(member) for member in x], jax.vmap(train)(x), split, train(x[0, :4])
+
+    singly, mapped, (y, after), (whole, want) = every_way(x)
+    stacked = jax.tree.map(lambda *a: np.stack(a), *singly)
+    chex.assert_trees_all_close(mapped, stacked, rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(y.reshape(4, 4), whole, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(jax.tree.map(lambda a: a[1], after), want, rtol=1e-5, atol=1e-6)
+    after = jax.tree.map(lambda a: np.asarray(a)[1], after)
+    chex.assert_trees_all_close(after, want, rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_draws_anew_for_each_layer_and_key_and_only_to_train():
-    model, x = Serial([Dropout(0.5), Residual([Dropout(0.5)])]), jnp.ones((4, 64))
-    y, _ = model.apply({}, {}, x, key=KEY, train=True)
-    again, _ = model.apply({}, {}, x, key=KEY, train=True)
-    other, _ = model.apply({}, {}, x, key=jax.random.key(1), train=True)
-    chex.assert_trees_all_equal(y, again)
+    model, x = Serial([Dropout(0.5), Residual([Dropout(0.5)])]), np.ones((4, 64), "f")
+    train = jax.jit(lambda key: model.apply({}, {}, x, key=key, train=True)[0])
+    y, again, other = map(np.asarray, (train(KEY), train(KEY), train(jax.random.key(1))))
+    np.testing.assert_array_equal(y, again)
     assert set(y.ravel().tolist()) == {0.0, 2.0, 6.0}, "the second mask is not the first"
-    assert bool(jnp.any(y != other))
-    chex.assert_trees_all_equal(model.apply({}, {}, x)[0], 2 * x)
+    assert np.any(y != other)
+    np.testing.assert_array_equal(model.apply({}, {}, x)[0], 2 * x)
 
 
 def test_rates_and_momentum_are_numbers_of_one_program():
     """A sweep maps over them: each member learns as a layer of its own."""
-    x = jax.random.normal(KEY, (6, 5))
+    x = NORMALS[:30].reshape(6, 5)
 
     def train(rate, momentum):
         model = Serial([BatchNorm(momentum=momentum), Dropout(rate), Residual([DropPath(rate)])])
@@ -204,10 +246,11 @@ def test_rates_and_momentum_are_numbers_of_one_program():
         return model.apply(params, state, x, key=KEY, train=True)
 
     pairs = [(0.0, 0.9), (0.3, 0.99), (0.5, 1.0)]
-    several = jax.jit(jax.vmap(train))(*jnp.asarray(pairs).T)
-    for i, pair in enumerate(pairs):
-        member = jax.tree.map(lambda a, i=i: a[i], several)
-        chex.assert_trees_all_close(member, train(*pair), rtol=1e-5, atol=1e-6)
+    several = jax.jit(jax.vmap(train))(*np.float32(pairs).T)
+    singly = in_numpy(lambda: [train(*pair) for pair in pairs])
+    for i, alone in enumerate(singly):
+        member = jax.tree.map(lambda a, i=i: np.asarray(a)[i], several)
+        chex.assert_trees_all_close(member, alone, rtol=1e-5, atol=1e-6)
 
 
 def test_a_dropout_of_rate_0_draws_nothing():
@@ -218,28 +261,41 @@ def test_a_dropout_of_rate_0_draws_nothing():
 
 def test_a_scanning_network_is_a_convolution_and_finds_a_pattern_anywhere():
     scan = scan_1d(window=3, body=[Dense(5), Activation(ops.tanh)], stride=2)
-    x = jax.random.normal(KEY, (2, 11, 4))
-    params, state, _ = scan.init(KEY, x.shape)
-    w, b = (params["1_dense"][name] for name in ("w", "b"))
-    places = jnp.tanh(ops.conv(x, w.reshape(3, 4, 5), b, stride=2))
-    y, _ = scan.apply(params, state, x)
-    chex.assert_trees_all_close(y, places.max(1), rtol=1e-5)
-    word = jnp.zeros((1, 11, 4)).at[:, 2:5].set(x[:1, :3])
-    later = jnp.roll(word, 4, 1)
-    chex.assert_trees_all_close(*(scan.apply(params, state, a)[0] for a in (word, later)))
+    x = NORMALS[:88].reshape(2, 11, 4)
+    params, state = drawn(scan, x.shape)
+    word = np.zeros((1, 11, 4), "f")
+    word[:, 2:5] = x[:1, :3]
+
+    @jax.jit
+    def both(params, x, word):
+        w, b = (params["1_dense"][name] for name in ("w", "b"))
+        places = jnp.tanh(ops.conv(x, w.reshape(3, 4, 5), b, stride=2))
+        pair = [scan.apply(params, state, a)[0] for a in (word, jnp.roll(word, 4, 1))]
+        return scan.apply(params, state, x)[0], places.max(1), *pair
+
+    y, want, first, later = both(params, x, word)
+    chex.assert_trees_all_close(y, want, rtol=1e-5)
+    chex.assert_trees_all_close(first, later)
 
 
 def test_each_unit_of_a_masked_layer_sees_fan_in_inputs_and_no_other():
     layer = MaskedDense(50, fan_in=4, w_init=he_normal())
-    params, state, _ = layer.init(KEY, (1, 30))
+    x = np.ones((2, 30), "f")
+
+    @jax.jit
+    def start(key):
+        params, state, _ = layer.init(key, (1, 30))
+        return params, state, jax.grad(lambda p: layer.apply(p, state, x)[0].sum())(params)
+
+    (params, state, gradient), (again, same, _) = map(
+        jax.device_get, (start(KEY), start(jax.random.key(7)))
+    )
     assert set(state["mask"].sum(0).tolist()) == {4}
-    assert not bool(jnp.all(state["mask"] == state["mask"][:, :1]))
-    chex.assert_trees_all_equal(params["w"], jnp.where(state["mask"], params["w"], 0))
+    assert not np.all(state["mask"] == state["mask"][:, :1])
+    chex.assert_trees_all_equal(params["w"], np.where(state["mask"], params["w"], np.float32(0)))
     assert abs(float(params["w"][state["mask"]].var()) / (2 / 4) - 1) < 0.5
-    again, same, _ = layer.init(jax.random.key(7), (1, 30))
     chex.assert_trees_all_equal(same, state)
-    assert bool(jnp.any(again["w"] != params["w"]))
-    gradient = jax.grad(lambda p: layer.apply(p, state, jnp.ones((2, 30)))[0].sum())(params)
+    assert np.any(again["w"] != params["w"])
     chex.assert_trees_all_equal(gradient["w"] != 0, state["mask"])
 
 
@@ -300,17 +356,17 @@ def test_an_input_that_does_not_fit_is_refused_with_its_layer(layers, x_shape, w
     ("call", "error", "words"),
     [
         (
-            lambda: MODEL.apply(*drawn(MODEL, (8, 6)), jnp.ones((8, 5))),
+            lambda: MODEL.apply(*drawn(MODEL, (8, 6)), np.ones((8, 5))),
             ShapeError,
             "model.1 dense: expects (..., 6), got (8, 5)",
         ),
         (
-            lambda: Dense(2).apply({"w": jnp.ones((6, 2))}, {}, jnp.ones((8, 3, 2))),
+            lambda: Dense(2).apply({"w": np.ones((6, 2))}, {}, np.ones((8, 3, 2))),
             ShapeError,
             "dense: expects (..., 6), got (8, 3, 2); add flatten before it",
         ),
         (
-            lambda: Dropout(0.5).apply({}, {}, jnp.ones((2, 3)), train=True),
+            lambda: Dropout(0.5).apply({}, {}, np.ones((2, 3)), train=True),
             ValueError,
             "dropout: draws when it trains; give apply a key",
         ),

@@ -125,7 +125,14 @@ def test_fsdp_collects_parameters_and_never_the_batch():
     assert sorted(gathered) == ["f32[64,10]", "f32[64,64]", "f32[64]"]
 
 
-@pytest.mark.parametrize("groups", [1, 4, 32], ids=["dense", "grouped", "depthwise"])
+@pytest.mark.parametrize(
+    "groups",
+    [
+        pytest.param(1, id="dense"),
+        pytest.param(4, id="grouped", marks=pytest.mark.prove),
+        pytest.param(32, id="depthwise", marks=pytest.mark.prove),
+    ],
+)
 def test_a_convolutions_weight_gradient_never_collects_the_batch(groups):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 14, 14, 32)).astype(np.float32)  # many blocks, on one device

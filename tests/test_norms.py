@@ -1,6 +1,7 @@
 """Normalisations and dropouts: what a table over all ops cannot see of them."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,30 +12,36 @@ from jax.sharding import PartitionSpec as P
 import fnn
 from fnn import ops
 from fnn.errors import ShapeError
+from fnn.verify.interpreter import interpreter
 
 
 def drawn(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def in_numpy(function, *arguments):
+    """What a function returns, run in NumPy as it is traced: compiling takes a hundred times it."""
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    run = interpreter(closed)
+    return jax.tree.unflatten(jax.tree.structure(shapes), run(jax.tree.leaves(arguments)))
 
 
 X = drawn(0, 8, 3, 5) * 2 + 30
-SCALE, BIAS, DY = 1 + 0.3 * drawn(1, 5), drawn(2, 5), drawn(3, 8, 3, 5)
+SCALE, BIAS, DY, ONES = 1 + 0.3 * drawn(1, 5), drawn(2, 5), drawn(3, 8, 3, 5), np.ones(5, "f")
 
 
-BATCH_NORMS = pytest.mark.parametrize(
-    "op", [ops.batch_norm, ops.batch_norm_leaky_relu], ids=lambda op: op.name
-)
+BATCH_NORMS = (ops.batch_norm, ops.batch_norm_leaky_relu)
 
 
 def pulled(op, x, dy):
     """The output and its statistics, and the cotangents of x, scale and bias."""
     (y, *statistics), pull = jax.vjp(op, x, SCALE, BIAS)
-    return y, statistics, *pull((dy, jnp.ones(5), jnp.ones(5)))
+    return y, statistics, *pull((dy, ONES, ONES))
 
 
 @functools.cache
 def whole(op):
-    return jax.jit(functools.partial(pulled, op))(X, DY)
+    return in_numpy(functools.partial(pulled, op), X, DY)
 
 
 def check(got, op):
@@ -42,22 +49,32 @@ def check(got, op):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("rules", ["manual", "autodiff"])
-@BATCH_NORMS
-@pytest.mark.parametrize("check_vma", [True, False])
-def test_a_batch_on_four_devices_is_one_batch(op, check_vma, rules):
-    on_four_devices = jax.shard_map(
-        lambda *a: op(*a, axis_name="data"),
-        mesh=jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)),
-        in_specs=(P("data"), P(), P()),
-        out_specs=(P("data"), P(), P()),
-        check_vma=check_vma,
-    )
-    with fnn.rules(rules):
-        check(jax.jit(functools.partial(pulled, on_four_devices))(X, DY), op)
+def test_a_batch_on_four_devices_is_one_batch():
+    """By either rules, both batch norms, with and without the check of what varies."""
+    cases = list(itertools.product(BATCH_NORMS, ("manual", "autodiff"), (True, False)))
+
+    def on_four_devices(op, check_vma):
+        return jax.shard_map(
+            lambda *a: op(*a, axis_name="data"),
+            mesh=jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)),
+            in_specs=(P("data"), P(), P()),
+            out_specs=(P("data"), P(), P()),
+            check_vma=check_vma,
+        )
+
+    @jax.jit  # one program, for compiling takes the time
+    def every_case(x, dy):
+        for op, rules, check_vma in cases:
+            with fnn.rules(rules):
+                found.append(pulled(on_four_devices(op, check_vma), x, dy))
+        return found
+
+    found = []
+    for (op, *_), got in zip(cases, every_case(X, DY), strict=True):
+        check(got, op)
 
 
-@BATCH_NORMS
+@pytest.mark.parametrize("op", BATCH_NORMS, ids=lambda op: op.name)
 def test_gradients_inside_a_vmap_see_the_whole_batch(op):
     mapped = functools.partial(pulled, functools.partial(op, axis_name="data"))
     parts = [a.reshape(4, 2, 3, 5) for a in (X, DY)]
@@ -67,26 +84,31 @@ def test_gradients_inside_a_vmap_see_the_whole_batch(op):
 
 
 def test_the_statistics_of_a_batch_pass_no_gradient_on():
-    for op in (ops.batch_norm, ops.batch_norm_leaky_relu):
-        dx = jax.grad(lambda x: sum(map(jnp.sum, op(x, SCALE, BIAS)[1:])))(X)  # noqa: B023
-        assert not dx.any()
+    for op in BATCH_NORMS:
+        dx = jax.grad(lambda x: sum(map(jnp.sum, op(x, SCALE, BIAS)[1:])))  # noqa: B023
+        assert not in_numpy(dx, X).any()
 
 
 def test_a_large_mean_costs_no_digits():
     """E[x²] - E[x]² would have none left in float32."""
-    x = drawn(5, 64, 3) + jnp.asarray([[1e4, -1e4, 0.0]])
+    x = drawn(5, 64, 3) + np.float32([[1e4, -1e4, 0.0]])
     want = np.asarray(x, np.float64)
     want = (want - want.mean(0)) / np.sqrt(want.var(0) + 1e-5)
-    for got in (ops.batch_norm(x)[0], ops.layer_norm(x.T).T, ops.instance_norm(x[None])[0]):
+
+    def three_norms(x):
+        return ops.batch_norm(x)[0], ops.layer_norm(x.T).T, ops.instance_norm(x[None])[0]
+
+    for got in jax.jit(three_norms)(x):  # as XLA orders the sums
         np.testing.assert_allclose(got, want, atol=4e-3)  # 2⁻²⁴ of the mean, ten times over
 
 
 def test_statistics_are_float32_at_least_and_the_output_of_xs_dtype():
     for dtype in ("bfloat16", "float16"):
-        y, mean, var = ops.batch_norm(X.astype(dtype), SCALE, BIAS)
+        x = jax.ShapeDtypeStruct(X.shape, dtype)
+        y, mean, var = jax.eval_shape(ops.batch_norm, x, SCALE, BIAS)
         assert (y.dtype, mean.dtype, var.dtype) == (dtype, "float32", "float32")
         with fnn.rules("autodiff"):
-            assert ops.layer_norm(X.astype(dtype), SCALE, BIAS).dtype == dtype
+            assert jax.eval_shape(ops.layer_norm, x, SCALE, BIAS).dtype == dtype
 
 
 def test_a_scale_of_0_still_learns_from_the_output_alone():
@@ -94,13 +116,13 @@ def test_a_scale_of_0_still_learns_from_the_output_alone():
     plain = jax.grad(
         lambda s: jnp.sum(ops.leaky_relu(ops.batch_norm(X, s, BIAS)[0], negative_slope=0.01) * DY)
     )
-    zero = jnp.zeros(5)
-    np.testing.assert_allclose(dscale(zero), plain(zero + 1e-2), rtol=1e-3, atol=1e-3)
+    got, want = in_numpy(dscale, np.zeros(5, "f")), in_numpy(plain, np.full(5, 1e-2, "f"))
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
 def test_in_place_batch_norm_keeps_the_output_or_where_that_has_few_digits_the_input():
     for dtype, least, kept in (("float32", 1e-2, 0), ("bfloat16", 1e-2, 1), ("bfloat16", 0.25, 0)):
-        x = X.astype(dtype)
+        x = jnp.asarray(X, dtype)
         (y, *_), saved = ops.batch_norm_leaky_relu.fwd(x, SCALE, BIAS, least_scale=least)
         large = [a for a in jax.tree.leaves(saved) if a.size == x.size]
         assert len(large) == 1
@@ -108,29 +130,44 @@ def test_in_place_batch_norm_keeps_the_output_or_where_that_has_few_digits_the_i
 
 
 def test_local_response_norm_counts_as_the_paper_does():
-    x = jnp.asarray([1.0, 2.0, 3.0, 4.0])
-    y = ops.local_response_norm(x, size=3, alpha=0.5, beta=1.0, k=2.0)
-    np.testing.assert_allclose(y, x / (2 + 0.5 * jnp.asarray([5.0, 14.0, 29.0, 25.0])), rtol=1e-6)
-    y = ops.local_response_norm(x, size=2, alpha=1.0, beta=1.0, k=1.0)
-    np.testing.assert_allclose(y, x / (1 + jnp.asarray([1.0, 5.0, 13.0, 25.0])), rtol=1e-6)
+    x = np.float32([1.0, 2.0, 3.0, 4.0])
+    of_three, of_two = in_numpy(
+        lambda x: (
+            ops.local_response_norm(x, size=3, alpha=0.5, beta=1.0, k=2.0),
+            ops.local_response_norm(x, size=2, alpha=1.0, beta=1.0, k=1.0),
+        ),
+        x,
+    )
+    np.testing.assert_allclose(of_three, x / (2 + 0.5 * np.array([5, 14, 29, 25])), rtol=1e-6)
+    np.testing.assert_allclose(of_two, x / (1 + np.array([1, 5, 13, 25])), rtol=1e-6)
 
 
 KEY = jax.random.key(7)
 DROPOUTS = (ops.dropout, ops.channel_dropout, ops.drop_path, ops.alpha_dropout)
 
 
-@jax.jit
 def every_dropout(x, rate):
-    return [op(x, KEY, rate) for op in DROPOUTS]
+    return in_numpy(lambda x, rate: [op(x, KEY, rate) for op in DROPOUTS], x, np.float32(rate))
+
+
+SHAPE = (600, 2, 2, 100)
+"""One for two tests: drawing is compiled once for each shape, and that takes seconds."""
 
 
 @pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
 def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
-    x = drawn(8, 600, 2, 100)
-    y, saved = op.fwd(x, KEY, rate=0.3)
-    assert jax.tree.leaves(saved) == [KEY, jnp.float32(0.3)]
-    dx, dkey, drate = op.bwd(saved, jnp.ones_like(x))
-    assert dkey is None
+    x = drawn(8, *SHAPE)
+
+    def by_hand(x):
+        y, saved = op.fwd(x, KEY, rate=0.3)
+        dx, dkey, drate = op.bwd(saved, jnp.ones_like(x))
+        assert dkey is None
+        kept_key, kept_rate = jax.tree.leaves(saved)
+        assert kept_key is KEY
+        return y, kept_rate, dx, drate
+
+    y, kept_rate, dx, drate = in_numpy(by_hand, x)
+    assert kept_rate == np.float32(0.3)
     assert drate == 0
     dropped = np.asarray(dx) == 0
     apart = {"channel_dropout": 60_000, "drop_path": 600}.get(op.name, x.size)
@@ -143,39 +180,58 @@ def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
 
 
 def test_what_is_dropped_together():
-    x = jnp.ones((20, 3, 4, 10))
-    _, channels, examples, _ = every_dropout(x, 0.5)
+    _, channels, examples, _ = every_dropout(np.ones(SHAPE, "f"), 0.5)
     assert np.ptp(channels, axis=(1, 2)).max() == 0
     assert set(np.unique(channels[0, 0, 0])) == {0, 2}
     assert np.ptp(examples, axis=(1, 2, 3)).max() == 0
     assert set(np.unique(examples)) == {0, 2}
 
 
-@pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
-def test_a_drawing_depends_on_the_key_alone(op):
+def test_a_drawing_depends_on_the_key_alone():
     x = drawn(9, 6, 5)
-    y = op(x, KEY, rate=0.5)
-    np.testing.assert_array_equal(op(x, jax.random.key_data(KEY), rate=0.5), y)
+    bits = jax.random.key_data(KEY)
+
+    def every_op(x):
+        found = []
+        for op in DROPOUTS:
+            y = op(x, KEY, rate=0.5)
+            found.append((y, op(x, bits, rate=0.5), op(x, KEY, rate=0.0)))
+        return found
+
+    found = in_numpy(every_op, x)
     with jax.enable_x64(True):
-        np.testing.assert_array_equal(op(x, KEY, rate=0.5), y)
-    assert op(x, KEY, rate=0.0) is not None
-    np.testing.assert_array_equal(op(x, KEY, rate=0.0), x)
+        wide = in_numpy(lambda x: [op(x, KEY, rate=0.5) for op in DROPOUTS], x)
+    for (y, of_bits, all_kept), of_x64 in zip(found, wide, strict=True):
+        np.testing.assert_array_equal(of_bits, y)
+        np.testing.assert_array_equal(of_x64, y)
+        np.testing.assert_array_equal(all_kept, x)
 
 
-@pytest.mark.parametrize("op", DROPOUTS, ids=lambda op: op.name)
-def test_many_rates_in_one_program_give_the_bits_of_one_rate(op):
+@pytest.mark.parametrize(
+    "ops_of_one_program", [(ops.drop_path,), pytest.param(DROPOUTS, marks=pytest.mark.prove)]
+)
+def test_many_rates_in_one_program_give_the_bits_of_one_rate(ops_of_one_program):
     """A constant rate lets XLA compute with it beforehand, and round otherwise."""
     x, rates = drawn(9, 20, 3, 6), [0.0, 0.37, 0.95]
 
-    def both(x, rate):
+    def both(op, x, rate):
         y, pull = jax.vjp(lambda x: op(x, KEY, rate), x)
         return y, *pull(x)
 
-    many = jax.jit(jax.vmap(both, (None, 0)))(x, jnp.asarray(rates))
-    single = jax.jit(lambda x: [both(x, rate) for rate in rates])(x)
-    for i, alone in enumerate(single):
-        for got, want in zip(many, alone):
-            np.testing.assert_array_equal(got[i], want)
+    @jax.jit
+    def many(x, rates):
+        return [
+            jax.vmap(functools.partial(both, op), (None, 0))(x, rates) for op in ops_of_one_program
+        ]
+
+    @jax.jit
+    def single(x):
+        return [[both(op, x, rate) for rate in rates] for op in ops_of_one_program]
+
+    for together, singly in zip(many(x, np.float32(rates)), single(x), strict=True):
+        for i, alone in enumerate(singly):
+            for got, want in zip(together, alone, strict=True):
+                np.testing.assert_array_equal(got[i], want)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, 2, float("nan")])
@@ -191,8 +247,8 @@ def test_a_rate_that_is_none_is_refused_or_if_traced_gives_nan(rate):
 
 
 def test_a_rate_of_a_whole_number_has_no_gradient():
-    dx = jax.jit(jax.grad(lambda x: sum(op(x, KEY, 0).sum() for op in DROPOUTS)))(drawn(0, 2, 3))
-    np.testing.assert_array_equal(dx, jnp.full((2, 3), len(DROPOUTS)))
+    dx = in_numpy(jax.grad(lambda x: sum(op(x, KEY, 0).sum() for op in DROPOUTS)), drawn(0, 2, 3))
+    np.testing.assert_array_equal(dx, np.full((2, 3), len(DROPOUTS)))
 
 
 WRONG = {

@@ -68,7 +68,7 @@ def test_it_takes(call, vary):
 
 def lookup(table, ids, key, mask, nothing, mode):
     assert nothing is None
-    noise = jax.random.normal(key, (), table.dtype)
+    noise = jax.random.key_data(key)[0].astype(table.dtype)  # drawing would be compiled
     rows = jnp.where(mask[:, None], table[ids], 0)
     return rows * (2 if mode == "double" else 1) + jax.lax.stop_gradient(0 * noise)
 
@@ -167,10 +167,12 @@ def test_finite_differences_have_a_vote():
     assert error < 1e-11
 
 
-def test_a_gradient_of_zeros_never_passes():
+@pytest.mark.parametrize(
+    "dtype", ["bf16", *(pytest.param(d, marks=pytest.mark.prove) for d in ("f64", "f32", "f16"))]
+)
+def test_a_gradient_of_zeros_never_passes(dtype):
     zero = ruled(square, lambda x: (x * x, None), lambda r, dy: (0 * dy,))
-    for dtype in ("f64", "f32", "bf16", "f16"):
-        assert not fnn.verify(zero, f"{dtype}[3]", vary=False).ok
+    assert not fnn.verify(zero, f"{dtype}[3]", vary=False).ok
 
 
 # What it refuses
