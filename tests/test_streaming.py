@@ -65,9 +65,12 @@ class Counted(Streamed):
 CUTS = [np.array([[k, k + 1], [k + 2, k + 3]], np.int32) for k in range(8)]
 
 
-@pytest.mark.parametrize(("x", "gradient"), [(PIXELS, "manual"), (NUMBERS, "backprop")])
+@pytest.mark.parametrize(
+    ("x", "gradient"),
+    [(PIXELS, "manual"), pytest.param(NUMBERS, "backprop", marks=pytest.mark.prove)],
+)
 def test_training_on_streamed_data_is_bitwise_that_on_resident_data(save, x, gradient):
-    folder, optimizer = str(save(x)), optax.adam(1e-2)
+    folder, optimizer = str(save(x)), optax.sgd(0.1, momentum=0.9)
     found = []
     for stream in (False, True):
         data = arrays(folder=folder, stream=stream)
@@ -77,8 +80,8 @@ def test_training_on_streamed_data_is_bitwise_that_on_resident_data(save, x, gra
         losses = []
         for epoch in range(2):
             examples = np.asarray(order(0, epoch, N))
-            batches = examples[:56].reshape(7, 8)
-            cuts = [batches[:3], batches[3:6], batches[6:], examples[None, 56:]]
+            batches = examples[:48].reshape(6, 8)
+            cuts = [batches[:3], batches[3:], examples[None, 56:]]
             for call, cut in zip(feed.calls(iter(cuts)), cuts, strict=True):
                 batches, *data_of_call = call
                 assert batches is cut
@@ -215,9 +218,9 @@ def test_a_run_on_streamed_data_is_the_run_on_resident_data(save, tmp_path):
         config = parse(f"""
 name: streamed
 data: {{arrays: {{folder: "{folder}", stream: {stream}}}}}
-model: [flatten, dense: {{features: 8}}, relu, dense: {{features: 4}}]
+model: [flatten, dense: {{features: 4}}]
 loss: softmax_cross_entropy
-optimizer: {{adam: {{learning_rate: 0.01}}}}
+optimizer: {{sgd: {{learning_rate: 0.1}}}}
 train: {{epochs: 2, batch_size: 8}}
 """)
         where = files.create(tmp_path, "run")

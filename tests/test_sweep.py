@@ -166,40 +166,50 @@ def test_a_mistake_in_one_run_is_one_message_before_any(config, words, said):
 # The same numbers
 
 
-def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path):
+@pytest.mark.parametrize("number", [7, pytest.param(0, marks=pytest.mark.prove)])
+def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path, number):
     words = (f"{RATE}=0.05,0.3", "seed=3,4", "optimizer.sgd.momentum=0.5,0.9")
     words += ("train.batch_size=40",)  # which leaves a smaller batch at an epoch's end
     _, summary, found = swept(config, tmp_path, *words)
     assert (summary["runs"], summary["programs"], summary["status"]) == (8, 1, "completed")
     where = tmp_path / "sweep"
     (where,) = where.iterdir()
-    for number in (0, 7):
-        result = found[number]
-        row = where / result["folder"]
-        alone = files.create(tmp_path, "alone")
-        own = load(row / "config.yaml")
-        assert own == load(config, [words[-1], *(f"{k}={v}" for k, v in result["values"].items())])
-        told = train(prepare(own), alone)
-        for got, want in zip(metrics(row), metrics(alone), strict=True):
-            assert got == pytest.approx(want, rel=1e-6)  # an evaluation may be rounded otherwise
-        chex.assert_trees_all_equal(parameters(row), parameters(alone))
-        keys = {*json.loads((row / "summary.json").read_bytes())}
-        assert keys == {*told} - {"signal"}
-        assert result["test_loss"] == pytest.approx(told["test_loss"], rel=1e-5)
+    result = found[number]
+    row = where / result["folder"]
+    alone = files.create(tmp_path, "alone")
+    own = load(row / "config.yaml")
+    assert own == load(config, [words[-1], *(f"{k}={v}" for k, v in result["values"].items())])
+    told = train(prepare(own), alone)
+    for got, want in zip(metrics(row), metrics(alone), strict=True):
+        assert got == pytest.approx(want, rel=1e-6)  # an evaluation may be rounded otherwise
+    chex.assert_trees_all_equal(parameters(row), parameters(alone))
+    keys = {*json.loads((row / "summary.json").read_bytes())}
+    assert keys == {*told} - {"signal"}
+    assert result["test_loss"] == pytest.approx(told["test_loss"], rel=1e-5)
+
+
+PRECISIONS = [
+    (("precision.compute=bfloat16", f"{RATE}=0.1,0.3"), 1),
+    (("precision.params=bfloat16", f"{RATE}=0.1,0.3"), 2),
+    (
+        ("precision={params: bfloat16, reduce: bfloat16}", "optimizer.sgd.momentum=0.5,0.9"),
+        2,
+    ),
+    (("precision={params: bfloat16, reduce: bfloat16}", "seed=1,2"), 1),
+]
+
+
+@pytest.mark.parametrize(("words", "programs"), PRECISIONS)
+def test_numbers_share_a_program_where_the_precision_lets_them(config, words, programs):
+    assert len(ready(config, *words).groups) == programs
 
 
 @pytest.mark.parametrize(
-    ("precision", "axis", "programs"),
-    [
-        (("compute=bfloat16",), f"{RATE}=0.1,0.3", 1),
-        (("params=bfloat16",), f"{RATE}=0.1,0.3", 2),
-        (("params=bfloat16", "reduce=bfloat16"), "optimizer.sgd.momentum=0.5,0.9", 2),
-        (("params=bfloat16", "reduce=bfloat16"), "seed=1,2", 1),
-    ],
+    ("words", "programs"),
+    [PRECISIONS[0], *(pytest.param(*rest, marks=pytest.mark.prove) for rest in PRECISIONS[1:])],
 )
-def test_so_it_is_in_other_precisions(config, tmp_path, precision, axis, programs):
-    words = (*(f"precision.{said}" for said in precision), "train.epochs=1", axis)
-    where, summary, _ = swept(config, tmp_path, *words)
+def test_so_it_is_in_other_precisions(config, tmp_path, words, programs):
+    where, summary, _ = swept(config, tmp_path, "train.epochs=1", *words)
     assert summary["programs"] == programs
     row, alone = where / "runs/001", files.create(tmp_path, "alone")
     train(prepare(load(row / "config.yaml")), alone)
@@ -267,12 +277,12 @@ def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
 
 @pytest.mark.parametrize(
     ("method", "count"),
-    [("steps", 2), ("epoch", 7)],
+    [("steps", 2), pytest.param("epoch", 7, marks=pytest.mark.prove)],
     ids=["after a run diverged in this epoch", "between epochs of the second program"],
 )
 def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(config, tmp_path, method, count):
     words = (f"{RATE}=0.1,1e30,0.3", "model.0.dense.features=8,6", "train.epochs=4")
-    words += ("checkpoint.steps=2",)
+    words += ("train.batch_size=16", "checkpoint.steps=3")  # half an epoch
     whole, _, want = swept(config, tmp_path, *words)
     where = files.create(tmp_path, "stopped")
     with pytest.raises(KeyboardInterrupt):
@@ -300,12 +310,12 @@ def test_a_sweep_that_is_stopped_before_its_first_step(config, tmp_path):
 
 
 def test_random_and_optuna_choose_points(config, tmp_path):
-    where, _, found = swept(config, tmp_path, f"{RATE}=1e-3..1:log", random=3)
-    assert len(found) == 3
-    assert read_plan(where).random == 3
+    words = (f"{RATE}=1e-3..1:log", "seed=1..4:log", "train.epochs=1")
+    where, _, found = swept(config, tmp_path, *words, random=8)
+    assert len(found) == 8
+    assert read_plan(where).random == 8
     pytest.importorskip("optuna")
     plan = {"optuna": 9, "by": "test_accuracy"}
-    words = (f"{RATE}=1e-3..1:log", "seed=1..4:log", "train.epochs=1")
     where, summary, found = swept(config, tmp_path, *words, **plan)
     assert (len(found), summary["runs"], summary["programs"]) == (9, 9, 2)
     assert summary["best"]["test_accuracy"] == max(r["test_accuracy"] for r in found)
