@@ -156,7 +156,7 @@ def of_a_rule(*values, rule, prove=False):
 @pytest.mark.parametrize(
     ("fault", "defect"),
     [
-        *(of_a_rule(f, d, rule=f.split("/")[0] in FAULTS.items()),
+        *(of_a_rule(f, d, rule=f.split("/")[0]) for d, f in FAULTS.items()),
         *(of_a_rule(f, d, rule=f.split("/")[0], prove=True) for f, d in MORE.items()),
     ],
 )
