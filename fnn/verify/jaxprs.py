@@ -12,7 +12,7 @@ from ..memory import array_bytes
 from ..op import rules
 
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vmap_call")
-INLINED = ("jit", "closed_call", "core_call", "remat", "checkpoint")
+INLINED = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 
 
 def without_rules(function: Callable[..., Any]) -> Callable[..., Any]:
