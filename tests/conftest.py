@@ -43,3 +43,9 @@ def programs_folder():
 jax.config.update("jax_compilation_cache_dir", programs_folder())
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files whose tests take longest, so that no worker is left with one at the end."""
+    first = ("test_ops.py", "test_distributed.py")
+    items.sort(key=lambda item: item.path.name not in first)
