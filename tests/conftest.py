@@ -46,6 +46,6 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files whose tests take longest, so that no worker is left with one at the end."""
+    """Begin with the files whose tests take longest, so that no worker ends with one of them."""
     first = ("test_ops.py", "test_distributed.py")
     items.sort(key=lambda item: item.path.name not in first)
