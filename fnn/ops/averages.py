@@ -173,7 +173,8 @@ def lp_pool_bwd(residuals, dy, *, p, **_):
         ratio = jnp.where(y == 0, 0, here) / jnp.where(y == 0, 1, y)
         if p % 2 == 0:
             return dy * ratio ** int(p - 1)
-        return dy * jnp.sign(ratio) * jnp.abs(ratio) ** (p - 1)
+        size = jnp.where(ratio == 0, 1, jnp.abs(ratio))  # whose power has a slope, that of 0 none
+        return dy * jnp.sign(ratio) * size ** (p - 1)
 
     return to_inputs(win.value, share, wide(y), wide(dy))
 
