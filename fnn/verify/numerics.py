@@ -265,8 +265,12 @@ def _poisoned(
 ) -> Iterator[tuple[str, Mismatch]]:
     want, got = run.oracle(values, dys), run.rule(values, dys)
     trial = Trial(base.case, Probe(label, "poison"), values, dys, want, got)
-    if binding and np.isnan(what):  # an op's definition states where a NaN goes
+    floats = [values[i] for i in places(base.case.arguments)]
+    if binding and np.isnan(what):  # an op's definition states where a NaN goes, place by place
         for j, (came, expected) in enumerate(zip(got["plain"], want["y"], strict=True)):
+            alike = [v for v in floats if np.shape(v) == np.shape(came)]
+            if not any(np.isnan(v).any() for v in alike):
+                continue
             most = np.full(np.shape(expected), np.finfo(np.float64).max)
             if wrong := misfit(came, expected, most):
                 yield "nan", Mismatch(trial, "plain", j, wrong)
