@@ -6,7 +6,7 @@
     python -m tests.prove --changed --drawn 2 --check    # as CI does: the record stays as it is
 
 An op is proven whole: its examples together, with all questions, then every one by itself, in
-float64, float32 and bfloat16, through all transforms; a fault of one part in a million in every term
+float64, float32 and bfloat16, through all transforms; a fault of 10⁻⁶ in every term
 of every example's rule; and the op on meshes. An entry is written as soon as an op is proven, so a
 stopped run continues where it was. An entry counts only for the sources and versions that it names.
 """
