@@ -232,11 +232,12 @@ def main() -> int:
     record = read()
     known = record.setdefault(version(), {})
     changed = differing(ops, known)
-    names = given.ops or changed
+    names = given.ops or [name for name in changed if name in known or not given.check]
     recorded = [name for name in ops if name not in changed]
     drawn = random.sample(recorded, min(given.drawn, len(recorded)))
     print(
-        f"jax {version()}: {len(recorded)} of {len(ops)} ops are on record as proven; to prove: "
+        f"jax {version()}: {len(recorded)} of {len(ops)} ops are on record as proven, "
+        f"{len(set(ops) - set(known))} have never been; to prove: "
         f"{len(names)}" + (f", and drawn from the record: {', '.join(drawn)}" if drawn else ""),
         flush=True,
     )
