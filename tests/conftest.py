@@ -30,10 +30,10 @@ def programs_folder():
 
     Workers do not share one, since they would read what another has half written.
     """
-    kept = Path(tempfile.gettempdir(), f"fnn-tests-programs-{jax.__version__}")
-    own = kept / os.environ.get("PYTEST_XDIST_WORKER", "one")
+    folder = Path(tempfile.gettempdir(), f"fnn-tests-programs-{jax.__version__}")
+    own = folder / os.environ.get("PYTEST_XDIST_WORKER", "one")
     own.mkdir(parents=True, exist_ok=True)
-    for entry in kept.glob("*/*-cache"):
+    for entry in folder.glob("*/*-cache"):
         with contextlib.suppress(OSError):  # it is there already, or another run removes it
             if time.time() - entry.stat().st_mtime > SETTLED:
                 os.link(entry, own / entry.name)
