@@ -1,7 +1,7 @@
-"""Faults in ops' backward rules: planted in a traced program, one operation at a time.
+"""Faults in ops' rules: planted in a traced program, one operation at a time.
 
-A rule's backward pass is traced, calls inside it are entered, and its operations run one after
-another in NumPy, so that a fault costs one run and no compilation.
+Calls inside the program by which the verifier judges a rule are entered, and its operations run one
+after another in NumPy, so that a fault costs a run of what depends on it, and no compilation.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -18,11 +18,13 @@ from fnn.verify.cases import examples
 from fnn.verify.interpreter import operation, taken_in
 from fnn.verify.jaxprs import CUSTOM, INLINED, nested
 from fnn.verify.probes import GIVEN, Probing
+from fnn.verify.programs import by_rule
 from fnn.verify.subject import find
+from fnn.verify.values import to_dtype
 
 SIZE = 1e-6
 SAME = 1e-10
-"""Changes below this, of a cotangent's size, are below the resolution that is promised."""
+"""Changes below this, of an array's size, are below the resolution that is promised."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +50,32 @@ class Steps:
         several = len(outs) != 1 or isinstance(made, list | tuple)
         values.update(zip(outs, made if several else [made], strict=True))
 
-    def results(self, values: dict[Any, Any]) -> list[np.ndarray]:
-        """Return the outputs among the values."""
-        return [np.asarray(values[v]) for v in self.outputs]
-
-    def changed(
-        self, values: dict[Any, Any], at: int, change: Callable[[Any], Any]
-    ) -> list[np.ndarray]:
-        """Return the outputs if the results of step number `at` are changed."""
-        values = dict(values)
-        new = set(self.steps[at][3])
-        values.update((v, change(np.asarray(values[v]))) for v in new)
+    def changed(self, values: dict[Any, Any], at: int) -> tuple[dict[Any, Any], set[Any]]:
+        """Return all arrays if the result of step number `at` is too large, and which differ."""
+        values, new = dict(values), set(self.steps[at][3])
+        values.update((v, larger(np.asarray(values[v]))) for v in new)
         for i in range(at + 1, len(self.steps)):
             if not new.isdisjoint(self.steps[i][2]):
                 self._step(i, values)
                 new.update(self.steps[i][3])
-        return self.results(values)
+        return values, new
+
+    def terms(self, values: dict[Any, Any], results: Collection[Any]) -> list[int]:
+        """Return the steps that make floating-point numbers on which one of the results depends."""
+        needed, found = set(results), []
+        for i in reversed(range(len(self.steps))):
+            _, _, ins, outs = self.steps[i]
+            if not needed.isdisjoint(outs):
+                needed.update(ins)
+                if any(jnp.issubdtype(np.asarray(values[v]).dtype, jnp.inexact) for v in outs):
+                    found.append(i)
+        return found[::-1]
+
+
+def larger(made: Any) -> Any:
+    """The result of a term, too large by 10⁻⁶."""
+    inexact = jnp.issubdtype(made.dtype, jnp.inexact)
+    return made * np.asarray(1 + SIZE, made.dtype) if inexact else made
 
 
 def steps_of(closed: Any) -> Steps:
@@ -101,57 +113,50 @@ def steps_of(closed: Any) -> Steps:
 
 
 @dataclass(frozen=True)
-class Backward:
-    """An example's backward pass, all that it makes, and the comparison of what comes out."""
+class Traced:
+    """An op on an example by its rule: its operations, all that they make, and the comparison."""
 
     operations: tuple[str, ...]
     steps: Steps
     values: dict[Any, Any]
+    outputs: dict[str, list[Any]]
     trial: Any
 
-    def outcome(self, at: int, change: Callable[[Any], Any]) -> tuple[bool, bool]:
-        """Whether a fault changes a cotangent, and whether the oracle shows it."""
+    def cotangents(self) -> list[np.ndarray]:
+        """Return what comes back."""
+        return [np.asarray(self.values[v]) for v in self.outputs["ct"]]
+
+    def terms(self) -> list[int]:
+        """Return the steps that make floating-point numbers, there and back."""
+        return self.steps.terms(self.values, [*self.outputs["y"], *self.outputs["ct"]])
+
+    def outcome(self, at: int) -> tuple[bool, bool]:
+        """Whether a fault in a step changes what comes out, and whether the oracle shows it."""
+        values, new = self.steps.changed(self.values, at)
         changed = found = False
-        cotangents = self.steps.changed(self.values, at, change)
-        bases = self.steps.results(self.values)
-        for i, (got, base) in enumerate(zip(cotangents, bases, strict=True)):
-            near = np.max(np.abs(base), initial=0) * SAME
-            with np.errstate(invalid="ignore"):
-                changed |= not np.all((np.abs(got - base) <= near) | (got == base))
-            found |= self.trial.misfit(got, self.trial.want["ct"][i], "ct", i) is not None
+        for what in ("y", "ct"):
+            for i, var in enumerate(self.outputs[what]):
+                if var not in new:
+                    continue
+                got, right = np.asarray(values[var]), np.asarray(self.values[var])
+                near = np.max(np.abs(right), initial=0) * SAME
+                with np.errstate(invalid="ignore"):
+                    changed |= not np.all((np.abs(got - right) <= near) | (got == right))
+                found |= self.trial.misfit(got, self.trial.want[what][i], what, i) is not None
         return changed, found
 
 
-def backward_passes(op: Op, chosen: Collection[int] | None = None) -> Iterator[Backward]:
-    """Trace the backward pass of the chosen examples of an op (all), in float64."""
+def traced(op: Op, chosen: Collection[int] | None = None) -> Iterator[Traced]:
+    """Take apart the programs by which the verifier judges the chosen examples (all)."""
     probing = Probing(find(op, None), examples(op, 0, chosen), 0, True)
     for case in probing.cases:
         trial = probing.trial(case, GIVEN, None, 2.0**-52)
-        _, statics = case.arguments.build(trial.values)
-
-        def forward(*values, case=case):
-            arrays, statics = case.arguments.build(values)
-            return op.fwd(*arrays, **statics)
-
-        def backward(saved, dy, statics=statics):
-            cotangents = op._backward(saved, dy, statics)
-            return [ct for ct in jax.tree.leaves(cotangents) if ct.dtype != jax.dtypes.float0]
-
-        with jax.enable_x64(True):
-            there, made = jax.make_jaxpr(forward, return_shape=True)(*trial.values)
-            steps = steps_of(there)
-            leaves, tree = jax.tree.flatten(made)
-            count = jax.tree.structure(made[0]).num_leaves
-            saved = jax.tree.unflatten(tree, leaves)[1]
-            dy = jax.tree.unflatten(jax.tree.structure(made[0]), trial.dys)
-            kinds = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jax.tree.leaves(dy)]
-            back = jax.make_jaxpr(backward)(
-                saved, jax.tree.unflatten(jax.tree.structure(dy), kinds)
-            )
-        residuals = [steps.run(trial.values)[v] for v in steps.outputs[count:]]
-        steps = steps_of(back)
-        values = steps.run([*residuals, *trial.dys])
-        yield Backward(tuple(name for name, *_ in steps.steps), steps, values, trial)
+        steps = steps_of(probing.run(case).program(by_rule).jaxpr)
+        leaves = case.arguments.leaves
+        given = [to_dtype(v, a.cast("float64")) for v, a in zip(trial.values, leaves, strict=True)]
+        values = steps.run([*given, *trial.dys, np.float32(0), np.int32(0)])
+        outputs = jax.tree.unflatten(jax.tree.structure(trial.got), steps.outputs)
+        yield Traced(tuple(name for name, *_ in steps.steps), steps, values, outputs, trial)
 
 
 def sample(op: Op) -> list[int]:
@@ -174,27 +179,23 @@ def sample(op: Op) -> list[int]:
     return sorted([*chosen, *(i for _, i in sorted(odd)[-1:])])
 
 
-def larger(made: Any) -> Any:
-    """The result of a term, too large by 10⁻⁶."""
-    inexact = jnp.issubdtype(made.dtype, jnp.inexact)
-    return made * np.asarray(1 + SIZE, made.dtype) if inexact else made
-
-
 def missed_terms(op: Op, chosen: Collection[int] | None = None) -> tuple[list[str], int]:
-    """Plant a fault in every term of the rule of the chosen examples (all).
+    """Plant a fault in every term of the rules of the chosen examples (all).
 
     Returns the terms, by program and place, that no example of that program tells from right ones
-    though they change a cotangent; and how many faults were found.
+    though they change an output or a cotangent; and how many faults were found.
     """
-    outcomes: dict[tuple[tuple[str, ...], int], set[tuple[bool, bool]]] = {}
-    for passed in backward_passes(op, chosen):
-        for at in range(len(passed.operations)):
-            outcome = passed.outcome(at, larger)
-            outcomes.setdefault((passed.operations, at), set()).add(outcome)
-    found = sum(any(found for _, found in seen) for seen in outcomes.values())
+    seen: dict[tuple[tuple[str, ...], int], bool] = {}
+    for example in traced(op, chosen):
+        for at in example.terms():
+            term = example.operations, at
+            if not seen.get(term):
+                changed, found = example.outcome(at)
+                if changed:
+                    seen[term] = found
     missed = [
         f"{names[at]}, operation {at} of {len(names)}"
-        for (names, at), seen in outcomes.items()
-        if any(changed for changed, _ in seen) and not any(found for _, found in seen)
+        for (names, at), found in seen.items()
+        if not found
     ]
-    return missed, found
+    return missed, sum(seen.values())

@@ -151,7 +151,11 @@ def big(dtype: str, *values: float) -> bytes:
         ("train_images", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 30, ["damaged gzip"]),
         ("train_images", gzip.compress(GOOD["train_images"], mtime=0) + b"junk", ["damaged gzip"]),
         ("train_images", gzip.compress(GOOD["train_images"] + b"\0", mtime=0), ["trailing bytes"]),
-        ("train_images", gzip.compress(GOOD["train_images"][:-1]), ["truncated", "only 59"]),
+        (
+            "train_images",
+            gzip.compress(GOOD["train_images"][:-1], mtime=0),
+            ["truncated", "only 59"],
+        ),
         ("train_images", gzip.compress(header(2**31, 28, 28), mtime=0), ["truncated", "too small"]),
         ("train_images", None, ["no such file", "train-images.idx3-ubyte.gz"]),
     ],

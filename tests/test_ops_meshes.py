@@ -120,8 +120,26 @@ def placed(tree, specs, mesh):
 
 
 @pytest.mark.parametrize("case", CASES, ids=WAYS)
-def test_on_an_explicit_mesh(case):
+def test_split_over_devices(case):
+    """On an explicit mesh, and under shard_map."""
+    name, _ = case
     call = Call(*case)
+    one_device = call.on_one_device()
+    check_on_an_explicit_mesh(call, one_device)
+
+    run = call.run
+    if name in TAKE_STATISTICS:
+        run = functools.partial(call.run, axis_name="data")
+    if name in DRAW:
+        one_device = call.on_one_device(
+            lambda x, *more: jnp.concatenate([call.run(part, *more) for part in jnp.split(x, 2)])
+        )
+    mesh = mesh_of(AxisType.Auto, data=2)
+    mapped = jax.shard_map(run, mesh=mesh, in_specs=call.specs, out_specs=call.y_specs)
+    assert_same(call.compiled(mapped, call.arrays, call.dys), one_device)
+
+
+def check_on_an_explicit_mesh(call, one_device):
     mesh = mesh_of(AxisType.Explicit, data=2)
     with jax.set_mesh(mesh):
         arrays = placed(call.arrays, list(call.specs), mesh)
@@ -130,24 +148,7 @@ def test_on_an_explicit_mesh(case):
             assert made.sharding.is_equivalent_to(NamedSharding(mesh, where), made.ndim)
         for made, i in zip(cotangents, call.places, strict=True):
             assert made.sharding.is_equivalent_to(arrays[i].sharding, made.ndim)
-    assert_same((y, cotangents), call.on_one_device())
-
-
-@pytest.mark.parametrize("case", CASES, ids=WAYS)
-def test_under_shard_map(case):
-    name, _ = case
-    call = Call(*case)
-    run, one_device = call.run, None
-    if name in TAKE_STATISTICS:
-        run = functools.partial(call.run, axis_name="data")
-    if name in DRAW:
-        one_device = lambda x, *more: jnp.concatenate(  # noqa: E731
-            [call.run(part, *more) for part in jnp.split(x, 2)]
-        )
-    mesh = mesh_of(AxisType.Auto, data=2)
-    mapped = jax.shard_map(run, mesh=mesh, in_specs=call.specs, out_specs=call.y_specs)
-    got = call.compiled(mapped, call.arrays, call.dys)
-    assert_same(got, call.on_one_device(one_device))
+    assert_same((y, cotangents), one_device)
 
 
 @pytest.mark.parametrize("groups", [1, 2])

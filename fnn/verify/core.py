@@ -31,8 +31,9 @@ def run(
 
     `seed` chooses the numbers that are drawn, `dtypes` those in which rounding is judged (of an
     op: float32 and bfloat16; of a call: those of its arguments), and `chosen` the examples of an op
-    that are tried (all that are not large). `skip` names questions for which XLA must compile, and
-    which are then not asked: "jit", "cost", "devices".
+    that are tried (all that are not large). `skip` names questions that take long and
+    are then not asked: "xla" (are its numbers NumPy's?), "jit", "cost", "devices", "rounding" (of
+    other calls than the first and the special ones).
     """
     start = time.perf_counter()
     subject = find(function, definition)

@@ -45,11 +45,12 @@ TAILS = (2, 3, 4, 5, 10, -10)
 
 
 def check(
-    probing: Probing, dtype: str, errors: dict[str, float], resolved: float, further: bool = False
+    probing: Probing, dtype: str, errors: dict[str, float], resolved: float, brief: bool = False
 ) -> Iterator[tuple[str, Mismatch]]:
     """Yield what rounds worse than autodiff; enter the largest error in `errors`.
 
-    In a `further` dtype only the first call is asked, and those at kinks and extremes.
+    With `brief`, only the first call is asked, and those at kinks and extremes: in a further dtype,
+    all others round as they did in the first.
 
     Other shapes than the ones given are asked where float64 has not told: where the rule casts to a
     narrower dtype than this one, and its rounding `resolved` no more than that.
@@ -57,7 +58,7 @@ def check(
     coarse = resolved > float(jnp.finfo(dtype).eps)
     known: set[Any] = set()
     for case in probing.cases:
-        if further and case is not probing.cases[0] and not case.fixed:
+        if brief and case is not probing.cases[0] and not case.fixed:
             continue
         if coarse or case.kind in ("given", "example"):
             operations = tuple(map(arithmetic, probing.operations(case)))

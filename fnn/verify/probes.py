@@ -154,8 +154,9 @@ class Probing:
         key = self.cases.index(case), dtype, compiled or self.compiled
         if key not in self._runs:
             subject, (rule, oracle) = self.subject, (dtype, dtype) if dtype else self.exact
+            functions = subject.function, subject.definition
             self._runs[key] = Run(
-                subject.function, subject.definition, case.arguments, rule, oracle, key[-1]
+                *functions, case.arguments, rule, oracle, compiled=key[-1], alone=bool(dtype)
             )
         return self._runs[key]
 

@@ -78,7 +78,18 @@ def exchanged(arrays: Sequence[Any], which: Sequence[int], by: Sequence[Any]) ->
 
 
 def by_rule(function: Callable[..., Any], arguments: Arguments) -> Callable[..., Outcome]:
-    """The function and its rule; `jitter` shakes the residuals, to learn what their rounding does.
+    """The function, not differentiated, and its rule."""
+    rule = by_rule_alone(function, arguments)
+
+    def run(arrays: Sequence[Any], dys: Sequence[Any], jitter: Any, salt: Any) -> Outcome:
+        plain = call(function, arguments, arrays)
+        return {"plain": plain, **rule(arrays, dys, jitter, salt)}
+
+    return run
+
+
+def by_rule_alone(function: Callable[..., Any], arguments: Arguments) -> Callable[..., Outcome]:
+    """The function's rule; `jitter` shakes the residuals, to learn what their rounding does.
 
     With a jitter of 0 the residuals are what the forward rule saved, bit for bit.
     """
@@ -88,7 +99,7 @@ def by_rule(function: Callable[..., Any], arguments: Arguments) -> Callable[...,
         leaves, tree = jax.tree.flatten(pull)
         shaken = [_shake(leaf, jitter, salt + i) for i, leaf in enumerate(leaves)]
         cotangents = jax.tree.unflatten(tree, shaken)(typed(dys, y))
-        return {"plain": call(function, arguments, arrays), "y": y, "ct": list(cotangents)}
+        return {"y": y, "ct": list(cotangents)}
 
     return run
 
@@ -166,7 +177,7 @@ def program(
 
     It runs in NumPy if it can, unless it is to be `compiled`.
     """
-    extra = (np.float32(0), np.int32(0)) if make is by_rule else ()
+    extra = () if make is by_autodiff else (np.float32(0), np.int32(0))
     inputs = *types(function, arguments, dtype), *extra
     run = make(function, arguments)
     return start(run, *inputs, as_written=True) if compiled else prepare(run, *inputs)
@@ -291,6 +302,7 @@ class Run:
     """One call of a subject, in one dtype: give it numbers, and it returns outcomes.
 
     The oracle may run in a wider dtype, on the same numbers. `compiled`: by XLA, even if NumPy can.
+    `alone`: the rule, without the function as it is when not differentiated.
     """
 
     def __init__(
@@ -301,21 +313,22 @@ class Run:
         dtype: str,
         oracle: str = "",
         compiled: bool = False,
+        alone: bool = False,
     ):
         self.arguments, self.dtype, self.compiled = arguments, dtype, compiled
-        self._parts: dict[Any, tuple[Any, str]] = {
-            by_rule: (function, dtype),
-            by_autodiff: (definition, oracle or dtype),
+        self._parts: dict[Make, tuple[Any, str, Make]] = {
+            by_rule: (function, dtype, by_rule_alone if alone else by_rule),
+            by_autodiff: (definition, oracle or dtype, by_autodiff),
         }
         self._programs: dict[Make, Program] = {}
 
     def program(self, make: Make) -> Program:
         """Return the program of the rule (`by_rule`) or of the oracle (`by_autodiff`)."""
         if make not in self._programs:
-            function, dtype = self._parts[make]
+            function, dtype, variant = self._parts[make]
             arguments = self.arguments.cast(dtype)
             with jax.enable_x64(dtype == "float64"):
-                self._programs[make] = program(function, arguments, make, dtype, self.compiled)
+                self._programs[make] = program(function, arguments, variant, dtype, self.compiled)
         return self._programs[make]
 
     def start(self) -> None:
@@ -335,7 +348,7 @@ class Run:
 
     def uncompiled(self, values: Sequence[Any], dys: Sequence[Any]) -> Outcome:
         """Run the function by its rule one operation after another, where XLA fuses none."""
-        function, dtype = self._parts[by_rule]
+        function, dtype, _ = self._parts[by_rule]
         leaves = zip(values, self.arguments.leaves, strict=True)
         with jax.enable_x64(dtype == "float64"):
             arrays = [jnp.asarray(to_dtype(v, leaf.cast(dtype))) for v, leaf in leaves]
@@ -343,7 +356,7 @@ class Run:
             return jax.device_get({"y": y, "ct": cotangents})
 
     def _outcome(self, make: Make, values: Sequence[Any], dys: Sequence[Any], *extra: Any) -> Any:
-        prepared, (_, dtype) = self.program(make), self._parts[make]
+        prepared, dtype = self.program(make), self._parts[make][1]
         for width in dict.fromkeys((self.dtype, dtype)):
             leaves = zip(values, self.arguments.leaves, strict=True)
             values = [to_dtype(v, leaf.cast(width)) for v, leaf in leaves]

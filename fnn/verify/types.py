@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .arguments import Arguments, Leaf, struct
-from .programs import FLOAT0, backward, ones_like, places, pullback
+from .programs import FLOAT0, backward, ones_like, places
 from .report import Finding
 from .subject import Subject, first_line
 
@@ -25,15 +25,14 @@ def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iter
     settings = f"{dtype}, 64-bit types {'on' if x64 else 'off'}"
     common: dict[str, Any] = {"dtype": dtype, "call": call, "probe": settings}
     with jax.enable_x64(x64):
-        want_y, want = traced(subject.definition, arguments, dtype)
+        value, want = traced(subject.definition, arguments, dtype)
         try:
-            plain = _value(subject.function, arguments, dtype, differentiated=False)
-            got = _value(subject.function, arguments, dtype, differentiated=True)
+            plain = _value(subject.function, arguments, dtype)
+            same, got = _traced_as_far_as_it_goes(subject.function, arguments, dtype)
         except Exception as error:
             yield failure(error, **common)
             return
-        value = _value(subject.definition, arguments, dtype, differentiated=False)
-        for what, other in (("called", plain), ("differentiated", got)):
+        for what, other in (("called", plain), ("differentiated", same)):
             trees: list[Any] = [jax.tree.structure(other), jax.tree.structure(value)]
             if trees[0] != trees[1]:
                 why = f"{what}, the function returns {trees[0]}; the definition returns {trees[1]}"
@@ -45,12 +44,10 @@ def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iter
                     wide = x64 and a.shape == b.shape and dtype != "float64"
                     yield Finding("x64" if wide else "forward type", why=why, **common)
                     return
-        try:
-            got_y, got = traced(subject.function, arguments, dtype)
-        except Exception as error:
-            yield failure(error, **common)
-            return
-    for j, (a, b) in enumerate(zip(got_y, want_y, strict=True)):
+    if isinstance(got, Exception):
+        yield failure(got, **common)
+        return
+    for j, (a, b) in enumerate(zip(jax.tree.leaves(same), jax.tree.leaves(value), strict=True)):
         if a.weak_type and not b.weak_type:
             why = f"the value is a weak {_type(a)}"
             yield Finding("weak type", output=str(j), why=why, **common)
@@ -76,27 +73,47 @@ def _type(array: Any) -> str:
     return f"{array.dtype}{list(array.shape)}".replace(" ", "")
 
 
-def traced(function: Callable[..., Any], arguments: Arguments, dtype: str) -> Any:
-    """Return the types of outputs and of cotangents."""
+def traced(function: Callable[..., Any], arguments: Arguments, dtype: str) -> tuple[Any, list[Any]]:
+    """Return the types of the output, differentiated, and of the cotangents."""
 
-    def both(*arrays: Any) -> Any:
-        y, pull = pullback(function, arguments, arrays)
-        return y, list(pull(ones_like(y)))
+    def run(*arrays: Any) -> Any:
+        y, pull = backward(_whole(function, arguments), arrays, places(arguments))
+        leaves, tree = jax.tree.flatten(y)
+        return y, list(pull(jax.tree.unflatten(tree, ones_like(leaves))))
 
-    return jax.eval_shape(both, *(struct(leaf, dtype) for leaf in arguments.leaves))
+    return jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
+
+
+def _traced_as_far_as_it_goes(
+    function: Callable[..., Any], arguments: Arguments, dtype: str
+) -> tuple[Any, list[Any] | Exception]:
+    """Return what `traced` does; of a backward rule that raises, its exception."""
+    try:
+        return traced(function, arguments, dtype)
+    except Exception as error:
+        return _value(function, arguments, dtype, differentiated=True), error
 
 
 def _value(
-    function: Callable[..., Any], arguments: Arguments, dtype: str, differentiated: bool
+    function: Callable[..., Any], arguments: Arguments, dtype: str, differentiated: bool = False
 ) -> Any:
-    def run(*arrays: Any) -> Any:
-        def whole(arrays: Any) -> Any:
-            args, kwargs = arguments.build(arrays)
-            return function(*args, **kwargs)
+    """Return the types of the output."""
 
+    def run(*arrays: Any) -> Any:
+        whole = _whole(function, arguments)
         return backward(whole, arrays, places(arguments))[0] if differentiated else whole(arrays)
 
     return jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
+
+
+def _whole(function: Callable[..., Any], arguments: Arguments) -> Callable[..., Any]:
+    """Return the function of a list of arrays, whose output is not flattened."""
+
+    def whole(arrays: Any) -> Any:
+        args, kwargs = arguments.build(arrays)
+        return function(*args, **kwargs)
+
+    return whole
 
 
 def slots(subject: Subject, arguments: Arguments, dtype: str) -> Iterator[Finding]:

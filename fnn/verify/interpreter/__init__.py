@@ -27,9 +27,9 @@ LEFT_TO_JAX = frozenset(
 """Primitives that JAX runs alone: keys are its own, and factorisations are LAPACK's."""
 
 
-MOST_KEPT = 1024
-"""Results of primitives left to JAX that are kept."""
-_MADE: dict[Any, Any] = {}
+MOST_RESULTS = 1024
+"""Results of primitives left to JAX that are stored."""
+_RESULTS: dict[Any, Any] = {}
 MOST_STEPS = 3000
 """Operations in all turns of a scan; of more, compiling costs less than running them singly."""
 
@@ -81,12 +81,12 @@ def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], lis
         for i, array in zip(entries, arrays, strict=True):
             now[i] = array
         for function, ins, outs, several in steps:
-            made = function(*[now[i] for i in ins])
+            results = function(*[now[i] for i in ins])
             if several:
-                for i, array in zip(outs, made, strict=True):
+                for i, array in zip(outs, results, strict=True):
                     now[i] = array
             else:
-                now[outs[0]] = made
+                now[outs[0]] = results
         return [now[i] for i in exits]
 
     return run
@@ -165,14 +165,14 @@ def _by_jax(equation: Any) -> Function:
     def run(*arrays: Any) -> Any:
         inputs = list(map(np.asarray, arrays))
         key = what, *((a.shape, a.dtype, _content(a)) for a in inputs)
-        if key not in _MADE:
+        if key not in _RESULTS:
             with jax.enable_x64(True):
-                made = bind(*(jnp.asarray(handed_out(a)) for a in inputs), **params)
-            outs = [taken_in(a) for a in (made if several else [made])]
-            if len(_MADE) >= MOST_KEPT:
-                _MADE.clear()
-            _MADE[key] = outs if several else outs[0]
-        return _MADE[key]
+                results = bind(*(jnp.asarray(handed_out(a)) for a in inputs), **params)
+            outs = [taken_in(a) for a in (results if several else [results])]
+            if len(_RESULTS) >= MOST_RESULTS:
+                _RESULTS.clear()
+            _RESULTS[key] = outs if several else outs[0]
+        return _RESULTS[key]
 
     return run
 
@@ -225,9 +225,9 @@ def _scan(equation: Any) -> Function:
         )
         outs = [np.zeros(shape, dtype) for shape, dtype in stacked]
         for i in order:
-            made = step([*consts, *state, *(a[i] for a in slices)])
-            state = made[:count]
-            for out, part in zip(outs, made[count:], strict=True):
+            results = step([*consts, *state, *(a[i] for a in slices)])
+            state = results[:count]
+            for out, part in zip(outs, results[count:], strict=True):
                 out[i, ...] = part
         return [*state, *outs]
 

@@ -30,15 +30,15 @@ def _iota(equation: Any) -> Function:
 @primitive("broadcast_in_dim")
 def _broadcast(equation: Any) -> Function:
     shape, axes = equation.params["shape"], equation.params["broadcast_dimensions"]
-    kept = [1] * len(shape)
+    aligned = [1] * len(shape)
     for n, axis in zip(equation.invars[0].aval.shape, axes, strict=True):
-        kept[axis] = n
+        aligned[axis] = n
     dtype = equation.outvars[0].aval.dtype
     dtype = object if is_extended(dtype) else dtype
 
     def broadcast(x: Any, *_: Any) -> Any:
         out = np.empty(shape, dtype)  # several times as fast as a view by np.broadcast_to
-        out[...] = np.reshape(x, kept)
+        out[...] = np.reshape(x, aligned)
         return out
 
     return broadcast

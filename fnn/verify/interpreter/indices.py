@@ -19,7 +19,7 @@ class _Windows:
     ):
         self.shape, self.sizes = shape, sizes
         self.columns, self.batches = columns, batches
-        self.kept = [i for i in range(len(shape)) if i not in dropped]
+        self.window_axes = [i for i in range(len(shape)) if i not in dropped]
         self.fills = fills
 
     def find(self, indices: Any) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
@@ -30,7 +30,7 @@ class _Windows:
         """
         outer = indices.shape[:-1]
         inside = np.ones(outer, bool)
-        found = []
+        where = []
         for axis, (n, size) in enumerate(zip(self.shape, self.sizes, strict=True)):
             start = np.zeros(outer, np.int64)
             if axis in self.columns:
@@ -41,13 +41,13 @@ class _Windows:
                 start = start + np.arange(outer[along]).reshape(count)
             inside &= (start >= 0) & (start <= n - size)
             start = np.maximum(np.minimum(start, max(0, n - size)), 0)
-            start = np.reshape(start, (*outer, *(1,) * len(self.kept)))
-            if axis in self.kept:
-                place = self.kept.index(axis)
-                steps = [-1 if i == place else 1 for i in range(len(self.kept))]
+            start = np.reshape(start, (*outer, *(1,) * len(self.window_axes)))
+            if axis in self.window_axes:
+                place = self.window_axes.index(axis)
+                steps = [-1 if i == place else 1 for i in range(len(self.window_axes))]
                 start = start + np.arange(size).reshape(steps)
-            found.append(start)
-        return tuple(found), inside
+            where.append(start)
+        return tuple(where), inside
 
 
 def _fills(mode: Any) -> bool:
@@ -71,15 +71,14 @@ def _gather(equation: Any) -> Function:
 
     def run(x: Any, indices: Any) -> Any:
         where, inside = windows.find(indices)
-        made = (
-            x[where]
-            if x.size
-            else np.zeros(np.broadcast_shapes(*(a.shape for a in where)), x.dtype)
-        )
+        if x.size:
+            y = x[where]
+        else:
+            y = np.zeros(np.broadcast_shapes(*(a.shape for a in where)), x.dtype)
         if windows.fills and not inside.all():
-            inside = inside.reshape(*inside.shape, *(1,) * len(windows.kept))
-            made = np.where(inside, made, np.array(_filling(fill, x.dtype), x.dtype))
-        return np.transpose(made, back)
+            inside = inside.reshape(*inside.shape, *(1,) * len(windows.window_axes))
+            y = np.where(inside, y, np.array(_filling(fill, x.dtype), x.dtype))
+        return np.transpose(y, back)
 
     return run
 
@@ -112,12 +111,12 @@ def _scatter(equation: Any) -> Function | None:
     if ufunc is None and params["update_jaxpr"] is not None and params["update_jaxpr"].eqns:
         return None  # a function is applied to what stands there
     numbers, out = params["dimension_numbers"], equation.outvars[0].aval
-    shape, updates = out.shape, equation.invars[2].aval.shape
+    shape, written = out.shape, equation.invars[2].aval.shape
     dropped = *numbers.inserted_window_dims, *numbers.operand_batching_dims
-    kept = [i for i in range(len(shape)) if i not in dropped]
+    axes = [i for i in range(len(shape)) if i not in dropped]
     sizes = [1] * len(shape)
-    for axis, place in zip(kept, numbers.update_window_dims, strict=True):
-        sizes[axis] = updates[place]
+    for axis, place in zip(axes, numbers.update_window_dims, strict=True):
+        sizes[axis] = written[place]
     windows = _Windows(
         shape,
         sizes,
@@ -128,22 +127,22 @@ def _scatter(equation: Any) -> Function | None:
         dropped,
         "CLIP" not in str(params["mode"]),
     )
-    outer = [i for i in range(len(updates)) if i not in numbers.update_window_dims]
+    outer = [i for i in range(len(written)) if i not in numbers.update_window_dims]
     order = *outer, *numbers.update_window_dims
     wide = accumulator(out.dtype) if ufunc is not None else out.dtype
 
-    def run(x: Any, indices: Any, given: Any) -> Any:
+    def run(x: Any, indices: Any, updates: Any) -> Any:
         where, inside = windows.find(indices)
-        made, given = np.array(x, wide), np.transpose(given, order).astype(wide)
+        y, updates = np.array(x, wide), np.transpose(updates, order).astype(wide)
         if windows.fills and not inside.all():
             where = tuple(index[inside] for index in np.broadcast_arrays(*where))
-            given = given[inside]
-        if not given.size:
-            return made.astype(out.dtype)
+            updates = updates[inside]
+        if not updates.size:
+            return y.astype(out.dtype)
         if ufunc is None:
-            made[where] = given
+            y[where] = updates
         else:
-            ufunc.at(made, where, given)
-        return made.astype(out.dtype)
+            ufunc.at(y, where, updates)
+        return y.astype(out.dtype)
 
     return run

@@ -66,8 +66,8 @@ def _convolution(equation: Any) -> Function:
             flat = there.reshape(batches, groups, c // groups, n * math.prod(sizes))
             total += np.matmul(w[(..., *tap)], flat).reshape(total.shape)
         total = total.transpose(3, 0, 1, 2, *range(4, total.ndim))
-        made = total.reshape(n, w.shape[0] * groups * each, *sizes)
-        return np.transpose(made, back).astype(out.dtype)
+        y = total.reshape(n, w.shape[0] * groups * each, *sizes)
+        return np.transpose(y, back).astype(out.dtype)
 
     return run
 
