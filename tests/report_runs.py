@@ -135,6 +135,10 @@ class Page(HTMLParser):
     def left_out(self):
         return {name for name in SECTIONS if "Left out:" in self.text[name]}
 
+    def assert_harmless(self):
+        assert self.count("script") == self.count("img", src="x") == 0
+        assert not any(name.startswith("on") for _, attrs in self.tags for name in attrs)
+
     def count(self, tag, **attrs):
         return sum(t == tag and attrs.items() <= a.items() for t, a in self.tags)
 
