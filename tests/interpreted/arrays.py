@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .table import FLOATS, INTEGERS, normal, section, special, whole
+from .table import FLOATS, INTEGERS, each, normal, section, special, whole
 
 
 @section()
@@ -89,8 +89,8 @@ def reads():
         yield lambda x, i: jnp.take_along_axis(x, i, 1, mode="fill"), x, whole(4, 2)
         yield jax.vmap(lambda x, i: x.at[i].get(mode="clip")), x, whole(4, 5)
         yield jax.vmap(lambda x, i: x[i], (1, None)), x, inside
-        yield lambda x, i: window_read(x, i, "clip"), x, outside[:, None] // 2
-        yield lambda x, i: window_read(x, i, "fill"), x, outside[:, None] // 2
+        for mode in ("clip", "fill"):
+            yield functools.partial(window_read, mode=mode), x, outside[:, None] // 2
         yield lambda x, i: x.at[i].get(mode="fill"), x, np.zeros((0, 2), np.int32)
 
 
@@ -103,13 +103,12 @@ def writes():
         if dtype not in (np.uint8, np.bool_):
             methods += ("subtract",)
         for method in methods:
-            yield write(method, "drop"), x, outside, y
-            yield write(method, "clip"), x, outside, y
             yield write(method, "promise_in_bounds"), x, inside, y
             update = lambda x, i, y, m=method: getattr(x.at[i], m)(y)  # noqa: E731
             yield jax.vmap(update), x, whole(4, 2, low=0, high=2), y
-        yield lambda x, i, y: window_write(x, i, y, "clip"), x, outside[:, None] // 2, y
-        yield lambda x, i, y: window_write(x, i, y, "drop"), x, outside[:, None] // 2, y
+            yield from each((write(method, "drop"), write(method, "clip")), x, outside, y)
+        for mode in ("clip", "drop"):
+            yield functools.partial(window_write, mode=mode), x, outside[:, None] // 2, y
         yield lambda x, i, y: x.at[i].set(y), x, np.zeros(0, np.int32), x[:0]
 
 
