@@ -81,9 +81,6 @@ def write(tmp_path):
     return write
 
 
-# The tables
-
-
 @pytest.mark.parametrize("name", [*DATASETS, *TRANSFORMS])
 def test_rows_are_documented_and_typed_for_configs(name):
     function = (DATASETS | TRANSFORMS)[name]
@@ -100,9 +97,6 @@ def test_defaults_are_valid_and_deterministic(name):
     assert dataset.name == name
     assert set(dataset.y_train) == set(range(len(dataset.classes)))
     assert same(dataset, DATASETS[name]())
-
-
-# Dataset
 
 
 def arrays(**changes):
@@ -143,21 +137,16 @@ def test_dataset_shape_and_identity():
     assert dataset == dataset != other
 
 
-# The split
+LABELS = st.lists(st.integers(0, 5), min_size=2, max_size=80).map(np.array)
 
 
-@given(
-    y=st.lists(st.integers(0, 5), min_size=2, max_size=80),
-    fraction=st.floats(0.01, 0.99),
-    seed=st.integers(0, 2**32 - 1),
-)
+@given(y=LABELS, fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**32 - 1))
 def test_split_is_a_stratified_partition(y, fraction, seed):
-    y = np.array(y)
-    sizes = np.bincount(y)
+    sizes, arguments = np.bincount(y), {"test_fraction": fraction, "seed": seed}
     if sizes.max() < 2:
-        expect_error(["no test example"], stratified_split, y, test_fraction=fraction, seed=seed)
+        expect_error(["no test example"], stratified_split, y, **arguments)
         return
-    train, test = stratified_split(y, test_fraction=fraction, seed=seed)
+    train, test = stratified_split(y, **arguments)
     assert sorted([*train, *test]) == list(range(len(y)))
     for k, size in enumerate(sizes):
         count = (y[test] == k).sum()
@@ -179,9 +168,6 @@ def test_split_is_independent_of_a_set_drawn_with_the_same_seed():
     assert (np.histogram(angle, 8, (-np.pi, np.pi))[0] > 50).all()
 
 
-# Bundled and synthetic sets
-
-
 def test_digits():
     dataset = digits()
     assert (len(dataset.x_train), *dataset.x_test.shape) == (1438, 359, 8, 8, 1)
@@ -194,11 +180,10 @@ def test_digits():
 
 
 def test_xor_is_its_truth_table():
-    dataset = data.xor()
+    dataset, noisy = data.xor(), data.xor(copies=3, noise=0.1)
     assert dataset.x_train.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
     assert dataset.y_train.tolist() == [0, 1, 1, 0]
     assert np.array_equal(dataset.x_train, dataset.x_test)
-    noisy = data.xor(copies=3, noise=0.1)
     assert noisy.x_train.shape == (12, 2)
     assert not np.array_equal(noisy.x_train, noisy.x_test)
     assert np.array_equal(noisy.y_train, np.rint(noisy.x_train).sum(1) % 2)
@@ -251,9 +236,6 @@ def test_argument_out_of_range(name, argument, value):
     expect_error([name, argument, repr(value), "expected"], DATASETS[name], **{argument: value})
 
 
-# Transforms
-
-
 @pytest.mark.parametrize("label", [2, "2"])
 def test_one_vs_rest(label):
     before, after = digits(), data.one_vs_rest(digits(), label=label)
@@ -291,11 +273,9 @@ def test_none_of_the_above_adds_a_class_after_the_rest():
 
 def marked(shape: tuple[int, ...], classes: int = 5, n: int = 40) -> Dataset:
     """Make examples whose every number tells split, example and position apart."""
-    size = int(np.prod(shape))
-    x = np.arange(2 * n * size, dtype=np.float32).reshape(2 * n, *shape)
+    x = np.arange(2 * n * np.prod(shape), dtype=np.float32).reshape(2 * n, *shape)
     y = (np.arange(2 * n) % classes).astype(np.int32)
-    names = tuple(str(k) for k in range(classes))
-    return Dataset("marked", x[:n], y[:n], x[n:], y[n:], names)
+    return Dataset("marked", x[:n], y[:n], x[n:], y[n:], tuple(map(str, range(classes))))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -15,9 +15,6 @@ from fnn.errors import DataError
 from .test_data import IN_ONE_FOLDER, expect_error, fuzz, whole
 from .test_data import write as write
 
-# CSV
-
-
 PLAIN = "1,2,0\n3,4,1\n5,6,0\n7,8,1\n"
 NAMED = "width,height,kind\n1,2,cat\n3,4,dog\n5,6,cat\n7,8,dog\n"
 
@@ -45,9 +42,7 @@ WORDS = [(1, 2, "cat"), (3, 4, "dog"), (5, 6, "cat"), (7, 8, "dog")]
         (NAMED, {}, WORDS),
         (NAMED, {"label": "kind"}, WORDS),
         (NAMED.split("\n", 1)[1], {}, WORDS),
-        (NAMED.replace(",", ";"), {"delimiter": ";"}, WORDS),
-        (NAMED.replace(",", "\t"), {"delimiter": "\t"}, WORDS),
-        (NAMED.replace(",", " "), {"delimiter": " "}, WORDS),
+        *((NAMED.replace(",", sign), {"delimiter": sign}, WORDS) for sign in "; \t"),
         (NAMED.replace(",", " , "), {}, WORDS),
         (NAMED.replace("\n", "\r\n"), {}, WORDS),
         (NAMED.replace("cat", '"cat"'), {}, WORDS),
@@ -106,12 +101,9 @@ def test_csv_shape_makes_images(write):
         (PLAIN, {"shape": (3,)}, ["shape is (3,)", "2 features"]),
         (PLAIN, {"shape": (-1, -2)}, ["shape is (-1, -2)", "positive"]),
         (PLAIN, {"shape": ()}, ["shape is ()"]),
-        (PLAIN, {"delimiter": ""}, ["delimiter is ''"]),
+        *((PLAIN, {"delimiter": sign}, [f"delimiter is {sign!r}"]) for sign in ("", "1", "\n")),
         (PLAIN, {"delimiter": "\\t"}, ["delimiter", "double quotes"]),
-        (PLAIN, {"delimiter": "\n"}, ["delimiter"]),
-        (PLAIN, {"delimiter": "1"}, ["delimiter is '1'"]),
-        (PLAIN, {"scale": float("nan")}, ["scale is nan"]),
-        (PLAIN, {"scale": 0}, ["scale is 0"]),
+        *((PLAIN, {"scale": x}, [f"scale is {x}"]) for x in (float("nan"), 0)),
         (PLAIN, {"test_fraction": 1}, ["test_fraction is 1"]),
         (PLAIN, {"split_seed": -1}, ["split_seed is -1"]),
         ('1,2,0\n3,"4,1\n', {}, ["line", "quote"]),
@@ -171,9 +163,6 @@ TABLES = st.lists(st.lists(CELLS, min_size=1, max_size=4).map(",".join), max_siz
 def test_any_csv_is_a_dataset_or_a_data_error(write, content, label):
     with suppress(DataError):
         assert isinstance(csv(path=write(content), label=label), Dataset)
-
-
-# NPZ
 
 
 @pytest.fixture
@@ -250,8 +239,7 @@ def test_npz_is_no_archive(write):
 
 
 def header(shape: str, dtype: str = "'<f8'", version: bytes = b"\x01\0") -> bytes:
-    text = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}"
-    text = text.ljust(117) + "\n"
+    text = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text.encode()
 
 

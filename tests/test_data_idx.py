@@ -40,6 +40,9 @@ GOOD = {
 }
 
 
+PACKED = packed(GOOD["train_images"])
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Write the four files, some of them changed (None: left out), and return the folder."""
@@ -77,7 +80,7 @@ def test_prefers_a_file_to_a_folder_of_its_name_and_the_name_that_it_is_given(fo
     expect_error(["is a folder", NAMES["train_images"]], idx, folder=path)
     (tmp_path / "mine").write_bytes(GOOD["train_images"])
     assert len(idx(folder=path, train_images="mine").x_train) == 5
-    (tmp_path / f"{NAMES['train_images']}.gz").write_bytes(packed(GOOD["train_images"]))
+    (tmp_path / f"{NAMES['train_images']}.gz").write_bytes(PACKED)
     assert len(idx(folder=path).x_train) == 5
 
 
@@ -121,11 +124,10 @@ def big(dtype: str, *values: float) -> bytes:
         ("train_labels", encode([0, 0, 0, 0, 2**30], ">i4"), ["index [4] is 1073741824"]),
         ("test_images", big(">f4", 0, np.nan), ["index [1, 0, 0, 0] is nan", "finite"]),
         ("test_images", big(">f8", 1e300, 0), ["is 1e+300"]),
-        ("train_images", packed(GOOD["train_images"])[:-9], ["damaged gzip"]),
-        ("train_images", packed(GOOD["train_images"])[:30], ["damaged gzip"]),
+        *(("train_images", PACKED[:end], ["damaged gzip"]) for end in (-9, 30)),
         ("train_images", b"\x1f\x8b" + bytes(30), ["damaged gzip", "fetch it again"]),
         ("train_images", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 30, ["damaged gzip"]),
-        ("train_images", packed(GOOD["train_images"]) + b"junk", ["damaged gzip"]),
+        ("train_images", PACKED + b"junk", ["damaged gzip"]),
         ("train_images", packed(GOOD["train_images"] + b"\0"), ["trailing bytes"]),
         ("train_images", packed(GOOD["train_images"][:-1]), ["truncated", "only 59"]),
         ("train_images", packed(header(2**31, 28, 28)), ["truncated", "too small"]),
