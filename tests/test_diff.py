@@ -61,7 +61,7 @@ def test_values_that_look_alike_are_not_the_same(pair):
         assert diff(*pair).config, values
 
 
-def test_the_tables(command, pair):
+def test_the_tables_and_json_which_is_the_whole_of_it(command, pair):
     status, out, err = command("diff", *pair)
     assert (status, err) == (0, "")
     expected = {
@@ -71,8 +71,6 @@ def test_the_tables(command, pair):
     }
     assert expected <= {" ".join(line.replace("│", " ").split()) for line in out.splitlines()}
 
-
-def test_json_is_the_whole_of_it(command, pair):
     (pair[0] / "config.yaml").write_text("x: .nan\n")
     told = json.loads(command("diff", *pair, "--json")[1])
     assert told["config"]["x"] == {"a": None}

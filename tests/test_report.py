@@ -92,15 +92,11 @@ def test_every_status_is_named(run):
 def test_losses_that_are_not_numbers_leave_gaps(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines[4]["test_loss"] = lines[6]["train_loss"] = None
-    lines[8]["train_loss"] = float("nan")
-    lines[9]["train_loss"] = float("inf")
+    lines[8]["train_loss"], lines[9]["train_loss"] = float("nan"), float("inf")
     write_metrics(run / "metrics.jsonl", lines)
-    page = report(run)
-    assert "not a finite number in 4 epochs, first in epoch 5" in page["curves"]
-    assert "nan" not in page["curves"].lower()
-
-
-def test_a_run_without_one_finite_loss_says_so(run):
+    curves = report(run)["curves"]
+    assert "not a finite number in 4 epochs, first in epoch 5" in curves
+    assert "nan" not in curves.lower()
     write_metrics(run / "metrics.jsonl", [{"epoch": 1, "train_loss": None, "test_loss": None}])
     edit_json(run / "summary.json", status="diverged", test_loss=None, test_accuracy=None)
     page = report(run)
@@ -145,20 +141,17 @@ def test_eleven_classes_of_which_one_has_no_example_and_one_no_name(tmp_path):
     run = make_run(tmp_path / "run", k=11)
     edit_npz(run / "predictions.npz", y_true=np.full(60, 10), y_pred=np.full(60, 9))
     edit_json(run / "summary.json", classes=[f"c{i}" for i in range(10)])
-    page = report(run)
-    assert "0 of 60 test examples are classified right" in page["confusion"]
-    assert "10 → c9 60" in page["confusion"]
+    confusion = report(run)["confusion"]
+    assert "0 of 60 test examples are classified right" in confusion
+    assert "10 → c9 60" in confusion
 
 
-def test_a_matrix_too_large_for_a_page_becomes_a_list(tmp_path):
-    page = report(make_run(tmp_path / "run", k=100))
+def test_a_matrix_too_large_for_a_page_becomes_a_list_and_no_examples_are_no_pictures(tmp_path):
+    page = report(make_run(tmp_path / "run", k=100, m=0))
+    assert page.left_out() == {"examples"}
     assert "With 100 classes the matrix would not fit" in page["confusion"]
     assert page.count("table", **{"class": "confusion"}) == 0
     assert page.count("table", **{"class": "mistakes"}) == 1
-
-
-def test_a_run_that_kept_no_examples(tmp_path):
-    assert report(make_run(tmp_path / "run", m=0)).left_out() == {"examples"}
 
 
 def apart(difference):
@@ -235,15 +228,15 @@ def test_a_damaged_byte_never_escapes_as_a_traceback(run):
         (run / file).write_bytes(whole)
 
 
-@pytest.mark.parametrize("what", ["absent", "file", "empty", "other"])
-def test_what_is_no_run_folder_is_an_error_and_stays_untouched(tmp_path, what):
-    folder = tmp_path / "run"
-    {"file": folder.touch, "absent": lambda: None}.get(what, folder.mkdir)()
-    if what == "other":
-        (folder / "notes.txt").touch()
-    with pytest.raises(FnnError, match="run folder"):
-        write_report(folder)
-    assert not (folder / "report.html").exists()
+def test_what_is_no_run_folder_is_an_error_and_stays_untouched(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("empty", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other/notes.txt").touch()
+    for name in ("absent", "file", "empty", "other"):
+        with pytest.raises(FnnError, match="run folder"):
+            write_report(tmp_path / name)
+        assert not (tmp_path / name / "report.html").exists()
 
 
 def test_an_old_report_survives_a_failed_one(run, monkeypatch):

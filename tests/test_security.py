@@ -29,9 +29,6 @@ from .test_house import ROOT, SOURCES
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>{{ 7 * 7 }}'
 
 
-# The source
-
-
 RUNNERS = {"eval", "exec", "__import__"}
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE = {"load", "load_all", "full_load", "full_load_all", "unsafe_load", "unsafe_load_all"}
@@ -119,9 +116,6 @@ def test_the_templates_mark_nothing_as_safe():
         assert not re.search("safe|autoescape", text)
 
 
-# What is read
-
-
 class Payload:
     """Its pickle, read back, makes a folder."""
 
@@ -186,9 +180,6 @@ def test_a_tag_is_an_error_wherever_yaml_is_read(tmp_path, tag):
     with pytest.raises(ConfigError, match="is not allowed"):
         load_trained(run)
     assert not (tmp_path / "made").exists()
-
-
-# What is shown
 
 
 def test_a_name_of_a_run_cannot_be_html():
