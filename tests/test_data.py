@@ -315,8 +315,8 @@ def test_none_of_the_above_can_be_learnt_but_not_from_the_ink():
     from sklearn.linear_model import LogisticRegression
 
     dataset = none_of_the_above(digits(), fraction=0.3)
-    x, y = dataset.x_train.reshape(len(dataset.x_train), -1), dataset.y_train == 10
-    x_test, y_test = dataset.x_test.reshape(len(dataset.x_test), -1), dataset.y_test == 10
+    x, x_test = (x.reshape(len(x), -1) for x in (dataset.x_train, dataset.x_test))
+    y, y_test = dataset.y_train == 10, dataset.y_test == 10
     score = LogisticRegression(max_iter=1000).fit(x, y).score(x_test, y_test)
     assert 0.8 < score < 0.99
     ink = x.mean(axis=1)

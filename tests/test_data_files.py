@@ -24,6 +24,7 @@ def rows_of(dataset: Dataset) -> list[tuple]:
     return sorted((*row, dataset.classes[k]) for row, k in zip(x.tolist(), y, strict=True))
 
 
+QUOTED = ("cat", '"cat"')
 NUMBERS = [(1, 2, "0"), (3, 4, "1"), (5, 6, "0"), (7, 8, "1")]
 WORDS = [(1, 2, "cat"), (3, 4, "dog"), (5, 6, "cat"), (7, 8, "dog")]
 
@@ -31,21 +32,15 @@ WORDS = [(1, 2, "cat"), (3, 4, "dog"), (5, 6, "cat"), (7, 8, "dog")]
 @pytest.mark.parametrize(
     ("text", "arguments", "rows"),
     [
-        (PLAIN, {}, NUMBERS),
-        (PLAIN, {"label": 2}, NUMBERS),
-        (PLAIN, {"header": False}, NUMBERS),
-        ("a,b,c\n" + PLAIN, {}, NUMBERS),
-        ("a,b,c\n" + PLAIN, {"label": "c"}, NUMBERS),
+        *((PLAIN, arguments, NUMBERS) for arguments in ({}, {"label": 2}, {"header": False})),
+        *(("a,b,c\n" + PLAIN, arguments, NUMBERS) for arguments in ({}, {"label": "c"})),
         ("0,1,label\n" + PLAIN, {}, NUMBERS),  # pandas numbers columns without names
         ("9,9,9\n" + PLAIN, {"header": True}, NUMBERS),
         (",b,c\n" + PLAIN, {}, NUMBERS),
-        (NAMED, {}, WORDS),
         (NAMED, {"label": "kind"}, WORDS),
-        (NAMED.split("\n", 1)[1], {}, WORDS),
         *((NAMED.replace(",", sign), {"delimiter": sign}, WORDS) for sign in "; \t"),
-        (NAMED.replace(",", " , "), {}, WORDS),
-        (NAMED.replace("\n", "\r\n"), {}, WORDS),
-        (NAMED.replace("cat", '"cat"'), {}, WORDS),
+        *((text, {}, WORDS) for text in (NAMED, NAMED.split("\n", 1)[1])),
+        *((NAMED.replace(*pair), {}, WORDS) for pair in ((",", " , "), ("\n", "\r\n"), QUOTED)),
         ("\ufeff" + NAMED + "\n,,\n\n", {}, WORDS),
         (NAMED.encode(), {"scale": 0.5}, [(a / 2, b / 2, c) for a, b, c in WORDS]),
         ("0,1,2\n1,3,4\n0,5,6\n1,7,8", {"label": 0}, NUMBERS),
@@ -92,8 +87,7 @@ def test_csv_shape_makes_images(write):
         ("1,2,0.5\n3,4,1\n", {}, ["line 1", "label is 0.5", "integer or a word"]),
         ("1,2,0\n3,4,inf\n", {}, ["line 2", "label is inf"]),
         ("1,2,0\n3,4,1\n", {}, ["no test example", "2 classes"]),
-        (PLAIN, {"label": 3}, ["label is 3", "-3 to 2"]),
-        (PLAIN, {"label": -4}, ["label is -4", "-3 to 2"]),
+        *((PLAIN, {"label": k}, [f"label is {k}", "-3 to 2"]) for k in (3, -4)),
         (PLAIN, {"label": "kind", "header": False}, ["label is 'kind'", "header is false"]),
         (NAMED, {"label": "knd"}, ["'knd'", "width, height", "did you mean 'kind'"]),
         (NAMED.replace("height", "kind"), {"label": "kind"}, ["2 columns", "'kind'"]),
