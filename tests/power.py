@@ -11,6 +11,7 @@ equivalent if no example's cotangents change beyond rounding, and a survivor oth
 """
 
 import argparse
+import functools
 import multiprocessing
 import os
 import sys
@@ -47,9 +48,6 @@ class Fault:
     kind: str
     place: float
     choice: int
-
-    def __str__(self) -> str:
-        return f"{self.op}: {self.kind} at {self.place:.3f}, choice {self.choice}"
 
     def applies(self, equation: Any) -> bool:
         """Whether an equation can have this fault."""
@@ -91,19 +89,14 @@ def planted(op: Op, fault: Fault) -> Op:
 
     def bwd(residuals, dy, **statics):
         flat, tree = jax.tree.flatten((residuals, dy))
-        arrays = [i for i, a in enumerate(flat) if getattr(a, "dtype", None) != jax.dtypes.float0]
-        shapes = []
+        dtypes = [getattr(a, "dtype", None) for a in flat]
+        arrays = {i: a for i, a in enumerate(flat) if dtypes[i] != jax.dtypes.float0}
 
-        def rule(*chosen):
-            full = list(flat)
-            for i, a in zip(arrays, chosen):
-                full[i] = a
-            out = op._bwd(*jax.tree.unflatten(tree, full), **statics)
-            leaves, shape = jax.tree.flatten(out)
-            shapes.append(shape)
-            return leaves
+        def rule(arrays):
+            full = [arrays.get(i, a) for i, a in enumerate(flat)]
+            return op._bwd(*jax.tree.unflatten(tree, full), **statics)
 
-        closed = jax.make_jaxpr(rule)(*(flat[i] for i in arrays))
+        closed, shapes = jax.make_jaxpr(rule, return_shape=True)(arrays)
         able = [e for e, _ in equations(closed) if fault.applies(e)]
         target = able[int(fault.place * len(able))] if able else None
 
@@ -111,7 +104,8 @@ def planted(op: Op, fault: Fault) -> Op:
             outs = bind(equation, inputs)
             return fault.changed(equation, inputs, outs) if equation is target else outs
 
-        return jax.tree.unflatten(shapes[0], interpret(closed, [flat[i] for i in arrays], step))
+        outs = interpret(closed, list(arrays.values()), step)
+        return jax.tree.unflatten(jax.tree.structure(shapes), outs)
 
     mutant = Op(op.definition, reference=op.reference, examples=op.examples, source=op.source)
     mutant.fwd(op._fwd)
@@ -123,17 +117,15 @@ def drawn(count: int, seed: int) -> Iterator[Fault]:
     """Draw faults: an op, a kind that its rule can have, a place."""
     rng = np.random.default_rng(seed)
     names = [name for name, op in OPS.items() if op.__module__.startswith("fnn.")]
-    able: dict[str, set[str]] = {}
     while count:
         name, kind = str(rng.choice(names)), str(rng.choice(KINDS))
-        if name not in able:
-            able[name] = {k for k in KINDS if _able(OPS[name], k)}
         fault = Fault(name, kind, float(rng.random()), int(rng.integers(12)))
-        if kind in able[name]:
+        if _able(OPS[name], kind):
             count -= 1
             yield fault
 
 
+@functools.cache
 def _able(op: Op, kind: str) -> bool:
     """Whether the rule of an op's first example can have a fault of a kind."""
     seen: list[bool] = []
@@ -152,8 +144,7 @@ def _able(op: Op, kind: str) -> bool:
 
 def tried(fault: Fault) -> tuple[Fault, str, float]:
     """Return by what a fault is found: test, prove, nothing (survives), or equivalent."""
-    start = time.perf_counter()
-    op = OPS[fault.op]
+    start, op = time.perf_counter(), OPS[fault.op]
     mutant = planted(op, fault)
     verdict = "survives"
     if _fails(mutant, sample(mutant), (*LONG, "xla")):
@@ -175,22 +166,20 @@ def _fails(mutant: Op, chosen: list[int], skip: Sequence[str] = ()) -> bool:
 
 def _changes(op: Op, mutant: Op) -> bool:
     """Whether some example's cotangents differ, by more than rounding."""
-    for right, wrong in zip(traced(op), traced(mutant), strict=True):
-        for a, b in zip(right.cotangents(), wrong.cotangents(), strict=True):
-            if np.max(np.abs(a - b), initial=0) > 1e-13 * np.max(np.abs(a), initial=0):
-                return True
-    return False
+    return any(
+        np.max(np.abs(a - b), initial=0) > 1e-13 * np.max(np.abs(a), initial=0)
+        for right, wrong in zip(traced(op), traced(mutant), strict=True)
+        for a, b in zip(right.cotangents(), wrong.cotangents(), strict=True)
+    )
 
 
 def main() -> int:
     """Plant faults and print what becomes of them."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.power", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser("python -m tests.power", description=__doc__.split("\n")[0])
     parser.add_argument("--faults", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    faults = list(drawn(given.faults, given.seed))
+    arguments = parser.parse_args()
+    faults = list(drawn(arguments.faults, arguments.seed))
     found: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     start = time.perf_counter()
     spawn = multiprocessing.get_context("spawn")
@@ -202,9 +191,8 @@ def main() -> int:
     total = sum(found.values(), Counter())
     print(f"\n{'':12}{'faults':>8}{'test':>8}{'prove':>8}{'equivalent':>12}{'survive':>9}")
     for kind, row in [*found.items(), ("all", total)]:
-        counts = (row[k] for k in ("test", "prove", "equivalent", "survives"))
-        test, prove, equivalent, survive = counts
-        print(f"{kind:12}{sum(row.values()):8}{test:8}{prove:8}{equivalent:12}{survive:9}")
+        print(f"{kind:12}{sum(row.values()):8}{row['test']:8}{row['prove']:8}", end="")
+        print(f"{row['equivalent']:12}{row['survives']:9}")
     real = sum(total.values()) - total["equivalent"]
     share = total["test"] / real if real else 1.0
     print(f"make test finds {share:.2%} of {real} faults, in {time.perf_counter() - start:.0f} s")

@@ -7,25 +7,18 @@ import numpy as np
 
 from fnn.report import write_report
 
-ALL_FILES = (
-    "config.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "summary.json",
-    "predictions.npz",
-    "parameters.npz",
-    "comparison.json",
-)
-SECTIONS = (
-    "curves",
-    "confusion",
-    "examples",
-    "filters",
-    "layers",
-    "gradients",
-    "config",
-    "environment",
-)
+FILES = {
+    "config.yaml": {"config"},
+    "environment.json": {"environment"},
+    "metrics.jsonl": {"curves"},
+    "summary.json": {"layers", "filters"},
+    "predictions.npz": {"confusion", "examples"},
+    "parameters.npz": {"filters"},
+    "comparison.json": {"gradients"},
+}
+"""The files of a run, and the sections of its page that none but they can fill."""
+SECTIONS = ("curves", "confusion", "examples", "filters", "layers", "gradients", "config")
+SECTIONS += ("environment",)
 CONFIG = (
     "name: digits_mlp # the main job\nmodel:\n  - dense: {features: 12}\nlearning_rate: 1.0e-3\n"
 )
@@ -58,14 +51,9 @@ def make_run(folder, *, epochs=12, k=10, outputs=None, x_shape=(8, 8), n=60, m=1
     write_metrics(
         folder / "metrics.jsonl",
         [
-            {
-                "epoch": epoch,
-                "step": 10 * epoch,
-                "train_loss": 2.0 / epoch**2,
-                "test_loss": 2.1 / epoch,
-                "test_accuracy": 1 - 0.5 / epoch,
-                "seconds": 0.1 * epoch,
-            }
+            {"epoch": epoch, "step": 10 * epoch, "seconds": 0.1 * epoch}
+            | {"train_loss": 2.0 / epoch**2, "test_loss": 2.1 / epoch}
+            | {"test_accuracy": 1 - 0.5 / epoch}
             for epoch in range(1, epochs + 1)
         ],
     )
@@ -74,15 +62,9 @@ def make_run(folder, *, epochs=12, k=10, outputs=None, x_shape=(8, 8), n=60, m=1
     losses = rng.random(n) + (y_true != y_pred)
     worst = np.argsort(-losses)[:m]
     scores = rng.random((n, 1)) if outputs == 1 else rng.normal(size=(n, outputs))
-    np.savez(
-        folder / "predictions.npz",
-        y_true=y_true,
-        y_pred=y_pred,
-        scores=scores,
-        loss=losses,
-        worst_index=worst,
-        worst_x=rng.random((m, *x_shape)),
-    )
+    predictions = {"y_true": y_true, "y_pred": y_pred, "scores": scores, "loss": losses}
+    images = {"worst_index": worst, "worst_x": rng.random((m, *x_shape))}
+    np.savez(folder / "predictions.npz", **predictions, **images)
     inputs = int(np.prod(x_shape))
     parameters = {
         "1_dense/w": rng.normal(size=(inputs, 12)).astype(np.float32),
@@ -90,64 +72,27 @@ def make_run(folder, *, epochs=12, k=10, outputs=None, x_shape=(8, 8), n=60, m=1
         "10_dense/w": rng.normal(size=(12, outputs)).astype(np.float32),
     }
     np.savez(folder / "parameters.npz", **parameters)
-    write_json(
-        folder / "summary.json",
-        {
-            "name": "digits_mlp",
-            "status": "completed",
-            "epochs": epochs,
-            "steps": 10 * epochs,
-            "train_loss": 0.01,
-            "test_loss": 0.1,
-            "test_accuracy": 0.9,
-            "seconds_to_first_step": 0.6,
-            "seconds": 1.2,
-            "parameters": sum(w.size for w in parameters.values()),
-            "gradient": "manual",
-            "loss": f"{loss}_cross_entropy",
-            "batch_size": 32,
-            "train_examples": 240,
-            "test_examples": n,
-            "classes": [f"c{i}" for i in range(k)],
-            "x_shape": list(x_shape),
-            "layers": [
-                {
-                    "path": "model.1",
-                    "layer": "dense(12)",
-                    "output_shape": [12],
-                    "parameters": 12 * inputs + 12,
-                    "multiply_adds": 12 * inputs,
-                }
-            ],
-        },
-    )
-    write_json(
-        folder / "comparison.json",
-        {
-            "parameters": [
-                {"path": name, "shape": list(w.shape), "max_relative_difference": 2.4e-7}
-                for name, w in parameters.items()
-            ],
-            "loss_relative_difference": 0.0,
-            "step_time_us": {"manual": 100.0, "autodiff": 125.0},
-            "step_time_ratio": 1.25,
-            "temp_bytes": {"manual": 4096, "autodiff": 8192},
-            "temp_ratio": 2.0,
-        },
-    )
-    write_json(
-        folder / "environment.json",
-        {
-            "fnn": "0.1.0",
-            "device": "cpu",
-            "cpu_count": 2,
-            "seed": 0,
-            "git_commit": None,
-            "git_dirty": True,
-            "command": "fnn run configs/digits_mlp.yaml",
-            "started": "2025-11-21T03:04:05+00:00",
-        },
-    )
+    layer = {"path": "model.1", "layer": "dense(12)", "output_shape": [12]}
+    layer |= {"parameters": 12 * inputs + 12, "multiply_adds": 12 * inputs}
+    summary = {"name": "digits_mlp", "status": "completed", "x_shape": list(x_shape)}
+    summary |= {"epochs": epochs, "steps": 10 * epochs, "batch_size": 32, "train_examples": 240}
+    summary |= {"train_loss": 0.01, "test_loss": 0.1, "test_accuracy": 0.9, "test_examples": n}
+    summary |= {"seconds_to_first_step": 0.6, "seconds": 1.2, "gradient": "manual"}
+    summary |= {"parameters": sum(w.size for w in parameters.values()), "layers": [layer]}
+    summary |= {"loss": f"{loss}_cross_entropy", "classes": [f"c{i}" for i in range(k)]}
+    write_json(folder / "summary.json", summary)
+    differences = [
+        {"path": name, "shape": list(w.shape), "max_relative_difference": 2.4e-7}
+        for name, w in parameters.items()
+    ]
+    comparison = {"parameters": differences, "loss_relative_difference": 0.0}
+    comparison |= {"step_time_us": {"manual": 100.0, "autodiff": 125.0}, "step_time_ratio": 1.25}
+    comparison |= {"temp_bytes": {"manual": 4096, "autodiff": 8192}, "temp_ratio": 2.0}
+    write_json(folder / "comparison.json", comparison)
+    environment = {"fnn": "0.1.0", "device": "cpu", "cpu_count": 2, "seed": 0, "git_commit": None}
+    environment |= {"git_dirty": True, "command": "fnn run configs/digits_mlp.yaml"}
+    environment |= {"started": "2025-11-21T03:04:05+00:00"}
+    write_json(folder / "environment.json", environment)
     return folder
 
 
@@ -189,6 +134,10 @@ class Page(HTMLParser):
 
     def left_out(self):
         return {name for name in SECTIONS if "Left out:" in self.text[name]}
+
+    def assert_harmless(self):
+        assert self.count("script") == self.count("img", src="x") == 0
+        assert not any(name.startswith("on") for _, attrs in self.tags for name in attrs)
 
     def count(self, tag, **attrs):
         return sum(t == tag and attrs.items() <= a.items() for t, a in self.tags)

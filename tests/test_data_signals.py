@@ -15,13 +15,11 @@ def places(x: np.ndarray) -> np.ndarray:
 
 def test_shapes_and_classes():
     dataset = keyword(points=501, length=50, word=10)
-    assert dataset.x_train.shape == (401, 50, 1)
-    assert dataset.x_test.shape == (100, 50, 1)
+    other = keyword(points=501, length=50, word=10, seed=1)
+    assert (len(dataset.x_train), *dataset.x_test.shape) == (401, 100, 50, 1)
     assert dataset.classes == ("none", "keyword")
     assert np.bincount(whole(dataset)[1]).tolist() == [251, 250]
-    assert not np.array_equal(
-        dataset.x_test, keyword(points=501, length=50, word=10, seed=1).x_test
-    )
+    assert not np.array_equal(dataset.x_test, other.x_test)
 
 
 def test_the_word_lies_within_its_part_and_reaches_all_of_it():
@@ -30,6 +28,7 @@ def test_the_word_lies_within_its_part_and_reaches_all_of_it():
     assert set(places(dataset.x_test)) == set(range(20, 33))
     filled = keyword(length=16, word=16, noise=0.0, train_part=[0, 1], test_part=[0, 1])
     assert set(places(filled.x_train)) == {0}
+    assert set(places(keyword(noise=0.0, test_part=(0.84, 1.0)).x_test)) == {84}  # as long as it
 
 
 def test_word_and_reverse_differ_only_in_the_order_of_time():
@@ -70,20 +69,15 @@ def test_a_scan_hears_the_word_anywhere_and_a_plain_network_only_where_it_was():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"points": 3}, ["points is 3", "4 to 500000"]),
-        ({"points": 10**12}, ["points", "4 to 500000"]),
+        *(({"points": n}, [f"points is {n}", "4 to 500000"]) for n in (3, 10**12)),
         ({"points": 10**6, "length": 60}, ["points", "4 to 833333"]),
-        ({"length": 7}, ["length is 7", "8 to 100000"]),
-        ({"length": 10**6}, ["length", "8 to 100000"]),
-        ({"word": 7}, ["word is 7", "8 to 100"]),
-        ({"word": 101}, ["word is 101"]),
+        *(({"length": n}, [f"length is {n}", "8 to 100000"]) for n in (7, 10**6)),
+        *(({"word": n}, [f"word is {n}", "8 to 100"]) for n in (7, 101)),
         ({"word": 8.0}, ["word is 8.0", "an integer"]),
-        ({"noise": -1}, ["noise is -1"]),
-        ({"noise": float("nan")}, ["noise is nan"]),
+        *(({"noise": x}, [f"noise is {x}"]) for x in (-1, float("nan"))),
         ({"seed": -1}, ["seed is -1"]),
         ({"test_fraction": 1}, ["test_fraction is 1"]),
-        ({"train_part": (0.5,)}, ["train_part is (0.5,)", "two numbers"]),
-        ({"train_part": 0.5}, ["train_part is 0.5", "two numbers"]),
+        *(({"train_part": x}, [f"train_part is {x}", "two numbers"]) for x in ((0.5,), 0.5)),
         ({"test_part": (0, 1.5)}, ["test_part is 1.5", "0 to 1"]),
         ({"test_part": (0.0, "end")}, ["test_part is 'end'"]),
         ({"test_part": (0.9, 1)}, ["test_part is (0.9, 1)", "90 to 100 of 100", "a word of 16"]),
@@ -92,8 +86,3 @@ def test_a_scan_hears_the_word_anywhere_and_a_plain_network_only_where_it_was():
 )
 def test_argument_out_of_range(arguments, words):
     expect_error(["keyword", *words], keyword, **arguments)
-
-
-def test_a_part_may_be_as_long_as_the_word():
-    dataset = keyword(noise=0.0, test_part=(0.84, 1.0))
-    assert set(places(dataset.x_test)) == {84}

@@ -12,9 +12,9 @@ from fnn.ops import activations
 ROOT = Path(__file__).parents[1]
 
 
-def blocks(name):
+def blocks(name, language="python"):
     """The Python of a Markdown file."""
-    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -26,14 +26,10 @@ def table():
     OPS.update(before)
 
 
-def test_the_readme_uses_an_op(capsys):
-    use = blocks("README.md")[0]
+def test_the_readme_uses_an_op_and_writes_one(capsys, table):
+    use, write, *_ = blocks("README.md")
     exec(use, {})
     assert 0 <= float(capsys.readouterr().out) < 1e-6
-
-
-def test_the_readme_writes_an_op(capsys, table):
-    write = blocks("README.md")[1]
     exec(write, {"__name__": "readme"})
     assert capsys.readouterr().out == "True\n"
     assert "squash" in table
@@ -41,11 +37,10 @@ def test_the_readme_writes_an_op(capsys, table):
 
 def test_the_readme_shows_the_report_of_a_wrong_rule(capsys):
     exec(blocks("README.md")[2], {"__name__": "readme"})
-    printed = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    told = capsys.readouterr().out
+    printed = blocks("README.md", "text")[0]
     findings = printed.partition("\n")[2].partition("\n\n")[0]  # without the time, and the bytes
     assert "numerics" in findings
-    assert findings in told
+    assert findings in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("vary", [False, pytest.param(True, marks=pytest.mark.prove)])

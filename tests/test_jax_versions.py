@@ -21,8 +21,7 @@ pytestmark = pytest.mark.core
 @pytest.fixture
 def factors():
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(ROWS, SHARED)), rng.normal(size=(COLUMNS, SHARED))
-    return a.astype(np.float32), b.astype(np.float32)
+    return [rng.normal(size=(n, SHARED)).astype(np.float32) for n in (ROWS, COLUMNS)]
 
 
 def assert_same_columns(actual, expected):
@@ -31,16 +30,16 @@ def assert_same_columns(actual, expected):
     assert not wrong.size, f"{wrong.size} columns are wrong, the first of them {wrong[0]}"
 
 
-@pytest.mark.parametrize(
-    "reduce",
-    [
-        pytest.param(lambda z: z.sum(0), id="sum"),
-        pytest.param(lambda z: z.max(0), id="max"),
-        pytest.param(lambda z: (z * z).sum(0), id="sum of squares"),
-    ],
-)
-def test_a_product_reduced_over_its_rows(factors, reduce):
-    a, b = factors
+REDUCTIONS = {
+    "sum": lambda z: z.sum(0),
+    "max": lambda z: z.max(0),
+    "sum of squares": lambda z: (z * z).sum(0),
+}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_product_reduced_over_its_rows(factors, reduction):
+    (a, b), reduce = factors, REDUCTIONS[reduction]
     expected = reduce(a.astype(np.float64) @ b.astype(np.float64).T)
     assert_same_columns(jax.jit(lambda a, b: reduce(a @ b.T))(a, b), expected)
 

@@ -28,15 +28,13 @@ def in_numpy(function, *arguments):
 
 X = drawn(0, 8, 3, 5) * 2 + 30
 SCALE, BIAS, DY, ONES = 1 + 0.3 * drawn(1, 5), drawn(2, 5), drawn(3, 8, 3, 5), np.ones(5, "f")
-
-
 BATCH_NORMS = (ops.batch_norm, ops.batch_norm_leaky_relu)
 
 
 def pulled(op, x, dy):
     """The output and its statistics, and the cotangents of x, scale and bias."""
     (y, *statistics), pull = jax.vjp(op, x, SCALE, BIAS)
-    return y, statistics, *pull((dy, ONES, ONES))
+    return y, *statistics, *pull((dy, ONES, ONES))
 
 
 @functools.cache
@@ -45,32 +43,27 @@ def whole(op):
 
 
 def check(got, op):
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(whole(op)), strict=True):
+    for a, b in zip(got, whole(op), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
 def test_a_batch_on_four_devices_is_one_batch():
     """By either rules, both batch norms, with and without the check of what varies."""
     cases = list(itertools.product(BATCH_NORMS, ("manual", "autodiff"), (True, False)))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = P("data"), P(), P()
 
-    def on_four_devices(op, check_vma):
-        return jax.shard_map(
-            lambda *a: op(*a, axis_name="data"),
-            mesh=jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)),
-            in_specs=(P("data"), P(), P()),
-            out_specs=(P("data"), P(), P()),
-            check_vma=check_vma,
+    def case(op, rules, check_vma, x, dy):
+        of_all = functools.partial(op, axis_name="data")
+        mapped = jax.shard_map(
+            of_all, mesh=mesh, in_specs=specs, out_specs=specs, check_vma=check_vma
         )
+        with fnn.rules(rules):
+            return pulled(mapped, x, dy)
 
-    @jax.jit  # one program, for compiling takes the time
-    def every_case(x, dy):
-        for op, rules, check_vma in cases:
-            with fnn.rules(rules):
-                found.append(pulled(on_four_devices(op, check_vma), x, dy))
-        return found
-
-    found = []
-    for (op, *_), got in zip(cases, every_case(X, DY), strict=True):
+    # one program, for compiling takes the time
+    outputs = jax.jit(lambda x, dy: [case(*c, x, dy) for c in cases])(X, DY)
+    for (op, *_), got in zip(cases, outputs, strict=True):
         check(got, op)
 
 
@@ -78,9 +71,9 @@ def test_a_batch_on_four_devices_is_one_batch():
 def test_gradients_inside_a_vmap_see_the_whole_batch(op):
     mapped = functools.partial(pulled, functools.partial(op, axis_name="data"))
     parts = [a.reshape(4, 2, 3, 5) for a in (X, DY)]
-    y, statistics, dx, *dparameters = jax.jit(jax.vmap(mapped, axis_name="data"))(*parts)
-    got = y.reshape(X.shape), [s[0] for s in statistics]
-    check((*got, dx.reshape(X.shape), *(d.sum(0) for d in dparameters)), op)
+    y, mean, var, dx, dscale, dbias = jax.jit(jax.vmap(mapped, axis_name="data"))(*parts)
+    got = y.reshape(X.shape), mean[0], var[0], dx.reshape(X.shape), dscale.sum(0), dbias.sum(0)
+    check(got, op)
 
 
 def test_the_statistics_of_a_batch_pass_no_gradient_on():
@@ -112,11 +105,14 @@ def test_statistics_are_float32_at_least_and_the_output_of_xs_dtype():
 
 
 def test_a_scale_of_0_still_learns_from_the_output_alone():
-    dscale = jax.grad(lambda s: jnp.sum(ops.batch_norm_leaky_relu(X, s, BIAS)[0] * DY))
-    plain = jax.grad(
-        lambda s: jnp.sum(ops.leaky_relu(ops.batch_norm(X, s, BIAS)[0], negative_slope=0.01) * DY)
-    )
-    got, want = in_numpy(dscale, np.zeros(5, "f")), in_numpy(plain, np.full(5, 1e-2, "f"))
+    def plain(x, scale, bias):
+        y, *statistics = ops.batch_norm(x, scale, bias)
+        return ops.leaky_relu(y, negative_slope=0.01), *statistics
+
+    def dscale(op, scale):
+        return in_numpy(jax.grad(lambda s: jnp.sum(op(X, s, BIAS)[0] * DY)), np.full(5, scale, "f"))
+
+    got, want = dscale(ops.batch_norm_leaky_relu, 0), dscale(plain, 1e-2)
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
@@ -131,15 +127,9 @@ def test_in_place_batch_norm_keeps_the_output_or_where_that_has_few_digits_the_i
 
 def test_local_response_norm_counts_as_the_paper_does():
     x = np.float32([1.0, 2.0, 3.0, 4.0])
-    of_three, of_two = in_numpy(
-        lambda x: (
-            ops.local_response_norm(x, size=3, alpha=0.5, beta=1.0, k=2.0),
-            ops.local_response_norm(x, size=2, alpha=1.0, beta=1.0, k=1.0),
-        ),
-        x,
-    )
-    np.testing.assert_allclose(of_three, x / (2 + 0.5 * np.array([5, 14, 29, 25])), rtol=1e-6)
-    np.testing.assert_allclose(of_two, x / (1 + np.array([1, 5, 13, 25])), rtol=1e-6)
+    for size, alpha, k, sums in ((3, 0.5, 2.0, [5, 14, 29, 25]), (2, 1.0, 1.0, [1, 5, 13, 25])):
+        norm = functools.partial(ops.local_response_norm, size=size, alpha=alpha, beta=1.0, k=k)
+        np.testing.assert_allclose(in_numpy(norm, x), x / (k + alpha * np.array(sums)), rtol=1e-6)
 
 
 KEY = jax.random.key(7)
@@ -161,14 +151,13 @@ def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
     def by_hand(x):
         y, saved = op.fwd(x, KEY, rate=0.3)
         dx, dkey, drate = op.bwd(saved, jnp.ones_like(x))
-        assert dkey is None
         kept_key, kept_rate = jax.tree.leaves(saved)
         assert kept_key is KEY
+        assert dkey is None
         return y, kept_rate, dx, drate
 
     y, kept_rate, dx, drate = in_numpy(by_hand, x)
-    assert kept_rate == np.float32(0.3)
-    assert drate == 0
+    assert (kept_rate, drate) == (np.float32(0.3), 0)
     dropped = np.asarray(dx) == 0
     apart = {"channel_dropout": 60_000, "drop_path": 600}.get(op.name, x.size)
     assert abs(dropped.mean() - 0.3) < 4 * np.sqrt(0.21 / apart)
@@ -181,30 +170,22 @@ def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
 
 def test_what_is_dropped_together():
     _, channels, examples, _ = every_dropout(np.ones(SHAPE, "f"), 0.5)
-    assert np.ptp(channels, axis=(1, 2)).max() == 0
-    assert set(np.unique(channels[0, 0, 0])) == {0, 2}
-    assert np.ptp(examples, axis=(1, 2, 3)).max() == 0
-    assert set(np.unique(examples)) == {0, 2}
+    for y, axes, example in ((channels, (1, 2), channels[0]), (examples, (1, 2, 3), examples)):
+        assert np.ptp(y, axis=axes).max() == 0
+        assert set(np.unique(example)) == {0, 2}
 
 
 def test_a_drawing_depends_on_the_key_alone():
     x = drawn(9, 6, 5)
-    bits = jax.random.key_data(KEY)
 
-    def every_op(x):
-        found = []
-        for op in DROPOUTS:
-            y = op(x, KEY, rate=0.5)
-            found.append((y, op(x, bits, rate=0.5), op(x, KEY, rate=0.0)))
-        return found
+    def dropped(key, rate):
+        return in_numpy(lambda x: jnp.stack([op(x, key, rate=rate) for op in DROPOUTS]), x)
 
-    found = in_numpy(every_op, x)
+    y = dropped(KEY, 0.5)
+    np.testing.assert_array_equal(dropped(jax.random.key_data(KEY), 0.5), y)
+    np.testing.assert_array_equal(dropped(KEY, 0.0), [x] * len(DROPOUTS))
     with jax.enable_x64(True):
-        wide = in_numpy(lambda x: [op(x, KEY, rate=0.5) for op in DROPOUTS], x)
-    for (y, of_bits, all_kept), of_x64 in zip(found, wide, strict=True):
-        np.testing.assert_array_equal(of_bits, y)
-        np.testing.assert_array_equal(of_x64, y)
-        np.testing.assert_array_equal(all_kept, x)
+        np.testing.assert_array_equal(dropped(KEY, 0.5), y)
 
 
 @pytest.mark.parametrize(
@@ -220,26 +201,21 @@ def test_many_rates_in_one_program_give_the_bits_of_one_rate(ops_of_one_program)
 
     @jax.jit
     def many(x, rates):
-        return [
-            jax.vmap(functools.partial(both, op), (None, 0))(x, rates) for op in ops_of_one_program
-        ]
+        return [jax.vmap(lambda rate: both(op, x, rate))(rates) for op in ops_of_one_program]  # noqa: B023
 
     @jax.jit
     def single(x):
-        return [[both(op, x, rate) for rate in rates] for op in ops_of_one_program]
+        of_rates = [[both(op, x, rate) for rate in rates] for op in ops_of_one_program]
+        return [jax.tree.map(lambda *a: jnp.stack(a), *results) for results in of_rates]
 
-    for together, singly in zip(many(x, np.float32(rates)), single(x), strict=True):
-        for i, alone in enumerate(singly):
-            for got, want in zip(together, alone, strict=True):
-                np.testing.assert_array_equal(got[i], want)
+    jax.tree.map(np.testing.assert_array_equal, many(x, np.float32(rates)), single(x))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, 2, float("nan")])
 def test_a_rate_that_is_none_is_refused_or_if_traced_gives_nan(rate):
     x = drawn(0, 2, 3)
     for op in DROPOUTS:
-        words = f"{op.name}: rate must be from 0 to 1, got"
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=f"{op.name}: rate must be from 0 to 1, got"):
             op(x, KEY, rate=rate)
     for rules in ("manual", "autodiff"):
         with fnn.rules(rules):
@@ -251,46 +227,39 @@ def test_a_rate_of_a_whole_number_has_no_gradient():
     np.testing.assert_array_equal(dx, np.full((2, 3), len(DROPOUTS)))
 
 
-WRONG = {
-    "scale": (lambda: ops.layer_norm(X, SCALE[:4]), "layer_norm: x .8, 3, 5. has 5 channels"),
-    "bias": (lambda: ops.batch_norm(X, SCALE, BIAS[:1]), "bias has the shape .1,."),
-    "mean": (lambda: ops.batch_norm_inference(X, SCALE[:2], SCALE), "mean has the shape"),
-    "length": (lambda: ops.weight_norm(X, SCALE[:2]), "weight_norm: .* g has the shape"),
-    "groups": (lambda: ops.group_norm(X, groups=2), "5 channels do not make 2 groups"),
-    "no groups": (lambda: ops.group_norm(X, groups=0), "5 channels do not make 0 groups"),
-    "no batch": (lambda: ops.group_norm(SCALE, groups=1), "expects .batch, ..., channels."),
-    "no places": (lambda: ops.instance_norm(X[:, 0]), "with places between, got .8, 5."),
-    "a number": (lambda: ops.rms_norm(jnp.ones(())), "rms_norm: x is one number"),
-    "axis": (lambda: ops.l2_normalize(X, axis=3), "l2_normalize: there is no axis 3"),
-    "rates": (lambda: ops.dropout(X, KEY, BIAS), "dropout: expects one rate, of shape .., got .5,"),
-    "channels": (lambda: ops.channel_dropout(SCALE, KEY, rate=0.5), "channel_dropout: expects"),
-    "examples": (lambda: ops.drop_path(jnp.ones(()), KEY, rate=0.5), "drop_path: expects"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_a_shape_that_cannot_be_is_refused_in_words(case):
-    run, words = WRONG[case]
-    with pytest.raises(ShapeError, match=words):
-        run()
-
-
-@pytest.mark.parametrize(
-    ("run", "words"),
-    [
+batch_norm_leaky_relu = functools.partial(ops.batch_norm_leaky_relu, X, SCALE, BIAS)
+REFUSED = {
+    ShapeError: [
+        (lambda: ops.layer_norm(X, SCALE[:4]), "layer_norm: x .8, 3, 5. has 5 channels"),
+        (lambda: ops.batch_norm(X, SCALE, BIAS[:1]), "bias has the shape .1,."),
+        (lambda: ops.batch_norm_inference(X, SCALE[:2], SCALE), "mean has the shape"),
+        (lambda: ops.weight_norm(X, SCALE[:2]), "weight_norm: .* g has the shape"),
+        (lambda: ops.group_norm(X, groups=2), "5 channels do not make 2 groups"),
+        (lambda: ops.group_norm(X, groups=0), "5 channels do not make 0 groups"),
+        (lambda: ops.group_norm(SCALE, groups=1), "expects .batch, ..., channels."),
+        (lambda: ops.instance_norm(X[:, 0]), "with places between, got .8, 5."),
+        (lambda: ops.rms_norm(jnp.ones(())), "rms_norm: x is one number"),
+        (lambda: ops.l2_normalize(X, axis=3), "l2_normalize: there is no axis 3"),
+        (lambda: ops.dropout(X, KEY, BIAS), "dropout: expects one rate, of shape .., got .5,"),
+        (lambda: ops.channel_dropout(SCALE, KEY, rate=0.5), "channel_dropout: expects"),
+        (lambda: ops.drop_path(jnp.ones(()), KEY, rate=0.5), "drop_path: expects"),
+    ],
+    ValueError: [
         (lambda: ops.layer_norm(X, eps=-1e-5), "layer_norm: eps must not be negative"),
         (lambda: ops.local_response_norm(X, size=0), "local_response_norm: expected size ≥ 1"),
         (lambda: ops.local_response_norm(X, k=0.0), "k 0.0"),
         (
-            lambda: ops.batch_norm_leaky_relu(X, SCALE, BIAS, negative_slope=0.0),
+            lambda: batch_norm_leaky_relu(negative_slope=0.0),
             "batch_norm_leaky_relu: negative_slope must be positive, got 0.0",
         ),
-        (
-            lambda: ops.batch_norm_leaky_relu(X, SCALE, BIAS, least_scale=0.0),
-            "least_scale must be positive",
-        ),
+        (lambda: batch_norm_leaky_relu(least_scale=0.0), "least_scale must be positive"),
     ],
+}
+
+
+@pytest.mark.parametrize(
+    ("error", "call", "words"), [(e, *row) for e, rows in REFUSED.items() for row in rows]
 )
-def test_a_static_that_cannot_be_is_refused_in_words(run, words):
-    with pytest.raises(ValueError, match=words):
-        run()
+def test_what_cannot_be_is_refused_in_words(error, call, words):
+    with pytest.raises(error, match=words):
+        call()

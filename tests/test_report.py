@@ -11,17 +11,7 @@ from fnn.errors import FnnError
 from fnn.report import write_report
 from fnn.report.run import read_run
 
-from .report_runs import (
-    ALL_FILES,
-    SECTIONS,
-    Page,
-    edit_json,
-    edit_npz,
-    make_run,
-    report,
-    write_json,
-    write_metrics,
-)
+from .report_runs import FILES, SECTIONS, Page, edit_json, edit_npz, make_run, report, write_metrics
 
 
 @pytest.fixture
@@ -33,58 +23,47 @@ def test_a_complete_run_shows_every_section_in_order(run):
     page = report(run)
     assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == list(SECTIONS)
     assert page.left_out() == set()
-    assert "90.0 % test accuracy" in page["header"]
-    assert "dense(12)" in page["header"]
-    assert "2025-11-21 03:04 UTC" in page["header"]
-    assert "best 95.8 %, epoch 12" in page["curves"]
+    for section, texts in {
+        "header": ("90.0 % test accuracy", "dense(12)", "2025-11-21 03:04 UTC"),
+        "curves": ("best 95.8 %, epoch 12",),
+        "filters": ("The weights of 12 units",),
+        "gradients": (
+            "equal to rounding",
+            "need 20 % less time",
+            "need 50 % less temporary memory",
+        ),
+        "environment": ("fnn run config.yaml", "not committed"),
+    }.items():
+        for text in texts:
+            assert text in page[section]
     assert page.count("svg", role="img") == 2
     assert page.count("img", **{"class": "ink"}) == 16
-    assert "The weights of 12 units" in page["filters"]
-    assert "equal to rounding" in page["gradients"]
-    assert "need 20 % less time" in page["gradients"]
-    assert "need 50 % less temporary memory" in page["gradients"]
-    assert "fnn run config.yaml" in page["environment"]
-    assert "not committed" in page["environment"]
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_is_the_same_again(run):
     html = write_report(run).read_text("utf-8")
+    page = Page(html)
     assert re.findall(r"https?://|@import|url\(|<script", html) == []
-    assert all(reference.startswith("data:") for reference in Page(html).references)
+    assert all(reference.startswith("data:") for reference in page.references)
     assert len(html) < 1_000_000
-    for tag, attrs in Page(html).tags:  # every image and figure is described
-        if tag == "img":
-            assert attrs["alt"]
-        if tag == "svg":
-            assert attrs["aria-label"]
+    described = {"img": "alt", "svg": "aria-label"}
+    assert all(attrs[described[tag]] for tag, attrs in page.tags if tag in described)
     assert write_report(run).read_text("utf-8") == html
 
 
-@pytest.mark.parametrize("file", ALL_FILES)
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise"])
-def test_a_missing_or_damaged_file_costs_its_own_section_only(run, file, damage):
-    path, whole = run / file, (run / file).read_bytes()
-    if damage == "missing":
-        path.unlink()
-    else:
-        noise = b"\xff\xfe{[" + bytes(range(256))
-        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "noise": noise}[damage])
-    allowed = {
-        "config.yaml": {"config"},
-        "environment.json": {"environment"},
-        "metrics.jsonl": {"curves"},
-        "summary.json": {"layers", "filters"},
-        "predictions.npz": {"confusion", "examples"},
-        "parameters.npz": {"filters"},
-        "comparison.json": {"gradients"},
-    }[file]
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_or_damaged_file_costs_its_own_section_only(run, file):
+    whole, allowed = (run / file).read_bytes(), FILES[file]
+    noise = b"\xff\xfe{[" + bytes(range(256))
+    for damaged, says in ((b"", ""), (whole[: len(whole) // 2], ""), (noise, "cannot be read")):
+        (run / file).write_bytes(damaged)
+        page = report(run)
+        assert page.left_out() <= allowed
+        assert any(f"{file} {says}" in page[name] for name in allowed) or not says
+    (run / file).unlink()
     page = report(run)
-    assert page.left_out() <= allowed
-    if damage == "missing":
-        assert page.left_out() == allowed
-        assert any(f"{file} is not in the run folder" in page[name] for name in allowed)
-    if damage == "noise":
-        assert any(f"{file} cannot be read" in page[name] for name in allowed)
+    assert page.left_out() == allowed
+    assert any(f"{file} is not in the run folder" in page[name] for name in allowed)
 
 
 def test_a_line_half_written_when_the_run_died_is_dropped(run):
@@ -104,24 +83,20 @@ def test_a_run_cut_after_one_epoch_has_a_page(tmp_path):
     assert page.count("circle") == 4  # a dot for each of three curves, and the mark
 
 
-@pytest.mark.parametrize("status", ["completed", "converged", "interrupted", "diverged", "strange"])
-def test_every_status_is_named(run, status):
-    edit_json(run / "summary.json", status=status)
-    assert f"digits_mlp {status}" in report(run)["header"]
+def test_every_status_is_named(run):
+    for status in ("completed", "converged", "interrupted", "diverged", "strange"):
+        edit_json(run / "summary.json", status=status)
+        assert f"digits_mlp {status}" in report(run)["header"]
 
 
 def test_losses_that_are_not_numbers_leave_gaps(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines[4]["test_loss"] = lines[6]["train_loss"] = None
-    lines[8]["train_loss"] = float("nan")
-    lines[9]["train_loss"] = float("inf")
+    lines[8]["train_loss"], lines[9]["train_loss"] = float("nan"), float("inf")
     write_metrics(run / "metrics.jsonl", lines)
-    page = report(run)
-    assert "not a finite number in 4 epochs, first in epoch 5" in page["curves"]
-    assert "nan" not in page["curves"].lower()
-
-
-def test_a_run_without_one_finite_loss_says_so(run):
+    curves = report(run)["curves"]
+    assert "not a finite number in 4 epochs, first in epoch 5" in curves
+    assert "nan" not in curves.lower()
     write_metrics(run / "metrics.jsonl", [{"epoch": 1, "train_loss": None, "test_loss": None}])
     edit_json(run / "summary.json", status="diverged", test_loss=None, test_accuracy=None)
     page = report(run)
@@ -142,11 +117,8 @@ def test_points_of_the_plane_are_plotted(tmp_path):
     [
         ((13,), {"examples", "filters"}),
         ((8, 8), set()),
-        ((28, 28, 1), set()),
-        ((100, 70), set()),
-        ((8, 8, 3), {"filters"}),
-        ((8, 8, 2), {"examples", "filters"}),
-        ((1, 64), {"examples", "filters"}),
+        *(((28, 28, 1), set()), ((100, 70), set()), ((8, 8, 3), {"filters"})),
+        *((shape, {"examples", "filters"}) for shape in ((8, 8, 2), (1, 64))),
     ],
 )
 def test_only_images_become_pictures(tmp_path, x_shape, left_out):
@@ -159,8 +131,7 @@ def test_weights_without_plain_numbers_have_no_picture(run):
 
 
 def test_a_binary_net_with_one_output(tmp_path):
-    run = make_run(tmp_path / "run", k=2, outputs=1, loss="binary")
-    page = report(run)
+    page = report(make_run(tmp_path / "run", k=2, outputs=1, loss="binary"))
     assert page.left_out() == set()
     assert page.count("th", scope="row") == 3 + 1  # two classes and precision; the layers' total
     assert "p = 0." in page["examples"]
@@ -170,27 +141,22 @@ def test_eleven_classes_of_which_one_has_no_example_and_one_no_name(tmp_path):
     run = make_run(tmp_path / "run", k=11)
     edit_npz(run / "predictions.npz", y_true=np.full(60, 10), y_pred=np.full(60, 9))
     edit_json(run / "summary.json", classes=[f"c{i}" for i in range(10)])
-    page = report(run)
-    assert "0 of 60 test examples are classified right" in page["confusion"]
-    assert "10 → c9 60" in page["confusion"]
+    confusion = report(run)["confusion"]
+    assert "0 of 60 test examples are classified right" in confusion
+    assert "10 → c9 60" in confusion
 
 
-def test_a_matrix_too_large_for_a_page_becomes_a_list(tmp_path):
-    page = report(make_run(tmp_path / "run", k=100))
+def test_a_matrix_too_large_for_a_page_becomes_a_list_and_no_examples_are_no_pictures(tmp_path):
+    page = report(make_run(tmp_path / "run", k=100, m=0))
+    assert page.left_out() == {"examples"}
     assert "With 100 classes the matrix would not fit" in page["confusion"]
     assert page.count("table", **{"class": "confusion"}) == 0
     assert page.count("table", **{"class": "mistakes"}) == 1
 
 
-def test_a_run_that_kept_no_examples(tmp_path):
-    page = report(make_run(tmp_path / "run", m=0))
-    assert page.left_out() == {"examples"}
-
-
 def apart(difference):
     """Gradients that differ by so much."""
-    row = {"path": "1_dense/w", "shape": [64, 12], "max_relative_difference": difference}
-    return {"parameters": [row]}
+    return {"parameters": [{"path": "1_dense/w", "max_relative_difference": difference}]}
 
 
 @pytest.mark.parametrize(
@@ -224,16 +190,12 @@ def test_everything_shown_is_escaped(tmp_path):
     layer = {"path": evil, "layer": evil}
     names = dict.fromkeys(("name", "status", "gradient", "loss"), evil)
     edit_json(run / "summary.json", classes=[evil, evil], layers=[layer], **names)
-    write_json(
-        run / "environment.json",
-        {evil: evil, "device": evil, "started": evil, "x": "\ud800"},
-    )
+    shown = {evil: evil, "device": evil, "started": evil, "x": "\ud800"}
+    edit_json(run / "environment.json", **shown)
     row = {"path": evil, "max_relative_difference": 1e-7}
     edit_json(run / "comparison.json", parameters=[row])
-    html = write_report(run).read_text("utf-8")
-    page = Page(html)
-    assert page.count("script") == page.count("img", src="x") == 0
-    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    page = report(run)
+    page.assert_harmless()
     assert evil in page["confusion"]  # the names of classes
     assert "{{ 7 * 7 }}" in page["header"]
     assert evil in page["config"]
@@ -260,26 +222,21 @@ def test_a_damaged_byte_never_escapes_as_a_traceback(run):
     rng = np.random.default_rng(0)
     for file in ("predictions.npz", "parameters.npz", "summary.json", "comparison.json"):
         whole = (run / file).read_bytes()
-        for _ in range(4):
-            damaged = bytearray(whole)
-            damaged[rng.integers(len(whole))] = rng.integers(256)
-            (run / file).write_bytes(damaged)
+        for place, byte in rng.integers((len(whole), 256), size=(4, 2)):
+            (run / file).write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
             write_report(run)
         (run / file).write_bytes(whole)
 
 
-@pytest.mark.parametrize("what", ["absent", "file", "empty", "other"])
-def test_what_is_no_run_folder_is_an_error_and_stays_untouched(tmp_path, what):
-    folder = tmp_path / "run"
-    if what == "file":
-        folder.write_text("hello")
-    elif what != "absent":
-        folder.mkdir()
-    if what == "other":
-        (folder / "notes.txt").write_text("hello")
-    with pytest.raises(FnnError, match="run folder"):
-        write_report(folder)
-    assert not (folder / "report.html").exists()
+def test_what_is_no_run_folder_is_an_error_and_stays_untouched(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("empty", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other/notes.txt").touch()
+    for name in ("absent", "file", "empty", "other"):
+        with pytest.raises(FnnError, match="run folder"):
+            write_report(tmp_path / name)
+        assert not (tmp_path / name / "report.html").exists()
 
 
 def test_an_old_report_survives_a_failed_one(run, monkeypatch):
@@ -293,4 +250,4 @@ def test_an_old_report_survives_a_failed_one(run, monkeypatch):
     with pytest.raises(FnnError, match=r"report\.html: cannot be written: No space left"):
         write_report(run)
     assert (run / "report.html").read_bytes() == old
-    assert sorted(p.name for p in run.iterdir()) == sorted([*ALL_FILES, "report.html"])
+    assert sorted(p.name for p in run.iterdir()) == sorted([*FILES, "report.html"])

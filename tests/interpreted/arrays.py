@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .table import FLOATS, INTEGERS, normal, section, special, whole
+from .table import FLOATS, INTEGERS, each, normal, section, special, whole
 
 
 @section()
@@ -50,11 +50,9 @@ def sorting():
         x = np.stack([x, x[::-1], np.roll(x, 5)])
         for axis in (0, 1):
             yield functools.partial(lax.sort, dimension=axis), x
-            yield functools.partial(lax.argmax, axis=axis, index_dtype=np.int32), x
-            yield functools.partial(lax.argmin, axis=axis, index_dtype=np.int64), x
+            yield lambda x, a=axis: (lax.argmax(x, a, np.int32), lax.argmin(x, a, np.int64)), x
         yield lambda x: lax.argmax(jnp.abs(x[:, 3:7]), 1, np.uint8), x
-        yield lambda x: lax.top_k(x, 4), x
-        yield lambda x: lax.top_k(x[:, 3:], 4), x
+        yield lambda x: (lax.top_k(x, 4), lax.top_k(x[:, 3:], 4)), x
         keys = np.asarray(x, dtype), whole(*x.shape, high=-2), normal(*x.shape)
         yield lambda *x: lax.sort(x, dimension=1, num_keys=2), keys[1], keys[0], keys[2]
         yield lambda *x: lax.sort(x, dimension=1, num_keys=1), *keys
@@ -82,15 +80,13 @@ def reads():
     inside, outside = np.array([[2, 0], [0, 3]], np.int32), np.array([9, 1, -1, -7], np.int32)
     for dtype in (np.float32, jnp.bfloat16, np.int32, np.uint8, np.bool_):
         x = (normal(4, 3) * 3).astype(dtype)
-        for mode in ("fill", "clip"):
-            yield read(mode), x, outside
+        yield from each((read("fill"), read("clip"), read("fill", fill_value=1)), x, outside)
         yield read("promise_in_bounds"), x, inside
-        yield read("fill", fill_value=1), x, outside
         yield lambda x, i: jnp.take_along_axis(x, i, 1, mode="fill"), x, whole(4, 2)
         yield jax.vmap(lambda x, i: x.at[i].get(mode="clip")), x, whole(4, 5)
         yield jax.vmap(lambda x, i: x[i], (1, None)), x, inside
-        yield lambda x, i: window_read(x, i, "clip"), x, outside[:, None] // 2
-        yield lambda x, i: window_read(x, i, "fill"), x, outside[:, None] // 2
+        for mode in ("clip", "fill"):
+            yield functools.partial(window_read, mode=mode), x, outside[:, None] // 2
         yield lambda x, i: x.at[i].get(mode="fill"), x, np.zeros((0, 2), np.int32)
 
 
@@ -103,13 +99,12 @@ def writes():
         if dtype not in (np.uint8, np.bool_):
             methods += ("subtract",)
         for method in methods:
-            yield write(method, "drop"), x, outside, y
-            yield write(method, "clip"), x, outside, y
             yield write(method, "promise_in_bounds"), x, inside, y
             update = lambda x, i, y, m=method: getattr(x.at[i], m)(y)  # noqa: E731
             yield jax.vmap(update), x, whole(4, 2, low=0, high=2), y
-        yield lambda x, i, y: window_write(x, i, y, "clip"), x, outside[:, None] // 2, y
-        yield lambda x, i, y: window_write(x, i, y, "drop"), x, outside[:, None] // 2, y
+            yield from each((write(method, "drop"), write(method, "clip")), x, outside, y)
+        for mode in ("clip", "drop"):
+            yield functools.partial(window_write, mode=mode), x, outside[:, None] // 2, y
         yield lambda x, i, y: x.at[i].set(y), x, np.zeros(0, np.int32), x[:0]
 
 

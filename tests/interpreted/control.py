@@ -49,13 +49,12 @@ def keys():
     yield lambda k: lax.scan(lambda k, _: tuple(jax.random.split(k)), k, None, 3), key
 
 
+BENT = (lambda a, b: a + a, lambda a, b: b + np.float32(2), lambda a, b: a * b + b)
+LARGEST = pooled(lax.max, -np.inf)
 LEFT_TO_XLA = {
     "a function of what a scatter meets": (lambda x: x.at[np.array([1])].apply(lax.neg), normal(3)),
     "words of another size": (lambda x: lax.bitcast_convert_type(x, np.uint8), normal(3)),
-    "the tangent of a window's maximum": (
-        lambda x: jax.jvp(pooled(lax.max, -np.inf), (x,), (x,)),
-        normal(5, 6),
-    ),
+    "the tangent of a window's maximum": (lambda x: jax.jvp(LARGEST, (x,), (x,)), normal(5, 6)),
     "no keys": (lambda: jax.random.split(jax.random.key(0), 0),),
     "a loop without a length": (
         lambda x: lax.while_loop(lambda x: x < 9, lax.exp, x),
@@ -63,8 +62,6 @@ LEFT_TO_XLA = {
     ),
     **{
         f"a window's reduction, {i}": (functools.partial(windowed, function=f), normal(5, 6))
-        for i, f in enumerate(
-            (lambda a, b: a + a, lambda a, b: b + np.float32(2), lambda a, b: a * b + b)
-        )
+        for i, f in enumerate(BENT)
     },
 }

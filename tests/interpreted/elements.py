@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .table import FLOATS, INTEGERS, extremes, normal, pairs, section, special, whole
+from .table import FLOATS, INTEGERS, each, extremes, normal, pairs, section, special, whole
 
 UNARY = (
     *(lax.exp, lax.exp2, lax.expm1, lax.log, lax.log1p, lax.logistic, lax.tanh, lax.sqrt),
@@ -22,8 +22,7 @@ def functions_of_one_number():
     for dtype in FLOATS:
         x = np.concatenate([special(dtype), normal(20, dtype=dtype)])
         x = x[np.abs(x) != 129]  # its exponential says more of the argument's last digit
-        for function in UNARY[:: 2 if dtype == jnp.bfloat16 else 1]:
-            yield function, x
+        yield from each(UNARY[:: 2 if dtype == jnp.bfloat16 else 1], x)
         for exponent in (-3, -1, 0, 1, 2, 5):
             yield functools.partial(lax.integer_pow, y=exponent), x
         yield jax.vmap(jax.grad(jnp.tanh)), np.linspace(-0.5, 0.5, 9).astype(dtype)
@@ -46,8 +45,7 @@ def functions_that_cross_0():
 def functions_of_two_numbers():
     for dtype in FLOATS:
         x, y = pairs(special(dtype))
-        for function in (lax.atan2, lax.pow):
-            yield function, x, y
+        yield from each((lax.atan2, lax.pow), x, y)
         yield lax.pow, normal(9, dtype=dtype), whole(9)
         yield lax.pow, special(dtype), whole(len(special(dtype)))
 
@@ -56,31 +54,23 @@ def functions_of_two_numbers():
 def exact_functions():
     for dtype in FLOATS:
         x = np.concatenate([special(dtype), normal(20, dtype=dtype)])
-        for function in (lax.neg, lax.abs, lax.sign, lax.floor, lax.ceil, lax.is_finite):
-            yield function, x
+        yield from each((lax.neg, lax.abs, lax.sign, lax.floor, lax.ceil, lax.is_finite), x)
         for method in (lax.RoundingMethod.AWAY_FROM_ZERO, lax.RoundingMethod.TO_NEAREST_EVEN):
             yield functools.partial(lax.round, rounding_method=method), x
         x, y = pairs(special(dtype))
-        for function in (lax.add, lax.sub, lax.mul, lax.div, lax.rem, lax.max, lax.min):
-            yield function, x, y
-        for function in (*ORDER, lax.nextafter, total_less, total_less_or_equal):
-            yield function, x, y
+        yield from each(ARITHMETIC, x, y)
+        yield from each((*ORDER, lax.nextafter, lax.lt_to_p.bind, lax.le_to_p.bind), x, y)
         yield lax.clamp, np.asarray(-1, dtype), x, np.asarray(2, dtype)
         yield lax.clamp, x[::-1].copy(), normal(len(x), dtype=dtype), y
     for dtype in INTEGERS:
         x, y = pairs(extremes(dtype))
-        for function in (lax.add, lax.sub, lax.mul, lax.div, lax.rem, lax.max, lax.min):
-            yield function, x, y
-        for function in (*ORDER, lax.bitwise_and, lax.bitwise_or, lax.bitwise_xor):
-            yield function, x, y
-        for function in (lax.shift_left, lax.shift_right_logical, lax.shift_right_arithmetic):
-            yield function, x, y
-        for function in (lax.neg, lax.sign, jnp.abs, lax.bitwise_not, lax.square):
-            yield function, x
+        yield from each(ARITHMETIC, x, y)
+        yield from each((*ORDER, *BITWISE), x, y)
+        yield from each((lax.shift_left, lax.shift_right_logical, lax.shift_right_arithmetic), x, y)
+        yield from each((lax.neg, lax.sign, jnp.abs, lax.bitwise_not, lax.square), x)
         yield lax.clamp, np.asarray(1, dtype), x, np.asarray(5, dtype)
     x, y = pairs(np.array([False, True]))
-    for function in (lax.bitwise_and, lax.bitwise_or, lax.bitwise_xor, lax.max, lax.min, lax.eq):
-        yield function, x, y
+    yield from each((*BITWISE, lax.max, lax.min, lax.eq), x, y)
     yield lax.bitwise_not, x
     z = np.array([1 + 2j, np.inf - 1j, np.nan], np.complex64)
     yield lambda z: (lax.real(z), lax.imag(z), lax.conj(z)), z
@@ -88,29 +78,19 @@ def exact_functions():
     yield jax.grad(lambda x: (x * x) * x), np.float32(3)  # adds two cotangents
     yield lambda x: (lax.optimization_barrier(x), lax.stop_gradient(x)), normal(3)
     yield lambda x: (jnp.array(x, copy=True), jax.device_put(x)), normal(3)
-    yield lambda x: lax.with_sharding_constraint(x, alone()), normal(3)
+    alone = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    yield lambda x: lax.with_sharding_constraint(x, alone), normal(3)
 
 
 ORDER = (lax.eq, lax.ne, lax.lt, lax.le, lax.gt, lax.ge)
-
-
-def total_less(x, y):
-    return lax.lt_to_p.bind(x, y)
-
-
-def total_less_or_equal(x, y):
-    return lax.le_to_p.bind(x, y)
-
-
-def alone():
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+ARITHMETIC = (lax.add, lax.sub, lax.mul, lax.div, lax.rem, lax.max, lax.min)
+BITWISE = (lax.bitwise_and, lax.bitwise_or, lax.bitwise_xor)
 
 
 @section()
 def choices():
     for dtype in (*FLOATS, np.int32, np.bool_):
-        x, y, z = (np.asarray(normal(6, 1 + i) * 2).astype(dtype) for i in range(3))
-        x, y, z = x[:, 0], y[:, 0], z[:, 0]
+        x, y, z = ((normal(6, 1 + i) * 2).astype(dtype)[:, 0] for i in range(3))
         yield lax.select_n, np.array([True, False] * 3), x, y
         yield lax.select_n, np.array([0, 1, 2, 7, -1, 1], np.int32), x, y, z
         yield lax.select_n, np.array([0, 1, 2, -7, 1, 0], np.int32), x, y
@@ -124,22 +104,19 @@ def changes_of_dtype():
     for old in FLOATS:
         x = np.concatenate([special(old), np.array(ends, old), normal(9, dtype=old)])
         small = np.array([1e-5, 1e-7, 3e-3, 240, 239], old)
+        many = np.concatenate([x * np.asarray(1.1, old), small])
         for new in (*INTEGERS, np.uint32, np.bool_, *FLOATS, np.float16, np.complex64):
             yield functools.partial(lax.convert_element_type, new_dtype=new), x
         for bits in ((5, 10), (8, 7), (4, 3), (5, 2), (8, 23), (11, 52)):
-            yield (
-                functools.partial(rounded, bits),
-                np.concatenate([x * np.asarray(1.1, old), small]),
-            )
+            yield functools.partial(rounded, bits), many
     for old in (*INTEGERS, np.bool_):
         x = np.array([0, 1, 1, 0], bool) if old is np.bool_ else extremes(old)
         for new in (*INTEGERS, np.uint32, np.bool_, *FLOATS):
             yield functools.partial(lax.convert_element_type, new_dtype=new), x
     with_words = ((np.float32, np.int32), (np.int32, np.float32), (jnp.bfloat16, np.uint16))
     for old, new in (*with_words, (np.float64, np.int64), (np.int8, np.uint8)):
-        x = normal(2, 3, dtype=old)
-        yield functools.partial(lax.bitcast_convert_type, new_dtype=new), x
-        yield functools.partial(lax.bitcast_convert_type, new_dtype=new), x[0, 0]
+        for x in (normal(2, 3, dtype=old), normal(2, 3, dtype=old)[0, 0]):
+            yield functools.partial(lax.bitcast_convert_type, new_dtype=new), x
     to_real = functools.partial(lax.convert_element_type_p.bind, weak_type=False, sharding=None)
     yield functools.partial(to_real, new_dtype=np.dtype(np.float32)), np.complex64([1 + 2j])
 

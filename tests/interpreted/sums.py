@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .table import FLOATS, normal, section, whole
+from .table import FLOATS, each, normal, section, whole
+
+REDUCE = lax.reduce_sum, lax.reduce_prod, lax.reduce_max, lax.reduce_min
 
 
 @section(roundings=16, of_largest=True)
@@ -15,28 +17,23 @@ def reductions():
     for dtype in (*FLOATS, np.int8):
         x = (normal(3, 4, 5) * 2).astype(dtype)
         for axes in ((0,), (1, 2), ()):
-            for function in (lax.reduce_sum, lax.reduce_prod, lax.reduce_max, lax.reduce_min):
-                yield functools.partial(function, axes=axes), x
-                if axes == (1, 2):
-                    yield functools.partial(function, axes=axes), x[:, :0]
-        for function in (lax.cumsum, lax.cumprod, lax.cummax, lax.cummin):
-            yield functools.partial(function, axis=1), x
-            yield functools.partial(function, axis=2, reverse=True), x
+            yield from each(REDUCE, x, axes=axes)
+        yield from each(REDUCE, x[:, :0], axes=(1, 2))
+        cumulate = lax.cumsum, lax.cumprod, lax.cummax, lax.cummin
+        yield from each(cumulate, x, axis=1)
+        yield from each(cumulate, x, axis=2, reverse=True)
         if dtype in FLOATS:
             x = x.copy()
             x[0, 1, 2] = np.nan
-            for function in (lax.reduce_max, lax.reduce_min, lax.reduce_sum):
-                yield functools.partial(function, axes=(1,)), x
-            for function in (lax.cummax, lax.cummin, lax.cumsum, lax.cumlogsumexp):
-                yield functools.partial(function, axis=1), x
+            yield from each((lax.reduce_max, lax.reduce_min, lax.reduce_sum), x, axes=(1,))
+            yield from each((lax.cummax, lax.cummin, lax.cumsum, lax.cumlogsumexp), x, axis=1)
             x = x.copy()
             x[0, 0] = x[0, 1] = x[1, 0, 0] = -np.inf
             yield functools.partial(lax.cumlogsumexp, axis=1, reverse=True), x
     for dtype in (np.bool_, np.int32, np.uint8):
         x = whole(3, 4, dtype=dtype)
-        for function in (lax.reduce_and, lax.reduce_or, lax.reduce_xor):
-            yield functools.partial(function, axes=(1,)), x
-            yield functools.partial(function, axes=(0, 1)), x[:0]
+        for axes, some in (((1,), x), ((0, 1), x[:0])):
+            yield from each((lax.reduce_and, lax.reduce_or, lax.reduce_xor), some, axes=axes)
     x = whole(3, 4, dtype=np.bool_)
     yield lambda x: (lax.reduce_max(x, (0,)), lax.reduce_min(x, (1,))), x
     yield lambda x: lax.reduce_max(x[:0], (0,)), x
@@ -62,11 +59,17 @@ def products():
             w = normal(3, 2, inputs // groups, outputs, dtype=dtype)
             how = {"window_strides": (1, 1), "padding": ((0, 0), (0, 0))} | how
             how |= {"feature_group_count": groups, "batch_group_count": batches}
-            how |= {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-            yield functools.partial(lax.conv_general_dilated, **how), x, w
+            yield convolution(("NHWC", "HWIO", "NHWC"), **how), x, w
     numbers = ("CWN", "IWO", "NWC")
-    how = {"window_strides": (2,), "padding": "SAME", "dimension_numbers": numbers}
-    yield functools.partial(lax.conv_general_dilated, **how), normal(3, 9, 2), normal(3, 4, 5)
+    yield (
+        convolution(numbers, window_strides=(2,), padding="SAME"),
+        normal(3, 9, 2),
+        normal(3, 4, 5),
+    )
+
+
+def convolution(numbers, **how):
+    return functools.partial(lax.conv_general_dilated, dimension_numbers=numbers, **how)
 
 
 CONVOLUTIONS = (
@@ -86,6 +89,9 @@ WINDOWS = (
 )
 
 
+SUMS = (lax.add, 0), (lax.mul, 1), (lax.add, 2), (lax.max, 1)
+
+
 @section(roundings=16, of_largest=True)
 def windows():
     for dtype in (np.float32, jnp.bfloat16, np.int32):
@@ -94,13 +100,7 @@ def windows():
         lowest, highest = (-np.inf, np.inf) if dtype in FLOATS else (limits.min, limits.max)
         extremes = (lax.max, lowest), (lax.min, highest)
         for how in WINDOWS:
-            for function, start in (
-                *extremes,
-                (lax.add, 0),
-                (lax.mul, 1),
-                (lax.add, 2),
-                (lax.max, 1),
-            ):
+            for function, start in (*extremes, *SUMS):
                 yield pooled(function, start, how), x
             for function, start in extremes if dtype in FLOATS else ():
                 yield from derivatives(pooled(function, start, how), x, start, how)

@@ -1,5 +1,7 @@
 """The table of small programs, and the numbers that they are given."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,6 +20,11 @@ def section(roundings=0, of_largest=False):
         return cases
 
     return enter
+
+
+def each(functions, *arrays, **statics):
+    """Yield a program for each of some functions of the same arrays."""
+    yield from ((functools.partial(f, **statics), *arrays) for f in functions)
 
 
 def normal(*shape, dtype=np.float32):
