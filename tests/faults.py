@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from fnn.op import Op
+import fnn.ops  # noqa: F401 (it fills the table)
+from fnn.op import OPS, Op
 from fnn.verify.cases import examples
 from fnn.verify.interpreter import operation, taken_in
 from fnn.verify.jaxprs import CUSTOM, INLINED, nested
@@ -22,6 +23,8 @@ from fnn.verify.programs import by_rule
 from fnn.verify.subject import find
 from fnn.verify.values import to_dtype
 
+NAMES = [name for name, op in OPS.items() if op.__module__.startswith("fnn.")]
+"""The ops of fnn, and none that a test has made."""
 SIZE = 1e-6
 SAME = 1e-10
 """Changes below this, of an array's size, are below the resolution that is promised."""

@@ -14,10 +14,9 @@ from fnn import ops
 from fnn.op import OPS, Op
 from fnn.verify.core import run
 
-from .faults import missed_terms, sample
+from .faults import NAMES, missed_terms, sample
 
 PACKAGE = [importlib.import_module(f"fnn.ops.{m.name}") for m in pkgutil.iter_modules(ops.__path__)]
-NAMES = [name for name, op in OPS.items() if op.__module__.startswith("fnn.")]
 
 
 LONG = ("jit", "cost", "devices", "rounding")

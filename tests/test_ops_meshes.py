@@ -18,7 +18,7 @@ from fnn.op import OPS
 from fnn.ops import correlation
 from fnn.verify.programs import start
 
-from .test_ops import NAMES
+from .faults import NAMES
 
 pytestmark = pytest.mark.core
 
