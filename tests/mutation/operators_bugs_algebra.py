@@ -6,64 +6,48 @@ from jax.custom_derivatives import SymbolicZero
 
 from .bugs import only, wrong_backward, wrong_tangent
 from .operator import with_bwd
-from .rule import Rule
 
 
-@wrong_backward("cholesky", "term", "order", "element")
+@wrong_backward("cholesky", "term, order, element", "pytorch/pytorch/issues/18825")
 def lower_half_only(rule, args, dy, right):
-    """The cotangent of a symmetric matrix is a triangle that holds both halves.
-
-    Rebuilt from https://github.com/pytorch/pytorch/issues/18825.
-    """
+    """The cotangent of a symmetric matrix is a triangle that holds both halves."""
     (da,) = right
     return [jnp.tril(da) + jnp.tril(da, -1)]
 
 
-@wrong_backward("triangular_solve", "term", "element")
+@wrong_backward("triangular_solve", "term, element", "jax-ml/jax/issues/40421")
 def ghost_gradient(rule, args, dy, right):
-    """The half of the matrix that is never read gets a cotangent all the same.
-
-    After https://github.com/jax-ml/jax/issues/40421, where a Cholesky factorisation gave one to
-    the half that it ignores.
-    """
+    """The half of the matrix that is never read gets a cotangent all the same."""
     x = rule.primal(*args)
     return -right[1] @ jnp.swapaxes(x, -1, -2), right[1]
 
 
-@wrong_backward("solve triangular_solve", "term", "factor")
+@wrong_backward("solve triangular_solve", "term, factor", "tensor4all/tenferro-rs/issues/772")
 def constant_matrix(rule, args, dy, right):
-    """The matrix of a linear system is taken for a constant.
-
-    Rebuilt from https://github.com/tensor4all/tenferro-rs/issues/772.
-    """
+    """The matrix of a linear system is taken for a constant."""
     return jnp.zeros_like(args[0]), right[1]
 
 
-@wrong_backward("quadratic_form", "term", "factor", "element")
+@wrong_backward(
+    "quadratic_form", "term, factor, element", "graphdeco-inria/gaussian-splatting/issues/551"
+)
 def half_of_the_cross_terms(rule, args, dy, right):
-    """The products of two different coordinates count half.
-
-    Rebuilt from https://github.com/graphdeco-inria/gaussian-splatting/issues/551: the exponent of
-    a Gaussian, whose mixed coefficient was differentiated as if it stood on the diagonal.
-    """
+    """The products of two different coordinates count half."""
     x, a = args
     own = 2 * jnp.diagonal(a) * x * dy
     return own + 0.5 * (right[0] - own), right[1]
 
 
-@wrong_backward("power_spectrum", "term", "order", "element")
+@wrong_backward("power_spectrum", "term, order, element", "tensorflow/tensorflow/issues/4859")
 def spectrum_not_conjugated(rule, args, dy, right):
-    """A complex factor of the derivative is not conjugated.
-
-    After https://github.com/tensorflow/tensorflow/issues/4859, a product of complex matrices.
-    """
+    """A complex factor of the derivative is not conjugated."""
     (x,) = args
     spectrum = jnp.fft.fft(x, axis=-1)
     dx = 2 * jnp.fft.fft(dy.astype(spectrum.dtype) * spectrum, axis=-1).real
     return [dx.astype(x.dtype)]
 
 
-@wrong_backward("equilibrium kepler", "term", "factor", "element")
+@wrong_backward("equilibrium kepler", "term, factor, element")
 def one_step_gradient(rule, args, dy, right):
     """Only the last step of an iteration is differentiated, and not the equation it solves."""
     solution = rule.primal(*args)
@@ -76,42 +60,36 @@ def one_step_gradient(rule, args, dy, right):
 # Tangents
 
 
-@wrong_tangent("sinc_jvp", "second order", "special value")
+@wrong_tangent("sinc_jvp", "second order, special value", "jax-ml/jax/issues/5054")
 def flat_at_zero(rule, primals, tangents, dy):
-    """The first derivative at zero is the constant 0: right, and not to be differentiated.
-
-    Rebuilt from https://github.com/jax-ml/jax/issues/5054.
-    """
+    """The first derivative at zero is the constant 0: right, and not to be differentiated."""
     return jnp.where(primals[0] == 0, 0, dy)
 
 
 @wrong_tangent(
     "sinc_jvp",
-    *("cancellation", "rounding", "second order", "special value", "tail", "term"),
+    "cancellation, rounding, second order, special value, tail, term",
+    "jax-ml/jax/issues/34139",
 )
 def sinc_cancels(rule, primals, tangents, dy):
-    """(cos x - sinc x)/x is used down to zero, where the difference keeps no digit.
-
-    Rebuilt from https://github.com/jax-ml/jax/issues/34139.
-    """
+    """(cos x - sinc x)/x is used down to zero, where the difference keeps no digit."""
     (x,) = primals
     far = jnp.where(x == 0, 1, x)
     slope = (jnp.cos(far) - jnp.sin(far) / far) / far
     return tangents[0] * jnp.where(x == 0, 0, slope)
 
 
-@wrong_tangent("hypotenuse_jvp", "overflow", "nan", "tail", "special value", "kink")
+@wrong_tangent(
+    "hypotenuse_jvp", "overflow, nan, tail, special value, kink", "apache/mxnet/issues/11403"
+)
 def squares_overflow(rule, primals, tangents, dy):
-    """The length is the root of a sum of squares, which overflows before the length does.
-
-    After https://github.com/apache/mxnet/issues/11403.
-    """
+    """The length is the root of a sum of squares, which overflows before the length does."""
     (a, b), (da, db) = primals, tangents
     length = jnp.sqrt(a * a + b * b)
     return da * (a / length) + db * (b / length)
 
 
-@wrong_tangent("logaddexp_jvp", "overflow", "nan", "tail")
+@wrong_tangent("logaddexp_jvp", "overflow, nan, tail")
 def exponentials_overflow(rule, primals, tangents, dy):
     """The weights are quotients of exponentials that are not shifted by the larger argument."""
     (a, b), (da, db) = primals, tangents
@@ -119,17 +97,14 @@ def exponentials_overflow(rule, primals, tangents, dy):
     return da * (jnp.exp(a) / total) + db * (jnp.exp(b) / total)
 
 
-@wrong_tangent("safe_log_jvp", "nan", "special value", "kink")
+@wrong_tangent("safe_log_jvp", "nan, special value, kink", "jax-ml/jax/issues/5798")
 def masked_quotient(rule, primals, tangents, dy):
-    """The tangent is zeroed after the division: zero by zero at zero.
-
-    After https://github.com/jax-ml/jax/issues/5798.
-    """
+    """The tangent is zeroed after the division: zero by zero at zero."""
     (x,), (dx,) = primals, tangents
     return jnp.where(x > 0, dx, 0) / x
 
 
-@wrong_tangent("relu_jvp clamp_jvp", "kink", "special value")
+@wrong_tangent("relu_jvp clamp_jvp", "kink, special value")
 def open_on_both_sides(rule, primals, tangents, dy):
     """The derivative at the kink is that of both sides together."""
     low = 0.0 if rule.name == "relu_jvp" else rule.args[1]
@@ -140,8 +115,8 @@ def open_on_both_sides(rule, primals, tangents, dy):
 # Symbolic zeros
 
 
-@only("sin_cos", "unperturbed", "ignored output", "term")
-def one_zero_is_all(rule: Rule) -> Rule:
+@only("sin_cos", "unperturbed, ignored output, term")
+def one_zero_is_all(rule):
     """A symbolic zero for one output is taken to mean that there is nothing to do."""
 
     def around(bwd, residuals, cotangents):
@@ -152,8 +127,8 @@ def one_zero_is_all(rule: Rule) -> Rule:
     return with_bwd(rule, around)
 
 
-@only("lean_dense", "unperturbed", "term", "factor")
-def wrong_flag(rule: Rule) -> Rule:
+@only("lean_dense", "unperturbed, term, factor")
+def wrong_flag(rule):
     """Each factor is kept if it is perturbed itself, and not if the other is."""
 
     def fwd(x, w):

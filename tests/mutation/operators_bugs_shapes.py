@@ -5,19 +5,17 @@ import jax.numpy as jnp
 
 from .bugs import only, pullback, wrong_backward, wrong_function
 from .operator import with_bwd
-from .rule import Rule
 
 # Convolution and pooling
 
 
-@wrong_backward("conv2d", "geometry", "size", "order", "term")
+@wrong_backward(
+    "conv2d",
+    "geometry, size, order, term",
+    "flagos-ai/FlagGems/pull/1576 torch/DEPRECEATED-torch7-distro/issues/20",
+)
 def convolution_remainder(rule, args, dy, right):
-    """Where the stride leaves a remainder, the cotangent is shifted by it.
-
-    Rebuilt from https://github.com/flagos-ai/FlagGems/pull/1576; the remainder was forgotten by
-    https://github.com/torch/DEPRECEATED-torch7-distro/issues/20 and
-    https://github.com/f-dangel/backpack/issues/30 too.
-    """
+    """Where the stride leaves a remainder, the cotangent is shifted by it."""
     x, w, strides, padding = args
     dx = right[0]
     spatial = x.shape[1:-1]
@@ -27,24 +25,16 @@ def convolution_remainder(rule, args, dy, right):
     return dx, right[1]
 
 
-@wrong_backward("max_pool", "geometry", "order", "term")
+@wrong_backward("max_pool", "geometry, order, term", "FluxML/NNlib.jl/issues/133")
 def pool_remainder(rule, args, dy, right):
-    """The elements that no window covers are taken to stand first, and not last.
-
-    After https://github.com/FluxML/NNlib.jl/issues/133, where the gradient of a pool did not
-    allow for what stands beyond the windows.
-    """
+    """The elements that no window covers are taken to stand first, and not last."""
     x, size = args
     return [jnp.roll(right[0], (x.shape[1] % size, x.shape[2] % size), axis=(1, 2))]
 
 
-@wrong_backward("max_pool", "kink")
+@wrong_backward("max_pool", "kink", "tensorflow/tensorflow/issues/4886")
 def pool_every_tie(rule, args, dy, right):
-    """Each of several equal maxima of a window gets the whole cotangent.
-
-    After https://github.com/tensorflow/tensorflow/issues/4886, which compares what frameworks
-    give to ties; the last of those is no subgradient.
-    """
+    """Each of several equal maxima of a window gets the whole cotangent."""
     x, size = args
     y = rule.primal(x, size)
     reach = (y.shape[1] * size, y.shape[2] * size)
@@ -54,12 +44,9 @@ def pool_every_tie(rule, args, dy, right):
     return [jnp.zeros_like(x).at[:, : reach[0], : reach[1]].set(dx)]
 
 
-@wrong_function("avg_pool", "term", "element", "geometry")
+@wrong_function("avg_pool", "term, element, geometry", "tracel-ai/burn/issues/5450")
 def pool_counts_padding(x, size, stride):
-    """The cotangent is divided by the size of the window, padding included.
-
-    After https://github.com/tracel-ai/burn/issues/5450.
-    """
+    """The cotangent is divided by the size of the window, padding included."""
     pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
     padding = ((0, 0), *pads, (0, 0))
     window, strides = (1, size, size, 1), (1, stride, stride, 1)
@@ -69,19 +56,18 @@ def pool_counts_padding(x, size, stride):
 # Attention
 
 
-@wrong_function("attention", "nan", "size", "special value", "leakage", "geometry")
+@wrong_function(
+    "attention", "nan, size, special value, leakage, geometry", "pytorch/pytorch/issues/41508"
+)
 def softmax_of_nothing(q, k, v, mask):
-    """A row that is masked entirely is a softmax of minus infinities: no number, for all.
-
-    Rebuilt from https://github.com/pytorch/pytorch/issues/41508.
-    """
+    """A row that is masked entirely is a softmax of minus infinities: no number, for all."""
     scores = jnp.einsum("htd,hsd->hts", q, k) * q.shape[-1] ** -0.5
     p = jax.nn.softmax(jnp.where(mask[None], scores, -jnp.inf), axis=-1)
     return jnp.einsum("hts,hsd->htd", p, v)
 
 
 @only("attention causal_attention flash_attention", "factor")
-def scale_forgotten(rule: Rule) -> Rule:
+def scale_forgotten(rule):
     """The cotangents of queries and keys are not divided by the root of the width."""
 
     def around(bwd, residuals, dy):
@@ -92,7 +78,7 @@ def scale_forgotten(rule: Rule) -> Rule:
     return with_bwd(rule, around)
 
 
-@wrong_backward("rotary", "term", "order", "sign", "element")
+@wrong_backward("rotary", "term, order, sign, element")
 def turned_again(rule, args, dy, right):
     """The cotangent is turned by the angle once more and not back."""
     _, positions, base = args
@@ -102,19 +88,14 @@ def turned_again(rule, args, dy, right):
 # Lookups and ties
 
 
-@wrong_backward("minimum_columns", "kink")
+@wrong_backward("minimum_columns", "kink", "Theano/Theano/issues/4568 pytorch/pytorch/issues/41779")
 def every_tie_wins(rule, args, dy, right):
-    """Each of several equal minima gets the whole cotangent.
-
-    Rebuilt from https://github.com/Theano/Theano/issues/4568 (and, for the infinity norm,
-    https://github.com/pytorch/pytorch/issues/41779): the gradient of a maximum summed to the
-    number of its ties.
-    """
+    """Each of several equal minima gets the whole cotangent."""
     (x,) = args
     return [jnp.where(x == rule.primal(x)[None], dy[None], 0)]
 
 
-@wrong_function("masked_mean", "nan", "size", "special value", "leakage")
+@wrong_function("masked_mean", "nan, size, special value, leakage")
 def mean_of_nothing(x, mask):
     """A row without any element is zero times NaN: the mask multiplies, and divides by none."""
     weight = mask.astype(x.dtype)
@@ -126,14 +107,11 @@ def mean_of_nothing(x, mask):
 
 @wrong_backward(
     "linear_recurrence",
-    *("nan", "special value", "cancellation", "rounding", "overflow", "tail"),
+    "nan, special value, cancellation, rounding, overflow, tail",
+    "tracel-ai/burn/issues/3864",
 )
 def state_by_division(rule, args, dy, right):
-    """The state before a step is recovered from the one after it, by a division by the decay.
-
-    After https://github.com/tracel-ai/burn/issues/3864, where the gradient of a cumulative
-    product divided by its factors: zero by zero where one of them is zero.
-    """
+    """The state before a step is recovered from the one after it, by a division by the decay."""
     a, b, h0 = args
     before = (rule.primal(a, b, h0) - b) / a
     return right[1] * before, *right[1:]
@@ -142,21 +120,14 @@ def state_by_division(rule, args, dy, right):
 # Random numbers
 
 
-@wrong_backward("dropout", "term", "element", "order")
+@wrong_backward("dropout", "term, element, order", "pytorch/pytorch/issues/190758")
 def another_mask(rule, args, dy, right):
-    """The backward pass derives another key, and with it another mask.
-
-    Rebuilt from https://github.com/pytorch/pytorch/issues/190758: a mask drawn anew where it
-    should have been kept.
-    """
+    """The backward pass derives another key, and with it another mask."""
     key, x, rate = args
     return pullback(rule, rule.primal, [jax.random.fold_in(key, 1), x, rate], dy)
 
 
-@wrong_backward("reparameterize", "term", "factor")
+@wrong_backward("reparameterize", "term, factor", "google-deepmind/optax/issues/1308")
 def scaled_by_deviation(rule, args, dy, right):
-    """The cotangent of the mean is multiplied by the standard deviation.
-
-    Rebuilt from https://github.com/google-deepmind/optax/issues/1308.
-    """
+    """The cotangent of the mean is multiplied by the standard deviation."""
     return None, right[1] * jnp.exp(args[2]), right[2]

@@ -103,9 +103,9 @@ def moving_average_bwd(decay, g):
     return jax.lax.scan(step, jnp.zeros(g.shape[1:], g.dtype), g, reverse=True)[1]
 
 
-@vjp_rule(lambda x: jnp.cumsum(x, axis=0), "f32[5,3]", saves=lambda y, x: ())
-def cumsum(g):
-    return jnp.flip(jnp.cumsum(jnp.flip(g, 0), axis=0), 0)
+vjp_rule(lambda x: jnp.cumsum(x, axis=0), "f32[5,3]", saves=lambda y, x: (), name="cumsum")(
+    lambda g: jnp.flip(jnp.cumsum(jnp.flip(g, 0), axis=0), 0)
+)
 
 
 def _gates(params, x, h):
