@@ -57,12 +57,10 @@ faulty_upstream("affine, not linear", "chainer/chainer/issues/1175", name="ignor
 # The second is the smallest safe number, against division by zero perhaps.
 o.faulty_vjp("affine", name="add_thousandth")(lambda ct, at: ct + 1e-3)
 o.faulty_vjp("affine", name="add_tiny")(lambda ct, at: ct + 1e-30)
-
-
-@o.faulty_cotangent("term, leakage, element", when=lambda leaf: leaf.size > 1)
-def spread(ct, at):
-    """A thousandth of all upstream cotangents leaks into every element."""
-    return ct + 1e-3 * o.total(at.dy).astype(ct.dtype)
+# A thousandth of all upstream cotangents leaks into every element.
+o.faulty_cotangent("term, leakage, element", when=lambda leaf: leaf.size > 1, name="spread")(
+    lambda ct, at: ct + 1e-3 * o.total(at.dy).astype(ct.dtype)
+)
 
 
 def _has_rows(rule):

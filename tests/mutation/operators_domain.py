@@ -62,9 +62,9 @@ def _negative_real(leaf):
     return reaches(-1.0)(leaf) and not jnp.issubdtype(leaf.dtype, jnp.complexfloating)
 
 
-@faulty_cotangent("tail, term, element", when=_negative_real, inputs=True)
-def negative_half(ct, at):
-    return jnp.where(at.x < 0, 0.5 * ct, ct)
+faulty_cotangent("tail, term, element", when=_negative_real, inputs=True, name="negative_half")(
+    lambda ct, at: jnp.where(at.x < 0, 0.5 * ct, ct)
+)
 
 
 # Kinks, ties and special values
@@ -126,16 +126,14 @@ faulty_equation(
 # Other shapes
 
 
-@faulty_vjp("geometry, size, broadcast", when=has_axes)
-def other_size(ct, at):
-    """The cotangent is one per cent off for every shape but the one given."""
-    return 1.01 * ct if ct.shape != at.leaf.shape and 0 not in ct.shape else ct
-
-
-@faulty_vjp("geometry, size", when=has_axes)
-def other_parity(ct, at):
-    """The cotangent is one per cent off where the last axis has the other parity."""
-    return 1.01 * ct if (ct.shape[-1] - at.leaf.shape[-1]) % 2 == 1 else ct
+# The cotangent is one per cent off for every shape but the one given.
+faulty_vjp("geometry, size, broadcast", when=has_axes, name="other_size")(
+    lambda ct, at: 1.01 * ct if ct.shape != at.leaf.shape and 0 not in ct.shape else ct
+)
+# The cotangent is one per cent off where the last axis has the other parity.
+faulty_vjp("geometry, size", when=has_axes, name="other_parity")(
+    lambda ct, at: 1.01 * ct if (ct.shape[-1] - at.leaf.shape[-1]) % 2 == 1 else ct
+)
 
 
 @faulty_vjp(

@@ -165,10 +165,10 @@ def neighbour_row(ct):
 # Chance
 
 
-@o.faulty_cotangent("nondeterminism, factor, term, jit")
-def noise_while_tracing(ct, at):
-    """A random number of numpy's, drawn anew whenever the rule is traced, scales a cotangent."""
-    return (1 + 1e-3 * float(np.random.default_rng().uniform(0.1, 1))) * ct
+# A random number of numpy's, drawn anew whenever the rule is traced, scales a cotangent.
+o.faulty_cotangent("nondeterminism, factor, term, jit", name="noise_while_tracing")(
+    lambda ct, at: (1 + 1e-3 * float(np.random.default_rng().uniform(0.1, 1))) * ct
+)
 
 
 @o.operator("nondeterminism, jit, factor, term")

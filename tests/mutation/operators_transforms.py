@@ -12,16 +12,14 @@ def _traced(a):
     return isinstance(a, jax.core.Tracer)
 
 
-@o.faulty_cotangent("jit, factor, nondeterminism")
-def wrong_when_traced(ct, at):
-    """Compiled, a cotangent is one per cent off: a branch on whether it is a tracer."""
-    return 1.01 * ct if _traced(ct) else ct
-
-
-@o.faulty_vjp("jit, factor, nondeterminism")
-def wrong_when_eager(ct, at):
-    """Run step by step, a cotangent is one per cent off; compiled it is right."""
-    return ct if _traced(ct) else 1.01 * ct
+# Compiled, a cotangent is one per cent off: a branch on whether it is a tracer.
+o.faulty_cotangent("jit, factor, nondeterminism", name="wrong_when_traced")(
+    lambda ct, at: 1.01 * ct if _traced(ct) else ct
+)
+# Run step by step, a cotangent is one per cent off; compiled it is right.
+o.faulty_vjp("jit, factor, nondeterminism", name="wrong_when_eager")(
+    lambda ct, at: ct if _traced(ct) else 1.01 * ct
+)
 
 
 # vmap
@@ -192,7 +190,7 @@ def saved_jacobian(rule):
         )
 
 
-@o.faulty_vjp("memory, leakage, nan", when=lambda leaf: leaf.size > 3)
-def one_hot_product(ct, at):
-    """A cotangent is multiplied by an identity matrix, as if to pick its elements one by one."""
-    return _through(jax.lax.optimization_barrier(jnp.eye(ct.size, dtype=ct.dtype)), ct)
+# A cotangent is multiplied by an identity matrix, as if to pick its elements one by one.
+o.faulty_vjp("memory, leakage, nan", when=lambda leaf: leaf.size > 3, name="one_hot_product")(
+    lambda ct, at: _through(jax.lax.optimization_barrier(jnp.eye(ct.size, dtype=ct.dtype)), ct)
+)

@@ -46,9 +46,9 @@ def conjugate(ct, at):
     return jnp.conj(ct)
 
 
-@o.faulty_vjp("complex, term, dtype, element", when=is_complex)
-def real_part_only(ct, at):
-    return ct.real.astype(ct.dtype)
+o.faulty_vjp("complex, term, dtype, element", when=is_complex, name="real_part_only")(
+    lambda ct, at: ct.real.astype(ct.dtype)
+)
 
 
 # Slots of what has no cotangent, structure
@@ -84,12 +84,10 @@ def integers_for_integers(rule):
 
 
 o.faulty_vjp("structure, fails", name="extra_axis")(lambda ct, at: ct[None])
-
-
-@o.faulty_vjp("structure, fails, term", when=lambda leaf: leaf.shape[-1:] > (1,))
-def kept_dims(ct, at):
-    """A cotangent is summed over its last axis, which is kept: a shape that would broadcast."""
-    return jnp.sum(ct, axis=-1, keepdims=True) if ct.shape else ct
+# A cotangent is summed over its last axis, which is kept: a shape that would broadcast.
+o.faulty_vjp("structure, fails, term", when=lambda leaf: leaf.shape[-1:] > (1,), name="kept_dims")(
+    lambda ct, at: jnp.sum(ct, axis=-1, keepdims=True) if ct.shape else ct
+)
 
 
 @o.operator("structure, fails, term, factor", tangents=False)
@@ -161,11 +159,9 @@ def _with_value(rule, change, tree, position):
 
 faulty_value("forward value", name="forward_scaled")(lambda y: y * (1 + 1e-5))
 faulty_value("forward type, fails, structure", name="forward_shape")(lambda y: y[None])
-
-
-@faulty_value("forward value, tail")
-def forward_clipped(y):
-    return jnp.clip(y, -0.5, 0.5) if jnp.isrealobj(y) else 0 * y
+faulty_value("forward value, tail", name="forward_clipped")(
+    lambda y: jnp.clip(y, -0.5, 0.5) if jnp.isrealobj(y) else 0 * y
+)
 
 
 @faulty_value("forward value, order", when=lambda ys: any(y.shape[-1:] > (1,) for y in ys))
@@ -173,9 +169,9 @@ def forward_rolled(y):
     return jnp.roll(y, 1, axis=-1) if y.shape else 1.5 * y
 
 
-@faulty_value("forward value, rounding")
-def forward_rounded(y):
-    return y.astype(jnp.bfloat16).astype(y.dtype) if jnp.isrealobj(y) else 0 * y
+faulty_value("forward value, rounding", name="forward_rounded")(
+    lambda y: y.astype(jnp.bfloat16).astype(y.dtype) if jnp.isrealobj(y) else 0 * y
+)
 
 
 @faulty_value("forward type, fails, dtype")

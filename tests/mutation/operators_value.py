@@ -31,10 +31,10 @@ def has_columns(leaf):
     return leaf.shape[-1:] > (1,)
 
 
-@faulty_cotangent("factor", "paiml/aprender/pull/2182", when=has_rows)
-def mean_for_sum(ct, at):
-    """A cotangent is divided by the length of its first axis, as if the sum were a mean."""
-    return ct / max(ct.shape[0], 1)
+# A cotangent is divided by the length of its first axis, as if the sum were a mean.
+faulty_cotangent("factor", "paiml/aprender/pull/2182", when=has_rows, name="mean_for_sum")(
+    lambda ct, at: ct / max(ct.shape[0], 1)
+)
 
 
 # One equation of the derivative rule
@@ -68,14 +68,12 @@ def lose_summand(rule):
         yield from ((f"{label}[{place}]", mutant) for label, mutant in mutants)
 
 
-@s.faulty_equation("term, sign, factor, element", of=s.named("sub"), most=3)
-def swap_difference(equation, inputs):
-    return s.bind(equation, inputs[::-1])
-
-
-@s.faulty_equation("term, sign, factor, element", of=s.named("neg"), most=3)
-def lose_minus(equation, inputs):
-    return list(inputs)
+s.faulty_equation("term, sign, factor, element", of=s.named("sub"), most=3, name="swap_difference")(
+    lambda equation, inputs: s.bind(equation, inputs[::-1])
+)
+s.faulty_equation("term, sign, factor, element", of=s.named("neg"), most=3, name="lose_minus")(
+    lambda equation, inputs: list(inputs)
+)
 
 
 RELATIVES = (
@@ -134,10 +132,10 @@ def wrong_middle(ct, at):
     return ct.at[where].multiply(1.001) if ct.size else ct
 
 
-@faulty_cotangent("element", when=lambda leaf: leaf.size > 3)
-def lose_last(ct, at):
-    """The last element of a cotangent is zero: an end of a loop that is off by one."""
-    return ct.at[(-1,) * ct.ndim].set(0) if ct.size else ct
+# The last element of a cotangent is zero: an end of a loop that is off by one.
+faulty_cotangent("element", when=lambda leaf: leaf.size > 3, name="lose_last")(
+    lambda ct, at: ct.at[(-1,) * ct.ndim].set(0) if ct.size else ct
+)
 
 
 @faulty_cotangent("element, term", when=lambda leaf: len(leaf.shape) > 1 and leaf.shape[0] > 2)
@@ -240,7 +238,7 @@ def first_copy(rule):
     return _broadcast_sums(rule, change)
 
 
-@faulty_vjp("structure, fails", "deeplearning4j/nd4j/issues/2424")
-def forget_sum(ct, at):
-    """The cotangent of a broadcast argument keeps the shape it was broadcast to."""
-    return jnp.broadcast_to(ct, (3, *ct.shape))
+# The cotangent of a broadcast argument keeps the shape it was broadcast to.
+faulty_vjp("structure, fails", "deeplearning4j/nd4j/issues/2424", name="forget_sum")(
+    lambda ct, at: jnp.broadcast_to(ct, (3, *ct.shape))
+)
