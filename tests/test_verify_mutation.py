@@ -124,8 +124,9 @@ def test_every_defect_is_planted():
         assert defect in OPERATORS[fault.split("/")[1]].defects, fault
 
 
-def of_a_rule(*values, rule, prove=False):
+def of_a_rule(*values, prove=False):
     """Test values that one worker takes with the others of the rule: they share its programs."""
+    rule = values[0].partition("/")[0]
     marks = [pytest.mark.xdist_group(rule), *([pytest.mark.prove] if prove else [])]
     return pytest.param(*values, marks=marks, id="-".join(values))
 
@@ -133,8 +134,8 @@ def of_a_rule(*values, rule, prove=False):
 @pytest.mark.parametrize(
     ("fault", "defect"),
     [
-        *(of_a_rule(f, d, rule=f.split("/")[0]) for d, f in FAULTS.items()),
-        *(of_a_rule(f, d, rule=f.split("/")[0], prove=True) for f, d in MORE.items()),
+        *(of_a_rule(fault, defect) for defect, fault in FAULTS.items()),
+        *(of_a_rule(*row, prove=True) for row in MORE.items()),
     ],
 )
 def test_a_fault_is_found_and_named(fault, defect):
@@ -151,10 +152,7 @@ SOUND = ["relu_where", "tanh", "absolute", "relu_jvp", "maximum_last", "where_se
 
 @pytest.mark.parametrize(
     ("rule", "dtype"),
-    [
-        of_a_rule(rule, dtype, rule=rule, prove=rule != SOUND[0])
-        for rule, dtype in itertools.product(SOUND, command.DTYPES)
-    ],
+    [of_a_rule(*row, prove=row[0] != SOUND[0]) for row in itertools.product(SOUND, command.DTYPES)],
 )
 def test_a_correct_rule_raises_no_alarm(rule, dtype):
     trial = try_clean(RULES[rule], dtype, function=BUILT.setdefault(rule, RULES[rule].build()))
@@ -312,8 +310,8 @@ def test_a_mutant_that_ends_its_process_is_a_survivor_by_name(monkeypatch, tmp_p
     monkeypatch.syspath_prepend(tmp_path)
     plan = jobs.Plan("deadly", ("tanh",), ("bare",))
     (done,) = jobs.carry_out(plan, [jobs.Task("tanh", "bare")], jobs=2)
-    assert [t.label for t in done] == ["first", "deadly", "last"]
-    assert [t.found for t in done] == [("structure",), (), ("structure",)]
+    found = {t.label: t.found for t in done}
+    assert found == {"first": ("structure",), "deadly": (), "last": ("structure",)}
     assert "exit code 3" in done[1].error
 
 
