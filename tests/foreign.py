@@ -107,7 +107,7 @@ ROWS = [
             "f32[8] in 0.1..0.9",
             "f32[8] in positive",
             "f32[8] in positive",
-        ),
+        )
     ),
     row("jax.scipy.stats.bernoulli.logpmf", "i32[8] in 0..1", "f32[8] in 0.1..0.9"),
     row("jax.lax.custom_root", "f32[8] in positive", wrap=own.heron, definition=jnp.sqrt),
