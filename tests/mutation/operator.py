@@ -105,12 +105,10 @@ def leaves(rule: Rule) -> list[Leaf]:
     for argument, a in enumerate(differentiable(rule, rule.args)):
         paths, tree = jax.tree_util.tree_flatten_with_path(a, is_leaf=lambda a: a is None)
         for position, (path, spec) in enumerate(paths):
-            array = struct(spec)
-            if not hasattr(array, "shape"):
-                continue
-            label = f"{argument}{jax.tree_util.keystr(path)}"
-            domain = read(spec).domain if isinstance(spec, str) else None
-            found.append(Leaf(label, argument, position, tree, array.shape, array.dtype, domain))
+            if hasattr(array := struct(spec), "shape"):
+                place = f"{argument}{jax.tree_util.keystr(path)}", argument, position, tree
+                domain = read(spec).domain if isinstance(spec, str) else None
+                found.append(Leaf(*place, array.shape, array.dtype, domain))
     return found
 
 
@@ -121,15 +119,11 @@ def abstract(function: Callable[..., Any], rule: Rule) -> Any:
     kept = []
 
     def call(dynamic):
-        merged = list(args)
-        for number, a in zip(numbers, dynamic):
-            merged[number] = a
-        flat, tree = jax.tree.flatten(function(*merged))
-        kept[:] = [(flat, tree)]
-        return [a for a in flat if hasattr(a, "dtype")]
+        kept[:] = jax.tree.flatten(function(*(dynamic.get(n, a) for n, a in enumerate(args))))
+        return [a for a in kept[0] if hasattr(a, "dtype")]
 
-    arrays = iter(jax.eval_shape(call, [args[n] for n in numbers]))
-    flat, tree = kept[0]
+    arrays = iter(jax.eval_shape(call, {n: args[n] for n in numbers}))
+    flat, tree = kept
     return jax.tree.unflatten(tree, [next(arrays) if hasattr(a, "dtype") else a for a in flat])
 
 

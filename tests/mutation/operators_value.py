@@ -151,8 +151,7 @@ faulty_cotangent("order, term", when=has_rows, name="reverse")(lambda ct, at: jn
 
 
 @faulty_cotangent(
-    "order, term, structure, fails",
-    when=lambda leaf: len(leaf.shape) == 2 and min(leaf.shape) > 1,
+    "order, term, structure, fails", when=lambda leaf: len(leaf.shape) == 2 and min(leaf.shape) > 1
 )
 def transpose(ct, at):
     return ct.T.reshape(ct.shape)

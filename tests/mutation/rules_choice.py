@@ -122,8 +122,5 @@ def reparameterize(key, mean, log_std):
 
 
 vjp_rule(
-    reparameterize,
-    *("key[]", X, X),
-    saves=lambda y, key, mean, s: (key, s),
-    name="reparameterize",
+    reparameterize, *("key[]", X, X), saves=lambda y, key, mean, s: (key, s), name="reparameterize"
 )(lambda key, log_std, g: (None, g, g * _noise(key, g) * jnp.exp(log_std)))

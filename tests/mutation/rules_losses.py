@@ -72,10 +72,7 @@ def huber(prediction, target, delta):
 
 
 @vjp_rule(
-    huber,
-    *(X, X),
-    static=(0.75,),
-    saves=lambda y, prediction, target, delta: prediction - target,
+    huber, *(X, X), static=(0.75,), saves=lambda y, prediction, target, delta: prediction - target
 )
 def huber_bwd(delta, difference, g):
     dprediction = g * jnp.clip(difference, -delta, delta)

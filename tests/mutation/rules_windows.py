@@ -53,9 +53,7 @@ def conv2d_bwd(strides, padding, x, w, g):
         dimension_numbers=("NHWC", "HWOI", "NHWC"),
     )
     dw = jax.lax.conv_general_dilated(
-        *(x, g, (1, 1), to_w),
-        rhs_dilation=strides,
-        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        *(x, g, (1, 1), to_w), rhs_dilation=strides, dimension_numbers=("CHWN", "IHWO", "HWNC")
     )
     return dx, dw
 
@@ -86,9 +84,7 @@ def conv_transpose(x, w, stride):
     """Spread x (n, l, i) by the stride, and give each element the kernel w (k, i, o)."""
     reach = w.shape[0] - 1
     return jax.lax.conv_general_dilated(
-        *(x, jnp.flip(w, 0), (1,), [(reach, reach)]),
-        lhs_dilation=(stride,),
-        dimension_numbers=NLC,
+        *(x, jnp.flip(w, 0), (1,), [(reach, reach)]), lhs_dilation=(stride,), dimension_numbers=NLC
     )
 
 

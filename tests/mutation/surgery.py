@@ -73,17 +73,15 @@ def equations(closed: Any) -> list[tuple[Any, bool]]:
     """Return all live equations, those of called jaxprs in the place of the calls."""
     found = []
     for equation, smooth in live(closed.jaxpr):
-        if equation.primitive.name in CALLS:
-            found += equations(inner(equation))
-        else:
-            found.append((equation, smooth))
+        called = equation.primitive.name in CALLS
+        found += equations(inner(equation)) if called else [(equation, smooth)]
     return found
 
 
 def _traceable(a):
     if not hasattr(a, "dtype") or a.dtype == jax.dtypes.float0:
         return False
-    # A size among the residuals must stay a number: shapes are made of it.
+    # A size among the residuals must stay a number: shapes are made of it. JAX's ints have a dtype.
     if isinstance(a, int):
         return False
     size = a.ndim == 0 and jnp.issubdtype(a.dtype, jnp.integer)
@@ -100,16 +98,14 @@ def trace(function: Callable[..., Any], args: Any) -> tuple[Any, list[Any], Call
     result = []
 
     def flattened(*inputs):
-        filled = list(flat)
-        for number, a in zip(at, inputs):
-            filled[number] = a
-        out, out_tree = jax.tree.flatten(function(*jax.tree.unflatten(tree, filled)))
-        result.append((out_tree, out))
-        return [a for a in out if _traceable(a)]
+        values = dict(zip(at, inputs))
+        filled = [values.get(number, a) for number, a in enumerate(flat)]
+        result[:] = jax.tree.flatten(function(*jax.tree.unflatten(tree, filled)))
+        return [a for a in result[0] if _traceable(a)]
 
     inputs = [flat[number] for number in at]
     closed = jax.make_jaxpr(flattened)(*inputs)
-    out_tree, out = result[-1]
+    out, out_tree = result
 
     def restore(values):
         values = iter(values)
