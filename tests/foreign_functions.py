@@ -11,9 +11,8 @@ import numpy as np
 
 def exponential_integral(x):
     """Ei(x) = γ + ln x + Σ xᵏ/(k·k!), for x > 0."""
-    k = jnp.arange(1, 60, dtype=x.dtype)
-    terms = jnp.cumprod(x[..., None] / k.reshape((1,) * x.ndim + (-1,)), axis=-1)
-    total = jnp.sum(terms / k.reshape((1,) * x.ndim + (-1,)), axis=-1)
+    k = jnp.arange(1, 60, dtype=x.dtype).reshape((1,) * x.ndim + (-1,))
+    total = jnp.sum(jnp.cumprod(x[..., None] / k, axis=-1) / k, axis=-1)
     return np.euler_gamma + jnp.log(x) + total
 
 
@@ -101,13 +100,15 @@ def dense_layer(custom_vjp):
     return lambda params, x: Layer().apply({"params": {"Dense_0": params}}, x)
 
 
+def scaled_sine_bwd(saved, dy):
+    x, w = saved
+    return dy * w * jnp.cos(x), dy * jnp.sin(x)
+
+
 def scaled_sine_nnx(custom_vjp):
     """`flax.nnx.custom_vjp`, without states to update."""
     f = custom_vjp(lambda x, w: w * jnp.sin(x), graph_updates=False)
-    f.defvjp(
-        lambda x, w: (w * jnp.sin(x), (x, w)),
-        lambda saved, dy: (dy * saved[1] * jnp.cos(saved[0]), dy * jnp.sin(saved[0])),
-    )
+    f.defvjp(lambda x, w: (w * jnp.sin(x), (x, w)), scaled_sine_bwd)
     return f
 
 
@@ -115,12 +116,7 @@ def scaled_sine_vjp(filter_custom_vjp):
     """`equinox.filter_custom_vjp`, which differentiates its first argument alone."""
     f = filter_custom_vjp(lambda pair: pair[1] * jnp.sin(pair[0]))
     f.def_fwd(lambda perturbed, pair: (pair[1] * jnp.sin(pair[0]), None))
-    f.def_bwd(
-        lambda saved, dy, perturbed, pair: (
-            dy * pair[1] * jnp.cos(pair[0]),
-            dy * jnp.sin(pair[0]),
-        )
-    )
+    f.def_bwd(lambda saved, dy, perturbed, pair: scaled_sine_bwd(pair, dy))
     return lambda x, w: f((x, w))
 
 
@@ -144,16 +140,8 @@ def scaled_sine_jvp(filter_custom_jvp):
 def five_steps(while_loop):
     """Five times 3/2 sin, in equinox's loop that can be differentiated in reverse."""
 
-    def step(carry):
-        return carry[0] + 1, 1.5 * jnp.sin(carry[1])
-
-    def unfinished(carry):
-        return carry[0] < 5
-
-    def f(x):
-        return while_loop(unfinished, step, (0, x), max_steps=5, kind="checkpointed")[1]
-
-    return f
+    loop = (lambda carry: carry[0] < 5, lambda carry: (carry[0] + 1, 1.5 * jnp.sin(carry[1])))
+    return lambda x: while_loop(*loop, (0, x), max_steps=5, kind="checkpointed")[1]
 
 
 def five_steps_unrolled(x):

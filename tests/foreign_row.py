@@ -11,7 +11,7 @@ Function = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One function: its public name, how it is called, and the defects there are to find.
+    """One function: its public name, how it is called, and the defects "a, b" there are to find.
 
     `wrap` turns what the name stands for into a function of arrays: it fixes options, or hands a
     decorator the pieces of a rule. It runs only when the row is built, so that a library that is
@@ -25,8 +25,7 @@ class Row:
     case: str = ""
     wrap: Callable[[Any], Function] | None = None
     definition: Function | None = None
-    expected: tuple[str, ...] = ()
-    note: str = ""
+    expected: str = ""
     quick: bool = False
 
     def __str__(self) -> str:
@@ -42,6 +41,12 @@ class Row:
         """The function to verify."""
         named = public(self.name)
         return self.wrap(named) if self.wrap else named
+
+
+def row(call: str, *args: Any, **options: Any) -> Row:
+    """Return the row of "name" or "name: case"."""
+    name, _, case = call.partition(": ")
+    return Row(name, args, case=case, **options)
 
 
 def public(name: str) -> Any:

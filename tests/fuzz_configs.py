@@ -65,33 +65,31 @@ class _TooLong(BaseException):
     """Raised by the alarm; no `except Exception` stops it."""
 
 
-class _Watch:
-    """Notes every write and every program started, by the interpreter's audit hook."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] | None = None
-        sys.addaudithook(self._hook)
-
-    def _hook(self, event: str, arguments: tuple) -> None:
-        if self.seen is None:
-            return
-        if event in FORBIDDEN or (event == "open" and int(arguments[2] or 0) & WRITES):
-            self.seen.append(f"{event} {arguments[:1]}")
-
-    @contextlib.contextmanager
-    def nothing_done(self) -> Iterator[None]:
-        self.seen = []
-        try:
-            yield
-            if self.seen:
-                raise Fault(f"it did {self.seen[0]}")
-        finally:
-            self.seen = None
-
-
 @functools.cache
-def _watch() -> _Watch:
-    return _Watch()
+def _watched() -> list[list[str]]:
+    """Return a list; the last list in it gets every write and every program started."""
+    watched: list[list[str]] = []
+
+    def hook(event: str, arguments: tuple) -> None:
+        if watched and (
+            event in FORBIDDEN or (event == "open" and int(arguments[2] or 0) & WRITES)
+        ):
+            watched[-1].append(f"{event} {arguments[:1]}")
+
+    sys.addaudithook(hook)
+    return watched
+
+
+@contextlib.contextmanager
+def nothing_done() -> Iterator[None]:
+    """Raise Fault if the body writes anything or starts a program."""
+    _watched().append(actions := [])
+    try:
+        yield
+        if actions:
+            raise Fault(f"it did {actions[0]}")
+    finally:
+        _watched().pop()
 
 
 @contextlib.contextmanager
@@ -142,7 +140,7 @@ def judge(mutant: Mutant) -> tuple[str, str]:
     takes too long.
     """
     try:
-        with within_bounds(), _watch().nothing_done(), warnings.catch_warnings():
+        with within_bounds(), nothing_done(), warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             config = parse(mutant.text, FILE, mutant.overrides)
             prepare(config)
@@ -206,24 +204,20 @@ def check_command(mutant: Mutant) -> None:
     """
     path = Path(FILE)
     path.write_bytes(mutant.text.encode("utf-8", "surrogatepass"))
-    said, shown = io.StringIO(), io.StringIO()
-    command = ["fnn", "run", FILE, "--", *mutant.overrides]
+    stderr, stdout = io.StringIO(), io.StringIO()
+    command = mock.patch.object(sys, "argv", ["fnn", "run", FILE, "--", *mutant.overrides])
+    status: Any = 0
     try:
-        with (
-            mock.patch.object(sys, "argv", command),
-            contextlib.redirect_stderr(said),
-            contextlib.redirect_stdout(shown),
-        ):
+        with command, contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(stdout):
             cli.main()
-        status: Any = 0
     except SystemExit as end:
         status = end.code
     except Exception as error:
         raise Fault(f"a traceback: {type(error).__name__} at {_innermost()}: {error}") from error
     finally:
         path.unlink()
-    message = said.getvalue()
-    if status != 2 or shown.getvalue() or not message.startswith("fnn: ") or "Traceb" in message:
+    message = stderr.getvalue()
+    if status != 2 or stdout.getvalue() or not message.startswith("fnn: ") or "Traceb" in message:
         raise Fault(f"the command ended with {status}: {message[:300]}")
     if os.listdir("."):
         raise Fault(f"the command left {os.listdir('.')}")

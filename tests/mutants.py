@@ -64,6 +64,7 @@ JUNK = st.recursive(
 )
 
 Draw = Callable[[st.SearchStrategy], Any]
+Schema = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Part:
     holder: Any
     key: Any
     path: tuple[Any, ...]
-    schemas: list[dict[str, Any]]
+    schemas: list[Schema]
 
     @property
     def value(self) -> Any:
@@ -92,7 +93,7 @@ class Part:
         self.holder[self.key] = value
 
 
-def variants(schema: dict[str, Any]) -> list[dict[str, Any]]:
+def variants(schema: Schema) -> list[Schema]:
     """Return what a schema allows, its references and its alternatives followed."""
     if "$ref" in schema:
         return variants(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]])
@@ -102,25 +103,23 @@ def variants(schema: dict[str, Any]) -> list[dict[str, Any]]:
     return [] if schema.get("enum") == [] else [schema]
 
 
-def below(schemas: list[dict[str, Any]], key: Any) -> list[dict[str, Any]]:
+def below(schemas: list[Schema], key: Any) -> list[Schema]:
     """Return the schemas of what stands under `key`."""
     found = [s.get("properties", {}).get(key) or s.get("items") for s in schemas]
     return [kind for schema in found if schema for kind in variants(schema)]
 
 
-def parts(holder: Any, path: tuple[Any, ...], schemas: list[dict[str, Any]]) -> list[Part]:
+def parts(holder: Any, path: tuple[Any, ...], schemas: list[Schema]) -> list[Part]:
     """List all values below `holder`, each after what it stands in."""
-    keys = range(len(holder)) if isinstance(holder, list) else list(holder)
     found = []
-    for key in keys:
+    for key in range(len(holder)) if isinstance(holder, list) else list(holder):
         part = Part(holder, key, (*path, key), below(schemas, key))
-        found.append(part)
-        if isinstance(part.value, dict | list):
-            found += parts(part.value, part.path, part.schemas)
+        inside = isinstance(part.value, dict | list)
+        found += [part, *(parts(part.value, part.path, part.schemas) if inside else ())]
     return found
 
 
-def valid(draw: Draw, schemas: list[dict[str, Any]], depth: int = 0) -> Any:
+def valid(draw: Draw, schemas: list[Schema], depth: int = 0) -> Any:
     """Draw a value that these schemas allow, mostly one that also makes sense."""
     if not schemas:
         return draw(JUNK)
@@ -147,7 +146,7 @@ def valid(draw: Draw, schemas: list[dict[str, Any]], depth: int = 0) -> Any:
             return None
 
 
-def _mapping(draw: Draw, schema: dict[str, Any], depth: int) -> dict[str, Any]:
+def _mapping(draw: Draw, schema: Schema, depth: int) -> Schema:
     fields, needed = schema.get("properties", {}), schema.get("required", [])
     if schema.get("maxProperties"):  # a choice: one name
         keys = [draw(st.sampled_from(sorted(fields)))]
@@ -203,17 +202,19 @@ def _add(draw, part, tree):
         return
     if isinstance(value, str):
         part.put(value := {value: {}})
-    fields = sorted({key for schema in part.schemas for key in schema.get("properties", {})})
-    if isinstance(value, dict) and fields:
+    if isinstance(value, dict) and (fields := _fields(part.schemas)):
         name = next(iter(value), "")
-        inner = sorted({k for s in below(part.schemas, name) for k in s.get("properties", {})})
-        if inner and (value[name] is None or isinstance(value[name], dict)):
-            key = draw(st.sampled_from(inner))
-            new = valid(draw, below(below(part.schemas, name), key))
-            value[name] = {**(value[name] or {}), key: new}
+        inner = below(part.schemas, name)
+        if _fields(inner) and (value[name] is None or isinstance(value[name], dict)):
+            key = draw(st.sampled_from(_fields(inner)))
+            value[name] = {**(value[name] or {}), key: valid(draw, below(inner, key))}
         else:
             key = draw(st.sampled_from(fields))
             value[key] = valid(draw, below(part.schemas, key))
+
+
+def _fields(schemas: list[Schema]) -> list[str]:
+    return sorted({key for schema in schemas for key in schema.get("properties", {})})
 
 
 def _section(draw, part, tree):
@@ -222,56 +223,48 @@ def _section(draw, part, tree):
     tree[key] = valid(draw, below([SCHEMA], key))
 
 
-def anywhere(part: Part) -> bool:
-    return True
-
-
 def in_list(part: Part) -> bool:
     return isinstance(part.holder, list)
 
 
-def put(value: Callable[[Draw, Part, Any], Any]) -> Callable:
-    """Return the mutation that puts another value in the place of a part."""
-    return lambda draw, part, tree: part.put(value(draw, part, tree))
+def _transplant(draw, part, tree):
+    part.put(copy.deepcopy(draw(st.sampled_from(parts(tree, (), []))).value))
 
 
+def _down(draw, part, tree):
+    part.put({draw(st.sampled_from([*KEYS, *NAMES, part.key])): part.value})
+
+
+def _move(draw, part, tree):
+    part.holder.insert(draw(st.integers(0, len(part.holder))), part.holder.pop(part.key))
+
+
+ANYWHERE: dict[str, Callable] = {
+    "delete": lambda draw, part, tree: part.holder.pop(part.key),
+    "rename": _rename,
+    "junk": lambda draw, part, tree: part.put(draw(JUNK)),
+    "path": lambda draw, part, tree: part.put(draw(st.sampled_from(PATHS))),
+    "transplant": _transplant,
+    "wrap": lambda draw, part, tree: part.put([part.value] * draw(st.integers(0, 3))),
+    "down": _down,
+    "section": _section,
+}
 TREE_MUTATIONS: dict[str, tuple[Callable, Callable[[Part], Any]]] = {  # and where each can be made
-    "delete": (lambda draw, part, tree: part.holder.pop(part.key), anywhere),
-    "rename": (_rename, anywhere),
-    "junk": (put(lambda draw, part, tree: draw(JUNK)), anywhere),
-    "path": (put(lambda draw, part, tree: draw(st.sampled_from(PATHS))), anywhere),
-    "transplant": (
-        put(
-            lambda draw, part, tree: copy.deepcopy(draw(st.sampled_from(parts(tree, (), []))).value)
-        ),
-        anywhere,
-    ),
-    "wrap": (put(lambda draw, part, tree: [part.value] * draw(st.integers(0, 3))), anywhere),
-    "down": (
-        put(
-            lambda draw, part, tree: {draw(st.sampled_from([*KEYS, *NAMES, part.key])): part.value}
-        ),
-        anywhere,
-    ),
+    **{name: (make, lambda part: True) for name, make in ANYWHERE.items()},
     "up": (  # as if indented too little
         lambda draw, part, tree: part.holder.update(part.value),
         lambda part: isinstance(part.holder, dict) and isinstance(part.value, dict),
     ),
-    "section": (_section, anywhere),
-    "valid": (put(lambda draw, part, tree: valid(draw, part.schemas)), lambda part: part.schemas),
+    "valid": (
+        lambda draw, part, tree: part.put(valid(draw, part.schemas)),
+        lambda part: part.schemas,
+    ),
     "swap_name": (_swap_name, lambda part: _name(part.value)),
     "nudge": (_nudge, lambda part: type(part.value) in (int, float)),
     "repeat": (_repeat, in_list),
-    "move": (
-        lambda draw, part, tree: part.holder.insert(
-            draw(st.integers(0, len(part.holder))), part.holder.pop(part.key)
-        ),
-        in_list,
-    ),
+    "move": (_move, in_list),
     "add": (_add, lambda part: part.schemas and isinstance(part.value, dict | list | str)),
 }
-
-
 PLAUSIBLE = ["valid", "valid", "swap_name", "nudge", "repeat", "move", "add", "add"]
 """What mostly leaves a config that can be read, so that the layers and optimisers are asked too."""
 

@@ -84,11 +84,9 @@ def test_the_command_refuses_and_leaves_nothing(override, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "message",
     [
-        "expected an integer, got 3",
-        "mutant.yaml:99: seed: expected an integer, got 3",
+        *("expected an integer, got 3", "mutant.yaml:99: seed: expected an integer, got 3"),
         "mutant.yaml:2: expected an integer, got 3",
-        "mutant.yaml:2: seed: expected an integer\ngot 3",
-        "mutant.yaml:2: seed: expected an integer, got \x1b",
+        *(f"mutant.yaml:2: seed: expected an integer{end}" for end in ("\ngot 3", ", got \x1b")),
     ],
 )
 def test_a_message_that_does_not_help_is_a_fault(message):
@@ -113,12 +111,13 @@ def test_what_writes_or_lasts_is_a_fault(monkeypatch, tmp_path):
 
 def test_an_optimizer_whose_state_does_not_fit_is_refused(monkeypatch):
     config = parse(SHIPPED["xor"], "xor", ["optimizer={adam: {learning_rate: 1}}"])
-    monkeypatch.setattr("fnn.train.check.memory_of_devices", lambda: 100)
-    with pytest.raises(ConfigError, match=r": optimizer: with its state the model's param"):
-        prepare(config)
-    monkeypatch.setattr("fnn.train.check.memory_of_devices", lambda: 10)
-    with pytest.raises(FnnError, match=r"xor:7: model.0 dense: its parameters take 36 B, and"):
-        prepare(config)
+    for memory, error, words in (
+        (100, ConfigError, r": optimizer: with its state the model's param"),
+        (10, FnnError, r"xor:7: model.0 dense: its parameters take 36 B, and"),
+    ):
+        monkeypatch.setattr("fnn.train.check.memory_of_devices", lambda memory=memory: memory)
+        with pytest.raises(error, match=words):
+            prepare(config)
 
 
 def test_a_step_that_changes_a_dtype_is_refused(monkeypatch):

@@ -27,7 +27,9 @@ def test_verdict(row: Row, monkeypatch: pytest.MonkeyPatch):
     ):
         pytest.importorskip(row.library)
         report = fnn.verify(row.f, *row.args, definition=row.definition, **row.statics)
-    assert {finding.defect for finding in report.findings} == set(row.expected), report
+    assert {finding.defect for finding in report.findings} == set(
+        filter(None, row.expected.split(", "))
+    ), report
 
 
 def test_rows_are_many_and_named_apart():

@@ -16,11 +16,8 @@ from .interpreted import LEFT_TO_XLA, SECTIONS
 
 pytestmark = pytest.mark.core
 
-OPTIONS = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_parallel_codegen_split_count": 1,
-    "xla_allow_excess_precision": False,
-}
+OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+OPTIONS |= {"xla_allow_excess_precision": False}
 
 
 @functools.cache

@@ -22,6 +22,17 @@ FACTOR = Finding(
 )
 
 
+FACTS = {
+    "resolution": {"x": 6e-11, "gamma": None},
+    "errors": {"bfloat16": 8e-3, "float64": 3e-16},
+    "capabilities": {"jvp": False, "hessian": True, "shard_map": None},
+    "cost": {"residuals": (128, 256), "temporary": (1024, 2150)},
+    "notes": ["the mask is an integer"],
+    "probes": 1038,
+    "seconds": 0.82,
+}
+
+
 def picture(expected, got, tolerance=1e-9):
     expected, got = np.asarray(expected), np.asarray(got)
     return Picture(got, expected, np.broadcast_to(tolerance, expected.shape))
@@ -40,16 +51,7 @@ def spoilt(shape, at, by=1.0):
 
 
 def report(*findings, name="layer_norm", **changes):
-    facts = {
-        "resolution": {"x": 6e-11, "gamma": None},
-        "errors": {"bfloat16": 8e-3, "float64": 3e-16},
-        "capabilities": {"jvp": False, "hessian": True, "shard_map": None},
-        "cost": {"residuals": (128, 256), "temporary": (1024, 2150)},
-        "notes": ["the mask is an integer"],
-        "probes": 1038,
-        "seconds": 0.82,
-    }
-    return Report(name, list(findings), **(facts | changes))
+    return Report(name, list(findings), **(FACTS | changes))
 
 
 def test_a_right_rule_in_a_terminal():
@@ -98,47 +100,30 @@ def test_the_first_line_of_a_failure_says_what_is_wrong():
     fails = Finding("fails", why="TypeError: no")
     affine = Finding("affine", "beta", "out[1]", (0, 2), 1e-3, 0.0, 0.0)
     lines = words.failure(report(FACTOR, affine, fails)).splitlines()
-    assert lines[0] == (
-        "layer_norm: 3 findings (factor in d gamma, affine in d beta via out[1], fails)"
-    )
-    assert "d beta via out[1] [0, 2]  got 0.001, expected 0 exactly" in words.failure(
-        report(affine)
-    )
+    findings = "factor in d gamma, affine in d beta via out[1], fails"
+    assert lines[0] == f"layer_norm: 3 findings ({findings})"
+    told = "d beta via out[1] [0, 2]  got 0.001, expected 0 exactly"
+    assert told in words.failure(report(affine))
     assert "cannot" not in words.failure(report(FACTOR))
 
 
 @pytest.mark.parametrize(
-    ("got", "expected", "said"),
+    ("got", "expected", "text"),
     [
-        (1.25, 0.625, ("1.25", "0.625")),
-        (1.0 + 1e-12, 1.0, ("1.000000000001", "1")),
-        (float("nan"), 1.0, ("nan", "1")),
-        (float("-inf"), None, ("-inf", "")),
-        (1 - 2j, 1 + 2j, ("1-2j", "1+2j")),
+        *((1.25, 0.625, ("1.25", "0.625")), (1.0 + 1e-12, 1.0, ("1.000000000001", "1"))),
+        *((float("nan"), 1.0, ("nan", "1")), (float("-inf"), None, ("-inf", ""))),
+        *((1 - 2j, 1 + 2j, ("1-2j", "1+2j")), (True, 0, ("1", "0"))),
         (np.float32(0.5), jnp.bfloat16(0.25), ("0.5", "0.25")),
-        (True, 0, ("1", "0")),
     ],
 )
-def test_numbers_have_the_digits_that_tell_them_apart(got, expected, said):
-    assert words.numbers(Finding("term", got=got, expected=expected)) == said
+def test_numbers_have_the_digits_that_tell_them_apart(got, expected, text):
+    assert words.numbers(Finding("term", got=got, expected=expected)) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "–"),
-        (0.0, "0"),
-        (6.04e-11, "6e-11"),
-        (1.19e-7, "1.2e-7"),
-        (0.25, "0.25"),
-        (12.0, "12"),
-        (1e300, "1e300"),
-        (float("nan"), "nan"),
-        (float("inf"), "inf"),
-    ],
-)
-def test_short_numbers(value, text):
-    assert words.short(value) == text
+def test_short_numbers():
+    values = [None, 0.0, 6.04e-11, 1.19e-7, 0.25, 12.0, 1e300, float("nan"), float("inf")]
+    texts = "– 0 6e-11 1.2e-7 0.25 12 1e300 nan inf"
+    assert " ".join(map(words.short, values)) == texts
 
 
 def test_tolerance_is_told_over_the_size_of_the_whole_array():
@@ -155,8 +140,8 @@ def test_json_holds_everything_but_pictures():
     told = json.loads(json.dumps(told, allow_nan=False))
     assert told["ok"] is False
     assert told["errors"] == {"float64": "inf"}
-    assert told["resolution"] == {"x": 6e-11, "gamma": None}
-    assert told["capabilities"] == {"jvp": False, "hessian": True, "shard_map": None}
+    for fact in ("resolution", "capabilities"):
+        assert told[fact] == FACTS[fact]
     assert told["cost"]["residuals"] == {"rule": 128, "autodiff": 256}
     first, second = told["findings"]
     assert (first["got"], first["expected"], first["index"]) == (1.25, 0.625, [3])
@@ -191,14 +176,11 @@ def test_an_error_map_shows_the_one_wrong_element(shape, at, cells, says):
     drawn = maps.error_map(picture(*spoilt(shape, at)))
     (wrong,) = [p for p in drawn.panels[2].layers if p.name == "wrong"]
     ((x, y, length),) = re.findall(r"M(\S+) (\S+)h(\S+)", wrong.path)
-    width, height = drawn.cell
-    assert int(length) == width
-    assert drawn.worst == at
-    left, top, wide, high = drawn.mark
+    (width, height), (left, top, wide, high) = drawn.cell, drawn.mark
+    assert (drawn.worst, int(length), drawn.width) == (at, width, cells[1] * width)
+    assert -(-drawn.height // height) <= cells[0]
     assert left < int(x) < left + wide
     assert top < float(y) < top + high
-    assert -(-drawn.height // height) <= cells[0]
-    assert drawn.width == cells[1] * width
     assert drawn.outside.startswith(f"1 of {np.prod(shape):,} elements")
     assert says in drawn.layout
 
@@ -213,12 +195,9 @@ def test_a_frame_goes_round_the_finding_and_else_round_the_largest_error():
 @pytest.mark.parametrize(
     ("expected", "got", "broken"),
     [
-        ([1.0, np.nan], [1.0, np.nan], 0),
-        ([1.0, np.inf], [1.0, np.inf], 0),
-        ([1.0, 2.0], [1.0, np.nan], 1),
-        ([1.0, 2.0], [-np.inf, np.nan], 2),
-        ([1.0, np.inf], [1.0, 2.0], 1),
-        ([1j, 2.0], [1j, complex(0, np.nan)], 1),
+        *(([1.0, np.nan], [1.0, np.nan], 0), ([1.0, np.inf], [1.0, np.inf], 0)),
+        *(([1.0, 2.0], [1.0, np.nan], 1), ([1.0, 2.0], [-np.inf, np.nan], 2)),
+        *(([1.0, np.inf], [1.0, 2.0], 1), ([1j, 2.0], [1j, complex(0, np.nan)], 1)),
     ],
 )
 def test_what_is_not_finite_is_wrong_where_the_two_differ(expected, got, broken):
@@ -264,13 +243,15 @@ class Tags(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.texts, self._open = [], [], []
+        self.tags, texts, self._open = [], [], []
+        self.handle_data = texts.append
         self.feed(html)
         self.close()
+        self.text = " ".join(" ".join(texts).split())
         assert not self._open
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
+        self.handle_startendtag(tag, attrs)
         if tag not in self.void:
             self._open.append(tag)
 
@@ -280,35 +261,18 @@ class Tags(HTMLParser):
     def handle_endtag(self, tag):
         assert self._open.pop() == tag
 
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
-
     def all(self, tag):
-        return [attrs for found, attrs in self.tags if found == tag]
+        return [attrs for name, attrs in self.tags if name == tag]
 
 
-def with_worst(reports, name, pictures):
-    for one in reports:
-        if one.name == name:
-            one.worst = pictures
-    return reports
-
-
-def reports():
-    conv = Finding(
-        *("nan", "params['w']", "out", (2, 1, 3, 2), float("nan"), 1.0, 1e-6, "float32"),
-        picture=picture(*spoilt((4, 3, 8, 8), (2, 1, 3, 2), np.nan)),
-    )
-    cumsum = Finding(
-        *("element", "x", "", (123_456,), 3.0, 2.0, 1e-9),
-        picture=picture(*spoilt(10**6, 123_456)),
-    )
+def reports(**worst):
+    """A right rule, with these pictures of its largest errors, and three wrong ones."""
+    conv = ("nan", "params['w']", "out", (2, 1, 3, 2), float("nan"), 1.0, 1e-6, "float32")
+    conv = Finding(*conv, picture=picture(*spoilt((4, 3, 8, 8), (2, 1, 3, 2), np.nan)))
+    cumsum = ("element", "x", "", (123_456,), 3.0, 2.0, 1e-9)
+    cumsum = Finding(*cumsum, picture=picture(*spoilt(10**6, 123_456)))
     return [
-        report(name="relu"),
+        report(name="relu", worst=worst),
         report(FACTOR, Finding("dtype", "gamma")),
         report(conv, name="conv", capabilities={"vmap": False}),
         report(cumsum, name="cumsum", errors={"float64": float("nan")}),
@@ -327,15 +291,13 @@ def test_the_page_says_what_is_wrong_and_what_is_right():
         assert words.sentence(finding.advice) in html.text
     assert FACTOR.call in html.text
     cells = [td for td in html.all("td") if td.get("class", "").startswith("can ")]
-    assert [td["title"] for td in cells if td["class"] == "can no"] == [
-        *("jvp: no", "jvp: no", "vmap: no", "jvp: no")
-    ]
-    assert len(cells) == 4 * 4
+    missing = [td["title"] for td in cells if td["class"] == "can no"]
+    assert (len(cells), missing) == (4 * 4, ["jvp: no", "jvp: no", "vmap: no", "jvp: no"])
 
 
 def test_every_map_is_described_and_every_id_is_its_own():
     expected, got = spoilt((5, 6), (1, 1), 1e-10)
-    html = Tags(page.page(with_worst(reports(), "relu", {"d x": picture(expected, got)})))
+    html = Tags(page.page(reports(**{"d x": picture(expected, got)})))
     ids = [attrs["id"] for _, attrs in html.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     drawings = [svg for svg in html.all("svg") if svg.get("role") == "img"]
@@ -365,9 +327,9 @@ def test_everything_on_the_page_is_escaped():
     facts = {"resolution": {evil: 1.0}, "capabilities": {evil: True}, "cost": {evil: (1, 2)}}
     shown = [
         report(finding, name=evil, errors={evil: 1.0}, notes=[evil], **facts),
-        report(name="ok", notes=[evil]),
+        report(name="ok", notes=[evil], worst={evil: picture([1.0, 2.0], [1.0, 3.0])}),
     ]
-    html = Tags(page.page(with_worst(shown, "ok", {evil: picture([1.0, 2.0], [1.0, 3.0])})))
+    html = Tags(page.page(shown))
     assert not html.all("script")
     assert not html.all("img")
     assert "{{ 7 * 7 }}" in html.text

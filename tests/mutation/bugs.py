@@ -1,5 +1,6 @@
 """How a fault of one rule is planted: by a rewritten backward pass, function or tangent."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,73 +9,61 @@ import jax
 from .operator import differentiable, is_inexact, register
 from .rule import Rule
 
+Decorator = Callable[[Callable[..., Any]], None]
 
-def only(names: str, *defects: str) -> Callable[[Callable[[Rule], Rule]], None]:
-    """Register a fault of the rules named: the decorated function, from a rule to its mutant."""
 
-    def decorate(make):
-        def applied(rule):
+def only(
+    names: str, defects: str, bugs: str = "", into: Callable = lambda make, rule: make(rule)
+) -> Decorator:
+    """Register a fault of the rules named: `into(decorated, rule)` makes the mutant."""
+
+    def decorate(function):
+        def make(rule):
             if rule.name in names.split():
-                yield "rule", make(rule)
+                yield "rule", into(function, rule)
 
-        register(make.__name__, defects, applied, make.__doc__)
+        register(function.__name__, defects, make, bugs)
 
     return decorate
 
 
-def wrong_backward(
-    names: str, *defects: str, args: Sequence[Any] = ()
-) -> Callable[[Callable[..., Any]], None]:
+def wrong_backward(names: str, defects: str, bugs: str = "", args: Sequence[Any] = ()) -> Decorator:
     """Register a fault of the rules named: the decorated `backward(rule, args, dy, right)`.
 
     All arguments are saved. `right` are the cotangents that automatic differentiation of the body
     gives, None for arguments of integers, booleans and keys. `args` replace the rule's own.
     """
 
-    def decorate(backward):
-        def make(rule):
-            rule = rule.replace(args=tuple(args) or rule.args)
-            return _rewritten(rule, lambda *call: backward(rule, *call))
+    def into(backward, rule):
+        rule = rule.replace(args=tuple(args) or rule.args)
+        return _rewritten(rule, functools.partial(backward, rule))
 
-        make.__name__, make.__doc__ = backward.__name__, backward.__doc__
-        only(names, *defects)(make)
-
-    return decorate
+    return only(names, defects, bugs, into)
 
 
-def wrong_function(names: str, *defects: str) -> Callable[[Callable[..., Any]], None]:
+def wrong_function(names: str, defects: str, bugs: str = "") -> Decorator:
     """Register a fault of the rules named: they get the derivative of the decorated function."""
 
-    def decorate(wrong):
-        def make(rule):
-            return _rewritten(rule, lambda args, dy, right: pullback(rule, wrong, args, dy))
+    def into(wrong, rule):
+        return _rewritten(rule, lambda args, dy, right: pullback(rule, wrong, args, dy))
 
-        make.__name__, make.__doc__ = wrong.__name__, wrong.__doc__
-        only(names, *defects)(make)
-
-    return decorate
+    return only(names, defects, bugs, into)
 
 
-def wrong_tangent(names: str, *defects: str) -> Callable[[Callable[..., Any]], None]:
-    """Register a fault of the rules named: the decorated `tangent(rule, primals, tangents, dy)`.
+def wrong_tangent(names: str, defects: str, bugs: str = "") -> Decorator:
+    """Register a fault of the `custom_jvp` rules named: `tangent(rule, primals, tangents, dy)`.
 
-    They are `custom_jvp` rules, and dy is the right tangent.
+    dy is the right tangent.
     """
 
-    def decorate(tangent):
-        def make(rule):
-            static = len(rule.nondiff_argnums)
+    def into(tangent, rule):
+        def jvp(*call):
+            y, dy = rule.jvp(*call)
+            return y, tangent(rule, *call[len(rule.nondiff_argnums) :], dy)
 
-            def jvp(*call):
-                y, dy = rule.jvp(*call)
-                return y, tangent(rule, *call[static:], dy)
+        return rule.replace(jvp=jvp)
 
-            return rule.replace(jvp=jvp)
-
-        make.__name__, make.__doc__ = tangent.__name__, tangent.__doc__
-        only(names, *defects)(make)
-
-    return decorate
+    return only(names, defects, bugs, into)
 
 
 def _rewritten(rule, backward):
@@ -100,10 +89,8 @@ def pullback(rule: Rule, function: Callable[..., Any], args: list[Any], dy: Any)
     active = [n for n in numbers if all(map(is_inexact, jax.tree.leaves(args[n])))]
 
     def call(*inputs):
-        full = list(args)
-        for n, a in zip(active, inputs):
-            full[n] = a
-        return function(*full)
+        values = dict(zip(active, inputs))
+        return function(*(values.get(n, a) for n, a in enumerate(args)))
 
-    found = dict(zip(active, jax.vjp(call, *(args[n] for n in active))[1](dy)))
-    return [found.get(n) for n in numbers]
+    cotangents = dict(zip(active, jax.vjp(call, *(args[n] for n in active))[1](dy)))
+    return [cotangents.get(n) for n in numbers]

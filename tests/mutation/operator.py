@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +20,9 @@ Mutants = Iterator[tuple[str, Rule]]
 
 @dataclasses.dataclass(frozen=True)
 class Operator:
-    """One kind of fault.
+    """One kind of fault, with the defects that would name it rightly, and the report it is after.
 
-    `make(rule)` yields every way to put it into a rule, as pairs of a label and the faulty rule,
-    and nothing where it does not apply. `defects` are the classes that would name it rightly;
-    `bug` is the public report that it is rebuilt from.
+    `make(rule)` yields every way to put it into a rule, as pairs of a label and the faulty rule.
     """
 
     name: str
@@ -38,17 +35,16 @@ OPERATORS: dict[str, Operator] = {}
 """The corpus of faults, by name."""
 
 
-def register(
-    name: str, defects: Sequence[str], make: Callable[[Rule], Mutants], doc: str = ""
-) -> None:
-    """Put an operator into the table; the first address in `doc` is the bug that it rebuilds."""
-    if name in OPERATORS or not set(defects) <= set(DEFECTS):
+def register(name: str, defects: str, make: Callable[[Rule], Mutants], bugs: str = "") -> None:
+    """Put an operator into the table, with its defects "a, b" and its reports on GitHub "c d"."""
+    classes = frozenset(defects.split(", "))
+    if name in OPERATORS or not classes <= set(DEFECTS):
         raise ValueError(f"{name} is there already, or there are no such defects: {defects}")
-    bug = re.search(r"https://\S+\w", doc)
-    OPERATORS[name] = Operator(name, frozenset(defects), bug[0] if bug else "", make)
+    bug = f"https://github.com/{bugs.split()[0]}" if bugs else ""
+    OPERATORS[name] = Operator(name, classes, bug, make)
 
 
-def operator(*defects: str, tangents: bool = True) -> Callable[[Callable[[Rule], Mutants]], None]:
+def operator(defects: str, bugs: str = "", tangents: bool = True) -> Callable[[Any], None]:
     """Register an operator: the decorated function, from a rule to its mutants.
 
     Without `tangents`, it leaves the `custom_jvp` rules alone.
@@ -56,7 +52,7 @@ def operator(*defects: str, tangents: bool = True) -> Callable[[Callable[[Rule],
 
     def decorate(make):
         chosen = make if tangents else lambda rule: make(rule) if rule.jvp is None else iter(())
-        register(make.__name__, defects, chosen, make.__doc__)
+        register(make.__name__, defects, chosen, bugs)
 
     return decorate
 
@@ -66,10 +62,9 @@ def operator(*defects: str, tangents: bool = True) -> Callable[[Callable[[Rule],
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """An array that a rule differentiates, or its counterpart among the cotangents.
+    """Leaf `position` of differentiable argument `argument`, whose structure is `tree`.
 
-    It is number `position` of the leaves of differentiable argument number `argument`, whose
-    structure is `tree`. `domain` is where its numbers may lie, None for anywhere.
+    `domain` is where its numbers may lie, None for anywhere.
     """
 
     label: str
@@ -82,18 +77,12 @@ class Leaf:
 
     @property
     def size(self) -> int:
-        """The number of elements."""
         return int(np.prod(self.shape))
 
     @property
     def inexact(self) -> bool:
         """Whether it has a cotangent of its own."""
         return jnp.issubdtype(self.dtype, jnp.inexact)
-
-
-def is_none(a: Any) -> bool:
-    """Tell whether a leaf is None, which counts as a leaf here."""
-    return a is None
 
 
 def struct(a: Any) -> Any:
@@ -114,33 +103,27 @@ def leaves(rule: Rule) -> list[Leaf]:
     """Return every array leaf of the differentiable arguments, integers and keys included."""
     found = []
     for argument, a in enumerate(differentiable(rule, rule.args)):
-        paths, tree = jax.tree_util.tree_flatten_with_path(a, is_leaf=is_none)
+        paths, tree = jax.tree_util.tree_flatten_with_path(a, is_leaf=lambda a: a is None)
         for position, (path, spec) in enumerate(paths):
-            array = struct(spec)
-            if not hasattr(array, "shape"):
-                continue
-            label = f"{argument}{jax.tree_util.keystr(path)}"
-            domain = read(spec).domain if isinstance(spec, str) else None
-            found.append(Leaf(label, argument, position, tree, array.shape, array.dtype, domain))
+            if hasattr(array := struct(spec), "shape"):
+                place = f"{argument}{jax.tree_util.keystr(path)}", argument, position, tree
+                domain = read(spec).domain if isinstance(spec, str) else None
+                found.append(Leaf(*place, array.shape, array.dtype, domain))
     return found
 
 
 def abstract(function: Callable[..., Any], rule: Rule) -> Any:
     """Return what `function` gives for the rule's arguments, with shape structs for arrays."""
-    args = [jax.tree.map(struct, a, is_leaf=is_none) for a in rule.args]
+    args = [jax.tree.map(struct, a, is_leaf=lambda a: a is None) for a in rule.args]
     numbers = [n for n in range(len(args)) if n not in rule.nondiff_argnums]
     kept = []
 
     def call(dynamic):
-        merged = list(args)
-        for number, a in zip(numbers, dynamic):
-            merged[number] = a
-        flat, tree = jax.tree.flatten(function(*merged))
-        kept[:] = [(flat, tree)]
-        return [a for a in flat if hasattr(a, "dtype")]
+        kept[:] = jax.tree.flatten(function(*(dynamic.get(n, a) for n, a in enumerate(args))))
+        return [a for a in kept[0] if hasattr(a, "dtype")]
 
-    arrays = iter(jax.eval_shape(call, [args[n] for n in numbers]))
-    flat, tree = kept[0]
+    arrays = iter(jax.eval_shape(call, {n: args[n] for n in numbers}))
+    flat, tree = kept
     return jax.tree.unflatten(tree, [next(arrays) if hasattr(a, "dtype") else a for a in flat])
 
 
@@ -161,10 +144,8 @@ def tangent_of(a: Any) -> Any:
 
 def is_inexact(a: Any) -> bool:
     """Tell whether a is an array of real or complex numbers."""
-    dtype = getattr(a, "dtype", None)
-    if dtype is None or isinstance(a, SymbolicZero):
-        return False
-    return jnp.issubdtype(dtype, jnp.inexact)
+    known = hasattr(a, "dtype") and not isinstance(a, SymbolicZero)
+    return known and jnp.issubdtype(a.dtype, jnp.inexact)
 
 
 def map_inexact(change: Callable[[Any], Any], tree: Any) -> Any:
@@ -203,6 +184,31 @@ def with_residuals(rule: Rule, change: Callable[[Any], Any]) -> Rule:
     return with_bwd(rule, lambda bwd, residuals, dy: bwd(map_inexact(change, residuals), dy))
 
 
+def with_cotangents(rule: Rule, change: Callable[[list[Any]], Any]) -> Rule:
+    """Return the rule with a change to the list of its cotangents, in place."""
+
+    def around(bwd, residuals, dy):
+        cotangents = list(bwd(residuals, dy))
+        change(cotangents)
+        return tuple(cotangents)
+
+    return with_bwd(rule, around)
+
+
+def with_kept(rule: Rule, keep: Callable[[Any], Any], change: Callable[..., Any]) -> Rule:
+    """Return the rule with `change(cotangents, kept, dy)`, and kept the `keep(arguments)`."""
+
+    def fwd(*args):
+        y, residuals = rule.fwd(*args)
+        return y, (residuals, keep(differentiable(rule, args)))
+
+    def around(bwd, saved, dy):
+        residuals, kept = saved
+        return change(bwd(residuals, dy), kept, dy)
+
+    return with_bwd(rule, around).replace(fwd=fwd)
+
+
 def exchange(cotangents: Any, leaf: Leaf, change: Callable[[Any], Any]) -> tuple[Any, ...]:
     """Return the cotangents with a change to the one of `leaf`, where it has one."""
     cotangents = list(cotangents)
@@ -220,27 +226,18 @@ def pick(args: Any, leaf: Leaf) -> Any:
     return getattr(a, "value", a)
 
 
-@dataclasses.dataclass(frozen=True)
-class Site:
-    """Where a cotangent is changed: its argument, and the cotangents of the function's value.
-
-    x is the argument itself, where it is asked for.
-    """
+class Site(NamedTuple):
+    """Where a cotangent is changed: its argument, whose value is x, and the value's cotangents."""
 
     leaf: Leaf
     x: Any
     dy: Any
 
 
-def everywhere(leaf: Leaf) -> bool:
-    """Choose every cotangent."""
-    return True
-
-
 def on_cotangents(
     rule: Rule,
     change: Callable[[Any, Site], Any],
-    when: Callable[[Leaf], bool] = everywhere,
+    when: Callable[[Leaf], bool] = lambda leaf: True,
     inputs: bool = False,
 ) -> Mutants:
     """Yield the rule with `change(cotangent, site)` for one of its cotangents at a time.
@@ -257,13 +254,9 @@ def on_cotangents(
 
 
 def faulty_cotangent(
-    *defects: str,
-    when: Callable[[Leaf], bool] = everywhere,
-    inputs: bool = False,
-    tangents: bool = True,
-    name: str = "",
+    defects: str, bugs: str = "", *, tangents: bool = True, name: str = "", **options: Any
 ) -> Callable[[Callable[[Any, Site], Any]], None]:
-    """Register a fault in one cotangent: the decorated change, as `on_cotangents` calls it.
+    """Register a fault in one cotangent: the decorated change, for `on_cotangents(**options)`.
 
     Without `tangents`, it leaves the `custom_jvp` rules alone.
     """
@@ -271,26 +264,22 @@ def faulty_cotangent(
     def decorate(change):
         def make(rule):
             if tangents or rule.jvp is None:
-                yield from on_cotangents(rule, change, when, inputs)
+                yield from on_cotangents(rule, change, **options)
 
-        register(name or change.__name__, defects, make, change.__doc__ or "")
+        register(name or change.__name__, defects, make, bugs)
 
     return decorate
 
 
+faulty_vjp = functools.partial(faulty_cotangent, tangents=False)
+
+
 def _with_cotangent(rule, change, leaf, inputs):
-    static = len(rule.nondiff_argnums)
-
-    def fwd(*args):
-        y, residuals = rule.fwd(*args)
-        return y, (residuals, pick(differentiable(rule, args), leaf) if inputs else None)
-
-    def bwd(*call):
-        (residuals, x), dy = call[static:]
-        cotangents = rule.bwd(*call[:static], residuals, dy)
-        return exchange(cotangents, leaf, lambda ct: change(ct, Site(leaf, x, dy)))
-
-    return rule.replace(fwd=fwd, bwd=bwd)
+    return with_kept(
+        rule,
+        lambda args: pick(args, leaf) if inputs else None,
+        lambda cts, x, dy: exchange(cts, leaf, lambda ct: change(ct, Site(leaf, x, dy))),
+    )
 
 
 def _on_tangents(rule, change, when, inputs):

@@ -4,10 +4,7 @@ import importlib
 
 from .operator import OPERATORS as OPERATORS
 
-GROUPS = (
-    *("value", "domain", "cotangent", "types", "numerics", "transforms"),
-    *("bugs", "bugs_algebra", "bugs_shapes"),
-)
+GROUPS = ("value", "domain", "cotangent", "types", "numerics", "transforms", "bugs", "bugs_arrays")
 
 for group in GROUPS:  # each registers its operators
     importlib.import_module(f"{__package__}.operators_{group}")

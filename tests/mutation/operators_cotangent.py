@@ -4,34 +4,18 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from .operator import (
-    Mutants,
-    differentiable,
-    faulty_cotangent,
-    is_inexact,
-    is_none,
-    leaves,
-    map_inexact,
-    on_cotangents,
-    operator,
-    output,
-    register,
-    total,
-    with_bwd,
-    with_dy,
-)
-from .rule import Rule
+from . import operator as o
 
 
-def faulty_upstream(*defects: str, when=lambda rule: True):
+def faulty_upstream(defects, bugs="", when=lambda rule: True, name=""):
     """Register a fault in what the rule is given: the decorated change of each cotangent."""
 
     def decorate(change):
         def make(rule):
             if rule.jvp is None and when(rule):
-                yield "dy", with_dy(rule, change)
+                yield "dy", o.with_dy(rule, change)
 
-        register(change.__name__, defects, make, change.__doc__)
+        o.register(name or change.__name__, defects, make, bugs)
 
     return decorate
 
@@ -43,99 +27,64 @@ def real_clip(dy, limit):
     return jnp.clip(dy, -limit, limit)
 
 
-@faulty_upstream("not linear", "scale-dependent")
-def clip_to_one(dy):
-    """The cotangent is clipped to ±1."""
-    return real_clip(dy, 1.0)
-
-
-@faulty_upstream("not linear", "scale-dependent")
-def clip_to_million(dy):
-    """The cotangent is clipped to a million, which no ordinary test reaches."""
-    return real_clip(dy, min(1e6, float(jnp.finfo(dy.dtype).max)))
-
-
-@faulty_upstream("not linear", "nan", "scale-dependent", "leakage")
-def hide_nan(dy):
-    """NaNs of the cotangent are set to zero, so that trouble passes unseen."""
-    return jnp.nan_to_num(dy)
-
-
-@faulty_upstream("not linear", "scale-dependent")
-def drop_tiny(dy):
-    """Cotangents below 1e-6 are set to zero."""
-    return jnp.where(jnp.abs(dy) < 1e-6, 0, dy)
-
-
-@faulty_upstream("not linear", "scale-dependent")
-def square(dy):
-    """The cotangent is squared, its sign kept."""
-    return dy * jnp.abs(dy).astype(dy.dtype)
-
-
-@faulty_upstream("not linear", "scale-dependent", "sign", "term")
-def magnitude(dy):
-    """The sign of the cotangent is lost."""
-    return jnp.abs(dy).astype(dy.dtype)
-
-
-@faulty_upstream("not linear", "scale-dependent")
-def squash(dy):
-    """The cotangent passes through a hyperbolic tangent."""
-    return jnp.tanh(dy)
-
-
-@faulty_upstream("not linear", "scale-dependent")
 def normalise(dy):
-    """Cotangents longer than 100 are shortened to 100: clipping by norm, inside the rule."""
+    """Shorten cotangents longer than 100 to 100: clipping by norm, inside the rule."""
     length = jnp.sqrt(jnp.sum(jnp.square(jnp.abs(dy)))).astype(dy.dtype)
     return jnp.where(jnp.abs(length) > 100, dy * (100 / length), dy)
 
 
-@faulty_cotangent("affine", tangents=False)
-def add_thousandth(ct, at):
-    """A thousandth is added to a cotangent."""
-    return ct + 1e-3
+NOT_LINEAR = {
+    "clip_to_one": lambda dy: real_clip(dy, 1.0),
+    # A million is what no ordinary test reaches.
+    "clip_to_million": lambda dy: real_clip(dy, min(1e6, float(jnp.finfo(dy.dtype).max))),
+    "drop_tiny": lambda dy: jnp.where(jnp.abs(dy) < 1e-6, 0, dy),
+    "square": lambda dy: dy * jnp.abs(dy).astype(dy.dtype),
+    "squash": jnp.tanh,
+    "normalise": normalise,
+}
 
+for name, change in NOT_LINEAR.items():
+    faulty_upstream("not linear, scale-dependent", name=name)(change)
 
-@faulty_cotangent("affine", tangents=False)
-def add_tiny(ct, at):
-    """The smallest safe number is added to a cotangent, against division by zero perhaps."""
-    return ct + 1e-30
-
-
-@faulty_upstream("affine", "not linear")
-def ignore_upstream(dy):
-    """The cotangent is taken to be one, whatever comes after.
-
-    Rebuilt from https://github.com/chainer/chainer/issues/1175, where the gradient of a loss was
-    the same however the loss was scaled.
-    """
-    return jnp.ones_like(dy)
+faulty_upstream("not linear, nan, scale-dependent, leakage", name="hide_nan")(jnp.nan_to_num)
+faulty_upstream("not linear, scale-dependent, sign, term", name="magnitude")(
+    lambda dy: jnp.abs(dy).astype(dy.dtype)
+)
+# Whatever comes after: a loss that is scaled has the same gradient.
+faulty_upstream("affine, not linear", "chainer/chainer/issues/1175", name="ignore_upstream")(
+    jnp.ones_like
+)
+# The second is the smallest safe number, against division by zero perhaps.
+o.faulty_vjp("affine", name="add_thousandth")(lambda ct, at: ct + 1e-3)
+o.faulty_vjp("affine", name="add_tiny")(lambda ct, at: ct + 1e-30)
+# A thousandth of all upstream cotangents leaks into every element.
+o.faulty_cotangent("term, leakage, element", when=lambda leaf: leaf.size > 1, name="spread")(
+    lambda ct, at: ct + 1e-3 * o.total(at.dy).astype(ct.dtype)
+)
 
 
 def _has_rows(rule):
-    return any(a.shape[:1] > (1,) and is_inexact(a) for a in jax.tree.leaves(output(rule)))
+    return any(a.shape[:1] > (1,) and o.is_inexact(a) for a in jax.tree.leaves(o.output(rule)))
 
 
-@faulty_upstream(*("term", "order", "element", "broadcast", "leakage", "factor"), when=_has_rows)
+@faulty_upstream(
+    "term, order, element, broadcast, leakage, factor",
+    "linkedin/Liger-Kernel/issues/968",
+    when=_has_rows,
+)
 def first_upstream(dy):
-    """Every row is given the cotangent of the first.
-
-    Rebuilt from https://github.com/linkedin/Liger-Kernel/issues/968, where a loss without a
-    reduction multiplied all rows by the first entry of the upstream gradient.
-    """
+    """Every row is given the cotangent of the first."""
     return jnp.broadcast_to(dy[:1], dy.shape) if dy.shape and dy.shape[0] else dy
 
 
-@operator("scale-dependent", "rounding", "overflow", "not linear", tangents=False)
-def scale_down(rule: Rule) -> Mutants:
+@o.operator("scale-dependent, rounding, overflow, not linear", tangents=False)
+def scale_down(rule):
     """The rule divides by a large power of two and multiplies again: small cotangents vanish."""
     yield "dy", _scaled(rule, -0.7)
 
 
-@operator("overflow", "scale-dependent", "nan", tangents=False)
-def scale_up(rule: Rule) -> Mutants:
+@o.operator("overflow, scale-dependent, nan", tangents=False)
+def scale_up(rule):
     """The rule multiplies by a large power of two and divides again: large cotangents overflow."""
     yield "dy", _scaled(rule, 0.7)
 
@@ -145,10 +94,10 @@ def _scaled(rule, part):
         return 2.0 ** int(part * jnp.finfo(a.dtype).maxexp)
 
     def around(bwd, residuals, dy):
-        cotangents = bwd(residuals, map_inexact(lambda a: a * factor(a), dy))
-        return map_inexact(lambda a: a / factor(a), cotangents)
+        cotangents = bwd(residuals, o.map_inexact(lambda a: a * factor(a), dy))
+        return o.map_inexact(lambda a: a / factor(a), cotangents)
 
-    return with_bwd(rule, around)
+    return o.with_bwd(rule, around)
 
 
 # Several outputs, symbolic zeros
@@ -160,9 +109,9 @@ def _is_zero(a):
 
 def _on_outputs(rule, change):
     """Yield the rule with a change to the cotangent of one of several outputs at a time."""
-    outputs, tree = jax.tree.flatten(output(rule))
+    outputs, tree = jax.tree.flatten(o.output(rule))
     for position, y in enumerate(outputs):
-        if len(outputs) < 2 or not is_inexact(y):
+        if len(outputs) < 2 or not o.is_inexact(y):
             continue
 
         def around(bwd, residuals, dy, position=position):
@@ -171,78 +120,65 @@ def _on_outputs(rule, change):
                 flat[position] = change(flat[position])
             return bwd(residuals, jax.tree.unflatten(tree, flat))
 
-        yield f"y{position}", with_bwd(rule, around)
+        yield f"y{position}", o.with_bwd(rule, around)
 
 
-@operator("ignored output")
-def ignore_output(rule: Rule) -> Mutants:
-    """The cotangent of one of several outputs goes into nothing.
-
-    Rebuilt from https://github.com/Dao-AILab/flash-attention/issues/889: an attention that
-    returns its logarithms of sums beside its value, and propagates nothing through them.
-    """
+@o.operator("ignored output", "Dao-AILab/flash-attention/issues/889")
+def ignore_output(rule):
+    """The cotangent of one of several outputs goes into nothing."""
     if rule.jvp is None:
         yield from _on_outputs(rule, jnp.zeros_like)
-    elif len(jax.tree.leaves(output(rule))) > 1:
-        yield from on_cotangents(rule, lambda dy, at: jnp.zeros_like(dy))
+    elif len(jax.tree.leaves(o.output(rule))) > 1:
+        yield from o.on_cotangents(rule, lambda dy, at: jnp.zeros_like(dy))
 
 
-@operator("ignored output", "term", "factor", "element", tangents=False)
-def half_an_output(rule: Rule) -> Mutants:
+@o.operator("ignored output, term, factor, element", tangents=False)
+def half_an_output(rule):
     """The cotangent of one of several outputs counts half."""
     yield from _on_outputs(rule, lambda dy: 0.5 * dy)
 
 
-def _symbolic(rule, fwd, around):
-    """Return the rule with symbolic zeros; `fwd` is told which arguments are perturbed."""
+def _symbolic(rule, forward, stops):
+    """Return the rule with symbolic zeros, and zeros for cotangents where `stops(flag, dy)`.
+
+    `forward(perturbed)` makes the flag of which arguments are perturbed.
+    """
     static = len(rule.nondiff_argnums)
 
-    def symbolic_fwd(*args):
-        flat, tree = jax.tree.flatten(args, is_leaf=is_none)
-        values = jax.tree.unflatten(tree, [getattr(a, "value", a) for a in flat])
-        y, residuals = rule.fwd(*values)
-        told = jax.tree.leaves(differentiable(rule, args))
-        perturbed = [a.perturbed for a in told if is_inexact(getattr(a, "value", None))]
-        return y, (residuals, fwd(perturbed))
+    def fwd(*args):
+        flat, tree = jax.tree.flatten(args, is_leaf=lambda a: a is None)
+        y, residuals = rule.fwd(*jax.tree.unflatten(tree, [getattr(a, "value", a) for a in flat]))
+        primals = jax.tree.leaves(o.differentiable(rule, args))
+        perturbed = [a.perturbed for a in primals if o.is_inexact(getattr(a, "value", None))]
+        return y, (residuals, forward(perturbed))
 
     def bwd(*call):
-        (residuals, told), dy = call[static:]
+        (residuals, flag), dy = call[static:]
         full = jax.tree.map(
             lambda a: jnp.zeros(a.shape, a.dtype) if _is_zero(a) else a, dy, is_leaf=_is_zero
         )
-        return around(rule.bwd(*call[:static], residuals, full), told, dy)
+        cotangents = rule.bwd(*call[:static], residuals, full)
+        return o.map_inexact(jnp.zeros_like, cotangents) if stops(flag, dy) else cotangents
 
-    return rule.replace(fwd=symbolic_fwd, bwd=bwd, symbolic_zeros=True)
-
-
-def _stop(cotangents):
-    return map_inexact(jnp.zeros_like, cotangents)
+    return rule.replace(fwd=fwd, bwd=bwd, symbolic_zeros=True)
 
 
-@operator("unperturbed", tangents=False)
-def all_or_nothing(rule: Rule) -> Mutants:
+@o.operator("unperturbed", tangents=False)
+def all_or_nothing(rule):
     """The rule gives zeros unless every one of its arguments is perturbed."""
-    if not rule.symbolic_zeros and sum(leaf.inexact for leaf in leaves(rule)) > 1:
+    if not rule.symbolic_zeros and sum(leaf.inexact for leaf in o.leaves(rule)) > 1:
         # None marks what is not there: a flag as a residual would become an array.
         flag = lambda perturbed: () if all(perturbed) else None  # noqa: E731
-        around = lambda cts, told, dy: _stop(cts) if told is None else cts  # noqa: E731
-        yield "arguments", _symbolic(rule, flag, around)
+        yield "arguments", _symbolic(rule, flag, lambda flag, dy: flag is None)
 
 
-@operator("unperturbed", "ignored output", "term", tangents=False)
-def one_unused_output(rule: Rule) -> Mutants:
+@o.operator("unperturbed, ignored output, term", tangents=False)
+def one_unused_output(rule):
     """The rule gives zeros as soon as the cotangent of one output is a symbolic zero."""
 
-    def around(cotangents, told, dy):
+    def unused(flag, dy):
         zeros = filter(_is_zero, jax.tree.leaves(dy, is_leaf=_is_zero))
-        unused = any(jnp.issubdtype(a.dtype, jnp.inexact) for a in zeros)
-        return _stop(cotangents) if unused else cotangents
+        return any(jnp.issubdtype(a.dtype, jnp.inexact) for a in zeros)
 
-    if not rule.symbolic_zeros and sum(map(is_inexact, jax.tree.leaves(output(rule)))) > 1:
-        yield "outputs", _symbolic(rule, lambda perturbed: (), around)
-
-
-@faulty_cotangent("term", "leakage", "element", when=lambda leaf: leaf.size > 1)
-def spread(ct, at):
-    """A thousandth of all upstream cotangents leaks into every element."""
-    return ct + 1e-3 * total(at.dy).astype(ct.dtype)
+    if not rule.symbolic_zeros and sum(map(o.is_inexact, jax.tree.leaves(o.output(rule)))) > 1:
+        yield "outputs", _symbolic(rule, lambda perturbed: (), unused)

@@ -5,36 +5,21 @@ import jax.numpy as jnp
 from jax.experimental import io_callback
 from jax.experimental.custom_partitioning import custom_partitioning
 
-from .operator import (
-    Mutants,
-    abstract,
-    differentiable,
-    exchange,
-    faulty_cotangent,
-    is_inexact,
-    leaves,
-    map_inexact,
-    on_cotangents,
-    operator,
-    with_residuals,
-)
-from .rule import Rule
+from . import operator as o
 
 
 def _traced(a):
     return isinstance(a, jax.core.Tracer)
 
 
-@faulty_cotangent("jit", "factor", "nondeterminism")
-def wrong_when_traced(ct, at):
-    """Compiled, a cotangent is one per cent off: a branch on whether it is a tracer."""
-    return 1.01 * ct if _traced(ct) else ct
-
-
-@faulty_cotangent("jit", "factor", "nondeterminism", tangents=False)
-def wrong_when_eager(ct, at):
-    """Run step by step, a cotangent is one per cent off; compiled it is right."""
-    return ct if _traced(ct) else 1.01 * ct
+# Compiled, a cotangent is one per cent off: a branch on whether it is a tracer.
+o.faulty_cotangent("jit, factor, nondeterminism", name="wrong_when_traced")(
+    lambda ct, at: 1.01 * ct if _traced(ct) else ct
+)
+# Run step by step, a cotangent is one per cent off; compiled it is right.
+o.faulty_vjp("jit, factor, nondeterminism", name="wrong_when_eager")(
+    lambda ct, at: ct if _traced(ct) else 1.01 * ct
+)
 
 
 # vmap
@@ -54,23 +39,23 @@ def _batched_wrongly(wrong):
     return lambda ct, at: identity(ct)
 
 
-@operator("vmap", "fails", "second order", tangents=False)
-def mixed_batch(rule: Rule) -> Mutants:
+@o.operator("vmap, fails, second order", tangents=False)
+def mixed_batch(rule):
     """A batching rule puts the results of a batch in the opposite order."""
-    yield from on_cotangents(rule, _batched_wrongly(lambda ct: jnp.flip(ct, axis=0)))
+    yield from o.on_cotangents(rule, _batched_wrongly(lambda ct: jnp.flip(ct, axis=0)))
 
 
-@operator("vmap", "fails", "second order", tangents=False)
-def averaged_batch(rule: Rule) -> Mutants:
+@o.operator("vmap, fails, second order", tangents=False)
+def averaged_batch(rule):
     """A batching rule mixes a thousandth of the batch's mean into its members."""
 
     def wrong(ct):
         return ct + jnp.broadcast_to(1e-3 * jnp.mean(ct, axis=0, keepdims=True), ct.shape)
 
-    yield from on_cotangents(rule, _batched_wrongly(wrong))
+    yield from o.on_cotangents(rule, _batched_wrongly(wrong))
 
 
-@faulty_cotangent("vmap", "geometry", "factor", "size", "jit", tangents=False)
+@o.faulty_vjp("vmap, geometry, factor, size, jit")
 def batch_of_a_tracer(ct, at):
     """A mapped cotangent is divided by the length of the axis it is mapped over."""
     mapped = type(ct).__name__ == "BatchTracer"
@@ -83,39 +68,34 @@ def batch_of_a_tracer(ct, at):
 def _has_float_residuals(rule):
     if rule.symbolic_zeros:
         return False
-    return any(map(is_inexact, jax.tree.leaves(abstract(rule.fwd, rule)[1])))
+    return any(map(o.is_inexact, jax.tree.leaves(o.abstract(rule.fwd, rule)[1])))
 
 
-@operator("second order", tangents=False)
-def stopped_residuals(rule: Rule) -> Mutants:
+@o.operator("second order", tangents=False)
+def stopped_residuals(rule):
     """No derivative goes through the residuals."""
     if _has_float_residuals(rule):
-        yield "residuals", with_residuals(rule, jax.lax.stop_gradient)
+        yield "residuals", o.with_residuals(rule, jax.lax.stop_gradient)
 
 
-@operator("second order", tangents=False)
-def scaled_second_order(rule: Rule) -> Mutants:
+@o.operator("second order", tangents=False)
+def scaled_second_order(rule):
     """The derivative of the backward rule with respect to its residuals is half of the right."""
-    half = lambda a: 0.5 * a + jax.lax.stop_gradient(0.5 * a)  # noqa: E731
     if _has_float_residuals(rule):
-        yield "residuals", with_residuals(rule, half)
+        half = lambda a: 0.5 * a + jax.lax.stop_gradient(0.5 * a)  # noqa: E731
+        yield "residuals", o.with_residuals(rule, half)
 
 
-@faulty_cotangent("second order", "fails", tangents=False)
-def stopped_cotangent(ct, at):
-    """No derivative goes through a cotangent that is returned.
-
-    After https://github.com/tensorflow/tensorflow/issues/7403: a loss whose gradient came out of
-    the forward pass, and counted as a constant from there on.
-    """
-    return jax.lax.stop_gradient(ct)
+o.faulty_vjp(
+    *("second order, fails", "tensorflow/tensorflow/issues/7403"), name="stopped_cotangent"
+)(lambda ct, at: jax.lax.stop_gradient(ct))
 
 
 # remat, scan, devices
 
 
-@operator("remat", "fails", "scan", "vmap", "second order", tangents=False)
-def ordered_effect(rule: Rule) -> Mutants:
+@o.operator("remat, fails, scan, vmap, second order", tangents=False)
+def ordered_effect(rule):
     """The forward rule counts its calls on the host, in order."""
 
     def fwd(*args):
@@ -134,19 +114,19 @@ def _devices(a):
 
 def _first(rule, change):
     """Yield the rule with a change to its first cotangent that has an axis."""
-    split = [leaf.label for leaf in leaves(rule) if leaf.inexact and leaf.shape]
+    split = [leaf.label for leaf in o.leaves(rule) if leaf.inexact and leaf.shape]
     if split:
-        yield from on_cotangents(rule, change, lambda leaf: leaf.label == split[0])
+        yield from o.on_cotangents(rule, change, lambda leaf: leaf.label == split[0])
 
 
-@operator("devices", "factor", tangents=False)
-def wrong_when_split(rule: Rule) -> Mutants:
+@o.operator("devices, factor", tangents=False)
+def wrong_when_split(rule):
     """A cotangent that lies on several devices is one per cent off."""
     yield from _first(rule, lambda ct, at: 1.01 * ct if _devices(ct) > 1 else ct)
 
 
-@operator("devices", "fails", "vmap", "second order", tangents=False)
-def partial_on_each_device(rule: Rule) -> Mutants:
+@o.operator("devices, fails, vmap, second order", tangents=False)
+def partial_on_each_device(rule):
     """Each device's part of a cotangent is divided by the number of devices, and never summed."""
 
     @custom_partitioning
@@ -165,7 +145,7 @@ def partial_on_each_device(rule: Rule) -> Mutants:
     yield from _first(rule, lambda ct, at: share(ct))
 
 
-@faulty_cotangent("fails", "geometry", "size", when=lambda leaf: bool(leaf.shape), tangents=False)
+@o.faulty_vjp("fails, geometry, size", when=lambda leaf: bool(leaf.shape))
 def even_sizes_only(ct, at):
     """The backward rule refuses last axes of another parity than the one given."""
     if (ct.shape[-1] - at.leaf.shape[-1]) % 2:
@@ -176,21 +156,16 @@ def even_sizes_only(ct, at):
 # Cost
 
 
-@operator("residuals", "memory", tangents=False)
-def bulky_residuals(rule: Rule) -> Mutants:
+@o.operator("residuals, memory", tangents=False)
+def bulky_residuals(rule):
     """Each residual is kept 64 times over."""
-    static = len(rule.nondiff_argnums)
 
     def fwd(*args):
         y, residuals = rule.fwd(*args)
-        return y, map_inexact(lambda a: jnp.broadcast_to(a, (64, *a.shape)), residuals)
-
-    def bwd(*call):
-        residuals = map_inexact(lambda a: a[0], call[static])
-        return rule.bwd(*call[:static], residuals, call[-1])
+        return y, o.map_inexact(lambda a: jnp.broadcast_to(a, (64, *a.shape)), residuals)
 
     if _has_float_residuals(rule):
-        yield "residuals", rule.replace(fwd=fwd, bwd=bwd)
+        yield "residuals", o.with_residuals(rule, lambda a: a[0]).replace(fwd=fwd)
 
 
 def _through(eye, ct):
@@ -198,31 +173,24 @@ def _through(eye, ct):
     return (eye @ ct.reshape(-1)).reshape(ct.shape)
 
 
-@operator("residuals", "memory", "leakage", "nan", tangents=False)
-def saved_jacobian(rule: Rule) -> Mutants:
+@o.operator("residuals, memory, leakage, nan", tangents=False)
+def saved_jacobian(rule):
     """An identity matrix as large as the argument is wide is kept for each of its rows."""
-    static = len(rule.nondiff_argnums)
-    wide = [
-        leaf for leaf in leaves(rule) if leaf.inexact and leaf.size > 3 and leaf.tree.num_nodes == 1
-    ]
-    if rule.symbolic_zeros or not wide:
-        return
-    leaf = wide[0]
-
-    def fwd(*args):
-        y, residuals = rule.fwd(*args)
-        x = differentiable(rule, args)[leaf.argument]
-        return y, (residuals, jnp.eye(x.size, dtype=x.dtype))
-
-    def bwd(*call):
-        (residuals, eye), dy = call[static:]
-        cotangents = rule.bwd(*call[:static], residuals, dy)
-        return exchange(cotangents, leaf, lambda ct: _through(eye, ct))
-
-    yield leaf.label, rule.replace(fwd=fwd, bwd=bwd)
+    wide = [leaf for leaf in o.leaves(rule) if leaf.inexact and leaf.size > 3]
+    single = [leaf for leaf in wide if leaf.tree.num_nodes == 1]
+    if single and not rule.symbolic_zeros:
+        leaf = single[0]
+        yield (
+            leaf.label,
+            o.with_kept(
+                rule,
+                lambda args: jnp.eye(args[leaf.argument].size, dtype=args[leaf.argument].dtype),
+                lambda cts, eye, dy: o.exchange(cts, leaf, lambda ct: _through(eye, ct)),
+            ),
+        )
 
 
-@faulty_cotangent("memory", "leakage", "nan", when=lambda leaf: leaf.size > 3, tangents=False)
-def one_hot_product(ct, at):
-    """A cotangent is multiplied by an identity matrix, as if to pick its elements one by one."""
-    return _through(jax.lax.optimization_barrier(jnp.eye(ct.size, dtype=ct.dtype)), ct)
+# A cotangent is multiplied by an identity matrix, as if to pick its elements one by one.
+o.faulty_vjp("memory, leakage, nan", when=lambda leaf: leaf.size > 3, name="one_hot_product")(
+    lambda ct, at: _through(jax.lax.optimization_barrier(jnp.eye(ct.size, dtype=ct.dtype)), ct)
+)

@@ -6,22 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .operator import Mutants, faulty_cotangent, leaves, operator, with_bwd
-from .rule import Rule
-from .surgery import (
-    bind,
-    derivative_jaxpr,
-    equations,
-    faulty_equation,
-    inexact,
-    inner,
-    named,
-    named_real,
-    reduces,
-    stand_ins,
-    surgery,
-    two_cases,
-)
+from . import surgery as s
+from .operator import faulty_cotangent, faulty_vjp, leaves, operator, with_cotangents
 
 FACTORS = {
     "double": 2,
@@ -33,27 +19,22 @@ FACTORS = {
 for name, factor in FACTORS.items():
     faulty_cotangent("factor", name=name)(lambda ct, at, factor=factor: factor * ct)
 
-
-@faulty_cotangent("sign")
-def negate(ct, at):
-    """A cotangent has the wrong sign."""
-    return -ct
+faulty_cotangent("sign", name="negate")(lambda ct, at: -ct)
+faulty_cotangent("term, factor", name="drop")(lambda ct, at: jnp.zeros_like(ct))
 
 
-@faulty_cotangent("factor", when=lambda leaf: leaf.shape[:1] > (1,))
-def mean_for_sum(ct, at):
-    """A cotangent is divided by the length of its first axis, as if the sum were a mean.
-
-    After https://github.com/paiml/aprender/pull/2182: a loss whose gradient was divided by the
-    size of the batch, whichever reduction was asked for.
-    """
-    return ct / max(ct.shape[0], 1)
+def has_rows(leaf):
+    return leaf.shape[:1] > (1,)
 
 
-@faulty_cotangent("term", "factor")
-def drop(ct, at):
-    """A cotangent is zero."""
-    return jnp.zeros_like(ct)
+def has_columns(leaf):
+    return leaf.shape[-1:] > (1,)
+
+
+# A cotangent is divided by the length of its first axis, as if the sum were a mean.
+faulty_cotangent("factor", "paiml/aprender/pull/2182", when=has_rows, name="mean_for_sum")(
+    lambda ct, at: ct / max(ct.shape[0], 1)
+)
 
 
 # One equation of the derivative rule
@@ -61,101 +42,82 @@ def drop(ct, at):
 
 def _perturbable(equation, smooth):
     moves = ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "transpose")
-    name = equation.primitive.name
-    return smooth and inexact(equation.outvars[0]) and name not in moves
+    return smooth and s.inexact(equation.outvars[0]) and equation.primitive.name not in moves
 
 
-@faulty_equation("term", "factor", "element", of=_perturbable, most=4)
+@s.faulty_equation("term, factor, element", of=_perturbable, most=4)
 def perturb_equation(equation, inputs):
-    """One intermediate result of the derivative rule is too large by 1e-6."""
-    outs = bind(equation, inputs)
+    outs = s.bind(equation, inputs)
     return [a * (1 + 1e-6) if jnp.issubdtype(a.dtype, jnp.inexact) else a for a in outs]
 
 
-@operator("term", "factor", "sign", "element", "order", "broadcast", "nan")
-def lose_summand(rule: Rule) -> Mutants:
+@operator("term, factor, sign, element, order, broadcast, nan")
+def lose_summand(rule):
     """One of two terms of a sum or difference is left out."""
 
     def without(place):
         def change(equation, inputs):
             inputs = list(inputs)
             inputs[place] = jnp.zeros_like(inputs[place])
-            return bind(equation, inputs)
+            return s.bind(equation, inputs)
 
         return change
 
     for place in (0, 1):
-        mutants = surgery(rule, named("add", "sub", "add_any"), without(place), most=2)
+        mutants = s.surgery(rule, s.named("add", "sub", "add_any"), without(place), most=2)
         yield from ((f"{label}[{place}]", mutant) for label, mutant in mutants)
 
 
-@faulty_equation("term", "sign", "factor", "element", of=named("sub"), most=3)
-def swap_difference(equation, inputs):
-    """A difference is taken the wrong way round."""
-    return bind(equation, inputs[::-1])
-
-
-@faulty_equation("term", "sign", "factor", "element", of=named("neg"), most=3)
-def lose_minus(equation, inputs):
-    """A minus sign is left out."""
-    return list(inputs)
-
-
-@stand_ins(
-    *("term", "factor", "sign", "element", "tail", "nan", "overflow", "kink", "special value"),
-    of=named_real,
-    most=4,
+s.faulty_equation("term, sign, factor, element", of=s.named("sub"), most=3, name="swap_difference")(
+    lambda equation, inputs: s.bind(equation, inputs[::-1])
 )
-def mistake_function():
-    """A function is taken for a relative of it: a sine for a cosine, a maximum for a minimum."""
-    return {
-        "sin": jax.lax.cos,
-        "cos": jax.lax.sin,
-        "tanh": jax.lax.erf,
-        "logistic": lambda x: 0.5 * (1 + jax.lax.erf(x)),
-        "exp": jax.lax.exp2,
-        "expm1": jax.lax.exp,
-        "log": jax.lax.log1p,
-        "log1p": jax.lax.log,
-        "sqrt": jax.lax.cbrt,
-        "rsqrt": lambda x: 1 / x,
-        "sign": jnp.ones_like,
-        "abs": lambda x: x,
-        "erf": jax.lax.tanh,
-        "square": jax.lax.abs,
-        "max": jax.lax.min,
-        "min": jax.lax.max,
-    }
+s.faulty_equation("term, sign, factor, element", of=s.named("neg"), most=3, name="lose_minus")(
+    lambda equation, inputs: list(inputs)
+)
 
 
-@faulty_equation(
-    *("term", "factor", "element", "order", "kink", "sign", "nan", "special value", "not linear"),
-    of=two_cases,
+RELATIVES = (
+    {"sin": jax.lax.cos, "cos": jax.lax.sin, "max": jax.lax.min, "min": jax.lax.max}
+    | {"exp": jax.lax.exp2, "expm1": jax.lax.exp, "log": jax.lax.log1p, "log1p": jax.lax.log}
+    | {"tanh": jax.lax.erf, "erf": jax.lax.tanh, "sqrt": jax.lax.cbrt, "square": jax.lax.abs}
+    | {"sign": jnp.ones_like, "abs": lambda x: x, "rsqrt": lambda x: 1 / x}
+    | {"logistic": lambda x: 0.5 * (1 + jax.lax.erf(x))}
+)
+"""Functions that are taken for each other: a sine for a cosine, a maximum for a minimum."""
+
+s.stand_ins(
+    *("mistake_function", "term, factor, sign, element, tail, nan, overflow, kink, special value"),
+    **RELATIVES | {"of": s.named_real, "most": 4},
+)
+
+
+@s.faulty_equation(
+    "term, factor, element, order, kink, sign, nan, special value, not linear",
+    of=s.two_cases,
     most=3,
 )
 def swap_branches(equation, inputs):
     """A `where` gives its branches in the wrong order."""
     which, *cases = inputs
-    return bind(equation, [which, *cases[::-1]])
+    return s.bind(equation, [which, *cases[::-1]])
 
 
-@faulty_equation(
-    *("term", "factor", "sign", "element", "order", "broadcast", "leakage"),
-    of=named("cumsum", "cumprod", "cumlogsumexp", "scan"),
+@s.faulty_equation(
+    "term, factor, sign, element, order, broadcast, leakage",
+    of=s.named("cumsum", "cumprod", "cumlogsumexp", "scan"),
 )
 def reverse_cumulation(equation, inputs):
     """A cumulative sum, or a scan, runs the wrong way."""
     params = dict(equation.params) | {"reverse": not equation.params["reverse"]}
-    return bind(equation.replace(params=params), inputs)
+    return s.bind(equation.replace(params=params), inputs)
 
 
-@faulty_equation(*("term", "order", "broadcast", "element"), of=named("scatter-add", "scatter_add"))
+@s.faulty_equation(
+    *("term, order, broadcast, element", "pytorch/pytorch/issues/1528"),
+    of=s.named("scatter-add", "scatter_add"),
+)
 def overwrite_duplicates(equation, inputs):
-    """Where an index occurs twice, the last cotangent overwrites the first.
-
-    Rebuilt from https://github.com/pytorch/pytorch/issues/1528, where indexing with repeated
-    entries kept the gradient of the last copy alone.
-    """
+    """Where an index occurs twice, the last cotangent overwrites the first."""
     p = equation.params
     return [jax.lax.scatter(*inputs, p["dimension_numbers"], mode=p["mode"])]
 
@@ -170,53 +132,42 @@ def wrong_middle(ct, at):
     return ct.at[where].multiply(1.001) if ct.size else ct
 
 
-@faulty_cotangent("element", when=lambda leaf: leaf.size > 3)
-def lose_last(ct, at):
-    """The last element of a cotangent is zero: an end of a loop that is off by one."""
-    return ct.at[(-1,) * ct.ndim].set(0) if ct.size else ct
+# The last element of a cotangent is zero: an end of a loop that is off by one.
+faulty_cotangent("element", when=lambda leaf: leaf.size > 3, name="lose_last")(
+    lambda ct, at: ct.at[(-1,) * ct.ndim].set(0) if ct.size else ct
+)
 
 
-@faulty_cotangent("element", "term", when=lambda leaf: len(leaf.shape) > 1 and leaf.shape[0] > 2)
+@faulty_cotangent("element, term", when=lambda leaf: len(leaf.shape) > 1 and leaf.shape[0] > 2)
 def lose_last_row(ct, at):
     """The last slice along the first axis of a cotangent is zero: a remainder forgotten."""
     return ct.at[-1].set(0) if ct.shape and ct.shape[0] > 1 else ct
 
 
-@faulty_cotangent("order", "term", when=lambda leaf: leaf.shape[-1:] > (1,))
-def roll(ct, at):
-    """A cotangent is shifted by one along its last axis."""
-    return jnp.roll(ct, 1, axis=-1)
-
-
-@faulty_cotangent("order", "term", when=lambda leaf: leaf.shape[:1] > (1,))
-def reverse(ct, at):
-    """A cotangent is the wrong way round along its first axis."""
-    return jnp.flip(ct, axis=0)
+faulty_cotangent("order, term", when=has_columns, name="roll")(
+    lambda ct, at: jnp.roll(ct, 1, axis=-1)
+)
+faulty_cotangent("order, term", when=has_rows, name="reverse")(lambda ct, at: jnp.flip(ct, axis=0))
 
 
 @faulty_cotangent(
-    *("order", "term", "structure", "fails"),
-    when=lambda leaf: len(leaf.shape) == 2 and min(leaf.shape) > 1,
+    "order, term, structure, fails", when=lambda leaf: len(leaf.shape) == 2 and min(leaf.shape) > 1
 )
 def transpose(ct, at):
-    """The cotangent of a matrix is its transpose, reshaped to fit."""
     return ct.T.reshape(ct.shape)
 
 
-@operator("order", "term", "factor", "sign", tangents=False)
-def exchange_cotangents(rule: Rule) -> Mutants:
+@operator("order, term, factor, sign", tangents=False)
+def exchange_cotangents(rule):
     """Two arguments of one shape get each other's cotangents."""
     top = [leaf for leaf in leaves(rule) if leaf.inexact and leaf.tree.num_nodes == 1]
     for a, b in itertools.combinations(top, 2):
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            continue
+        if (a.shape, a.dtype) == (b.shape, b.dtype):
 
-        def around(bwd, residuals, dy, a=a.argument, b=b.argument):
-            cotangents = list(bwd(residuals, dy))
-            cotangents[a], cotangents[b] = cotangents[b], cotangents[a]
-            return tuple(cotangents)
+            def change(cotangents, a=a.argument, b=b.argument):
+                cotangents[a], cotangents[b] = cotangents[b], cotangents[a]
 
-        yield f"{a.label}↔{b.label}", with_bwd(rule, around)
+            yield f"{a.label}↔{b.label}", with_cotangents(rule, change)
 
 
 # Sums over broadcast axes
@@ -227,7 +178,7 @@ PASSES = ("reshape", "convert_element_type", "squeeze", "neg", "broadcast_in_dim
 def _final_sums(closed):
     """Return the sums whose result is a cotangent, but for its shape and type."""
     todo = [(closed.jaxpr, list(closed.jaxpr.outvars))]
-    found = []
+    sums = []
     while todo:
         jaxpr, wanted = todo.pop()
         makers = {var: e for e in jaxpr.eqns for var in e.outvars}
@@ -238,40 +189,40 @@ def _final_sums(closed):
                 continue
             name = equation.primitive.name
             if name == "reduce_sum":
-                found.append(id(equation))
+                sums.append(id(equation))
             elif name in ("jit", "pjit"):
-                place = equation.outvars.index(var)
-                called = inner(equation).jaxpr
-                todo.append((called, [called.outvars[place]]))
-                if called.outvars[place] in called.invars:
-                    wanted.append(equation.invars[called.invars.index(called.outvars[place])])
+                called = s.inner(equation).jaxpr
+                result = called.outvars[equation.outvars.index(var)]
+                todo.append((called, [result]))
+                if result in called.invars:
+                    wanted.append(equation.invars[called.invars.index(result)])
             elif name in PASSES:
                 wanted.append(equation.invars[0])
-    return found
+    return sums
 
 
 def _broadcast_sums(rule, change):
     """Yield the rule with a change to each sum that ends in a cotangent."""
     if not rule.symbolic_zeros:
-        closed = derivative_jaxpr(rule)
+        closed = s.derivative_jaxpr(rule)
         final = _final_sums(closed)
-        sums = [id(e) in final for e, smooth in equations(closed) if reduces(e, smooth)]
-        yield from itertools.compress(surgery(rule, reduces, change, most=len(sums)), sums)
+        sums = [id(e) in final for e, smooth in s.equations(closed) if s.reduces(e, smooth)]
+        yield from itertools.compress(s.surgery(rule, s.reduces, change, most=len(sums)), sums)
 
 
-@operator("broadcast", "factor", "term", tangents=False)
-def average_copies(rule: Rule) -> Mutants:
+@operator("broadcast, factor, term", tangents=False)
+def average_copies(rule):
     """The cotangent of a broadcast argument is the mean over its copies, not the sum."""
 
     def change(equation, inputs):
-        (out,) = bind(equation, inputs)
+        (out,) = s.bind(equation, inputs)
         return [out / max(inputs[0].size // max(out.size, 1), 1)]
 
     return _broadcast_sums(rule, change)
 
 
-@operator("broadcast", "term", "order", "element", tangents=False)
-def first_copy(rule: Rule) -> Mutants:
+@operator("broadcast, term, order, element", tangents=False)
+def first_copy(rule):
     """The cotangent of a broadcast argument is that of its first copy, times their number."""
 
     def change(equation, inputs):
@@ -279,18 +230,14 @@ def first_copy(rule: Rule) -> Mutants:
         axes = equation.params["axes"]
         copies = int(np.prod([a.shape[axis] for axis in axes]))
         if copies == 0:
-            return bind(equation, inputs)
+            return s.bind(equation, inputs)
         first = tuple(0 if axis in axes else slice(None) for axis in range(a.ndim))
         return [a[first] * copies]
 
     return _broadcast_sums(rule, change)
 
 
-@faulty_cotangent("structure", "fails", tangents=False)
-def forget_sum(ct, at):
-    """The cotangent of a broadcast argument keeps the shape it was broadcast to.
-
-    Rebuilt from https://github.com/deeplearning4j/nd4j/issues/2424, where the gradient of a row
-    that was added to a matrix was a matrix.
-    """
-    return jnp.broadcast_to(ct, (3, *ct.shape))
+# The cotangent of a broadcast argument keeps the shape it was broadcast to.
+faulty_vjp("structure, fails", "deeplearning4j/nd4j/issues/2424", name="forget_sum")(
+    lambda ct, at: jnp.broadcast_to(ct, (3, *ct.shape))
+)

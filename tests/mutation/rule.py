@@ -10,14 +10,16 @@ import numpy as np
 
 Function = Callable[..., Any]
 
+X = "f32[4,3]"
+"""The argument of most rules."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """A function with a rule of its own, in the pieces that `jax.custom_vjp` puts together.
 
-    `args` are what `fnn.verify` takes after the function, in float32: specs such as "f32[4,3]"
-    or "i32[4] in 0..2", arrays, pytrees of them, and Python values for the `nondiff_argnums`.
-    `definition` stays None where the body itself serves. With `jvp`, it is a `jax.custom_jvp`.
+    `args` are what `fnn.verify` takes after the function, in float32. `definition` stays None
+    where the body itself serves. With `jvp`, it is a `jax.custom_jvp`.
     """
 
     name: str
@@ -32,12 +34,12 @@ class Rule:
 
     def build(self) -> Function:
         """Put the pieces together."""
-        if self.jvp is not None:
-            function = jax.custom_jvp(self.primal, nondiff_argnums=self.nondiff_argnums)
+        wrapper = jax.custom_vjp if self.jvp is None else jax.custom_jvp
+        function = wrapper(self.primal, nondiff_argnums=self.nondiff_argnums)
+        if self.jvp is None:
+            function.defvjp(self.fwd, self.bwd, symbolic_zeros=self.symbolic_zeros)
+        else:
             function.defjvp(self.jvp)
-            return function
-        function = jax.custom_vjp(self.primal, nondiff_argnums=self.nondiff_argnums)
-        function.defvjp(self.fwd, self.bwd, symbolic_zeros=self.symbolic_zeros)
         return function
 
     def cast(self, dtype: str) -> tuple[Any, ...]:
@@ -69,8 +71,7 @@ def vjp_rule(
     saves: Function | None = None,
     fwd: Function | None = None,
     name: str = "",
-    definition: Function | None = None,
-    symbolic_zeros: bool = False,
+    **options: Any,
 ) -> Callable[[Function], Function]:
     """Register a rule of `primal` whose backward pass is the decorated function.
 
@@ -79,7 +80,6 @@ def vjp_rule(
     whole. The backward pass is called as `bwd(*static, *saved, g)`, with numbers of 16 bits in
     float32, and returns a cotangent or a tuple of them, which get the narrowest type that came in.
     """
-    numbers = tuple(range(len(args), len(args) + len(static)))
 
     def forward(*call):
         y = primal(*call)
@@ -92,44 +92,36 @@ def vjp_rule(
             dtype = _narrowest((saved, g))
             return _cast_floats(cotangents, lambda _: dtype)
 
-        _add(
-            Rule(
-                name or bwd.__name__.removesuffix("_bwd"),
-                primal,
-                (*args, *static),
-                fwd or forward,
-                backward,
-                nondiff_argnums=numbers,
-                symbolic_zeros=symbolic_zeros,
-                definition=definition,
-            )
-        )
+        pieces = {"fwd": fwd or forward, "bwd": backward, **options}
+        _add(name or bwd.__name__, primal, args, static, **pieces)
         return bwd
 
     return register
 
 
 def jvp_rule(
-    primal: Function,
-    *args: Any,
-    static: tuple[Any, ...] = (),
-    definition: Function | None = None,
+    primal: Function, *args: Any, static: tuple[Any, ...] = (), definition: Function | None = None
 ) -> Callable[[Function], Function]:
     """Register a rule of `primal` whose tangents the decorated function returns."""
-    numbers = tuple(range(len(args), len(args) + len(static)))
 
     def register(jvp):
-        pieces = {"jvp": jvp, "nondiff_argnums": numbers, "definition": definition}
-        _add(Rule(jvp.__name__, primal, (*args, *static), **pieces))
+        _add(jvp.__name__, primal, args, static, jvp=jvp, definition=definition)
         return jvp
 
     return register
 
 
-def _add(rule):
-    if rule.name in RULES:
-        raise ValueError(f"two rules of the corpus have the name {rule.name}")
-    RULES[rule.name] = rule
+def output(y: Any, *args: Any) -> Any:
+    """Save the output alone."""
+    return y
+
+
+def _add(name, primal, args, static, **pieces):
+    name = name.removesuffix("_bwd")
+    if name in RULES:
+        raise ValueError(f"two rules of the corpus have the name {name}")
+    numbers = tuple(range(len(args), len(args) + len(static)))
+    RULES[name] = Rule(name, primal, (*args, *static), nondiff_argnums=numbers, **pieces)
 
 
 def _tuple(a):

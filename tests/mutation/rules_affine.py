@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from .rule import vjp_rule
+from .rule import X, vjp_rule
 
 
 def unbroadcast(g, shape):
@@ -16,7 +16,7 @@ def dense(x, w, b):
     return jnp.einsum("...i,io->...o", x, w) + jnp.broadcast_to(b, (*x.shape[:-1], b.size))
 
 
-@vjp_rule(dense, "f32[4,3]", "f32[3,5]", "f32[5]", saves=lambda y, x, w, b: (x, w))
+@vjp_rule(dense, X, "f32[3,5]", "f32[5]", saves=lambda y, x, w, b: (x, w))
 def dense_bwd(x, w, g):
     dx = jnp.einsum("...o,io->...i", g, w)
     dw = jnp.einsum("...i,...o->io", x, g)
@@ -31,8 +31,8 @@ def dense_optional_bias(x, w, b):
 BIASED = {"saves": lambda y, x, w, b: (x, w, b is not None)}
 
 
-@vjp_rule(dense_optional_bias, "f32[4,3]", "f32[3,5]", None, name="dense_without_bias", **BIASED)
-@vjp_rule(dense_optional_bias, "f32[4,3]", "f32[3,5]", "f32[1,5]", name="dense_row_bias", **BIASED)
+@vjp_rule(dense_optional_bias, X, "f32[3,5]", None, name="dense_without_bias", **BIASED)
+@vjp_rule(dense_optional_bias, X, "f32[3,5]", "f32[1,5]", name="dense_row_bias", **BIASED)
 def dense_optional_bias_bwd(x, w, biased, g):
     return g @ w.T, x.T @ g, jnp.sum(g, axis=0, keepdims=True) if biased else None
 
@@ -46,7 +46,7 @@ def block(params, x):
 @vjp_rule(
     block,
     {"in": {"w": "f32[3,5]", "b": "f32[5]"}, "out": {"w": "f32[5,2]"}},
-    "f32[4,3]",
+    X,
     saves=lambda y, params, x: (params["in"]["w"], params["out"]["w"], x, y[1]),
 )
 def block_bwd(w_in, w_out, x, hidden, cotangents):
@@ -60,48 +60,48 @@ def block_bwd(w_in, w_out, x, hidden, cotangents):
     return dparams, jnp.einsum("nh,ih->ni", dz, w_in)
 
 
-@vjp_rule(lambda x, b: x + b[None, :, None], "f32[2,4,3]", "f32[4]", saves=lambda y, x, b: ())
-def bias_channels(g):
-    return g, jnp.sum(g, axis=(0, 2))
-
-
-@vjp_rule(lambda x, a: x * a[None, :], "f32[4,3]", "f32[3]")
-def scale_features(x, a, g):
-    return g * a[None, :], jnp.sum(g * x, axis=0)
+vjp_rule(
+    lambda x, b: x + b[None, :, None],
+    *("f32[2,4,3]", "f32[4]"),
+    saves=lambda y, x, b: (),
+    name="bias_channels",
+)(lambda g: (g, jnp.sum(g, axis=(0, 2))))
+vjp_rule(lambda x, a: x * a[None, :], X, "f32[3]", name="scale_features")(
+    lambda x, a, g: (g * a[None, :], jnp.sum(g * x, axis=0))
+)
 
 
 @vjp_rule(jnp.multiply, "f32[4,1]", "f32[1,3]", name="multiply_cross")
-@vjp_rule(jnp.multiply, "f32[4,1]", "f32[4,3]", name="multiply_column")
+@vjp_rule(jnp.multiply, "f32[4,1]", X, name="multiply_column")
 def multiply(a, b, g):
     return unbroadcast(g * b, a.shape), unbroadcast(g * a, b.shape)
 
 
-@vjp_rule(jnp.subtract, "f32[4,3]", "f32[1,3]", saves=lambda y, a, b: (a.shape, b.shape))
+@vjp_rule(jnp.subtract, X, "f32[1,3]", saves=lambda y, a, b: (a.shape, b.shape))
 def subtract_row(a_shape, b_shape, g):
     da, db = unbroadcast(g, a_shape), unbroadcast(g, b_shape)
     return da, -db
 
 
-@vjp_rule(jnp.divide, "f32[4,3]", "f32[4,1] in positive", saves=lambda y, a, b: (a.shape, y, b))
+@vjp_rule(jnp.divide, X, "f32[4,1] in positive", saves=lambda y, a, b: (a.shape, y, b))
 def divide_column(shape, y, b, g):
     da = g / b
     db = unbroadcast(-da * y, b.shape)
     return unbroadcast(da, shape), db
 
 
-@vjp_rule(lambda x, a, b: a * x + b, "f32[4,3]", "f32[]", "f32[]", saves=lambda y, x, a, b: (x, a))
-def affine_scalar(x, a, g):
-    return g * a, jnp.sum(g * x), jnp.sum(g)
-
-
-@vjp_rule(lambda x, y: x[:, None] * y[None, :], "f32[4]", "f32[3]")
-def outer(x, y, g):
-    return g @ y, x @ g
-
-
-@vjp_rule(
-    lambda x, w, y: jnp.einsum("ni,ijo,nj->no", x, w, y), "f32[4,3]", "f32[3,5,2]", "f32[4,5]"
+vjp_rule(
+    lambda x, a, b: a * x + b,
+    *(X, "f32[]", "f32[]"),
+    saves=lambda y, x, a, b: (x, a),
+    name="affine_scalar",
+)(lambda x, a, g: (g * a, jnp.sum(g * x), jnp.sum(g)))
+vjp_rule(lambda x, y: x[:, None] * y[None, :], "f32[4]", "f32[3]", name="outer")(
+    lambda x, y, g: (g @ y, x @ g)
 )
+
+
+@vjp_rule(lambda x, w, y: jnp.einsum("ni,ijo,nj->no", x, w, y), X, "f32[3,5,2]", "f32[4,5]")
 def bilinear(x, w, y, g):
     dx = jnp.einsum("no,ijo,nj->ni", g, w, y)
     dw = jnp.einsum("no,ni,nj->ijo", g, x, y)

@@ -28,11 +28,10 @@ def _attend_bwd(q, k, v, p, g):
     return dq, dk, dv
 
 
-def attention(q, k, v, mask):
-    return _attend(q, k, v, mask)[0]
-
-
-@vjp_rule(attention, "f32[2,5,3]", "f32[2,4,3]", "f32[2,4,6]", "bool[5,4]")
+@vjp_rule(
+    lambda q, k, v, mask: _attend(q, k, v, mask)[0],
+    *("f32[2,5,3]", "f32[2,4,3]", "f32[2,4,6]", "bool[5,4]"),
+)
 def attention_bwd(q, k, v, mask, g):
     _, p = _attend(q, k, v, mask)
     return *_attend_bwd(q, k, v, p, g), None
@@ -44,18 +43,17 @@ def _causal(q, k):
     return jax.lax.broadcasted_iota(jnp.int32, shape, 1) <= rows
 
 
-def causal_attention(q, k, v):
-    return _attend(q, k, v, _causal(q, k))[0]
-
-
 def causal_attention_fwd(q, k, v):
     y, p = _attend(q, k, v, _causal(q, k))
     return y, (q, k, v, p)
 
 
-@vjp_rule(causal_attention, "f32[2,5,3]", "f32[2,5,3]", "f32[2,5,4]", fwd=causal_attention_fwd)
-def causal_attention_bwd(q, k, v, p, g):
-    return _attend_bwd(q, k, v, p, g)
+vjp_rule(
+    lambda q, k, v: _attend(q, k, v, _causal(q, k))[0],
+    *("f32[2,5,3]", "f32[2,5,3]", "f32[2,5,4]"),
+    fwd=causal_attention_fwd,
+    name="causal_attention",
+)(lambda q, k, v, p, g: _attend_bwd(q, k, v, p, g))
 
 
 def plain_attention(q, k, v):
@@ -63,10 +61,6 @@ def plain_attention(q, k, v):
 
 
 BLOCK = 4
-
-
-def flash_attention(q, k, v):
-    return flash_attention_fwd(q, k, v)[0]
 
 
 def flash_attention_fwd(q, k, v):
@@ -89,7 +83,7 @@ def flash_attention_fwd(q, k, v):
 
 
 @vjp_rule(
-    flash_attention,
+    lambda q, k, v: flash_attention_fwd(q, k, v)[0],
     *("f32[2,5,3]", "f32[2,6,3]", "f32[2,6,4]"),
     fwd=flash_attention_fwd,
     definition=plain_attention,
@@ -122,14 +116,13 @@ def rotary(x, positions, base):
     return _rotate(x, positions, base, 1)
 
 
-@vjp_rule(
+vjp_rule(
     rotary,
     *("f32[2,5,6]", "i32[5] in 0..9"),
     static=(100.0,),
     saves=lambda y, x, positions, base: positions,
-)
-def rotary_bwd(base, positions, g):
-    return _rotate(g, positions, base, -1), None
+    name="rotary",
+)(lambda base, positions, g: (_rotate(g, positions, base, -1), None))
 
 
 def linear_attention(q, k, v):

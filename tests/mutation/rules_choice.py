@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from .rule import vjp_rule
+from .rule import X, vjp_rule
 
 
 def scatter_rows(g, index, size):
@@ -18,25 +18,22 @@ def scatter_rows(g, index, size):
     return flat.reshape(*lead, size)
 
 
-def embedding(table, ids):
-    return table[jnp.clip(ids, 0, table.shape[0] - 1)]
-
-
 @vjp_rule(
-    embedding, "f32[7,3]", "i32[4,2] in 0..6", saves=lambda y, table, ids: (table.shape[0], ids)
+    lambda table, ids: table[jnp.clip(ids, 0, table.shape[0] - 1)],
+    *("f32[7,3]", "i32[4,2] in 0..6"),
+    saves=lambda y, table, ids: (table.shape[0], ids),
 )
 def embedding_bwd(rows, ids, g):
     dtable = jnp.zeros((rows, g.shape[-1]), g.dtype)
     return dtable.at[jnp.clip(ids, 0, rows - 1)].add(g), None
 
 
-@vjp_rule(
+vjp_rule(
     lambda x, index: jnp.take_along_axis(x, index, axis=-1),
     *("f32[4,5]", "i32[4,3] in 0..4"),
     saves=lambda y, x, index: (x.shape[-1], index),
-)
-def gather_last(size, index, g):
-    return scatter_rows(g, index, size), None
+    name="gather_last",
+)(lambda size, index, g: (scatter_rows(g, index, size), None))
 
 
 @vjp_rule(
@@ -54,42 +51,39 @@ def maximum_last(x):
     return jnp.max(x, axis=-1), jnp.argmax(x, axis=-1).astype(jnp.int32)
 
 
-@vjp_rule(maximum_last, "f32[4,3]", saves=lambda y, x: (x.shape[-1], y[1]))
+@vjp_rule(maximum_last, X, saves=lambda y, x: (x.shape[-1], y[1]))
 def maximum_last_bwd(size, index, cotangents):
     g, _ = cotangents
     hit = jax.lax.broadcasted_iota(jnp.int32, (*index.shape, size), index.ndim) == index[..., None]
     return jnp.where(hit, g[..., None], 0)
 
 
-@vjp_rule(lambda x: jnp.min(x, axis=0), "f32[4,3]", saves=lambda y, x: (x, y))
+@vjp_rule(lambda x: jnp.min(x, axis=0), X, saves=lambda y, x: (x, y))
 def minimum_columns(x, y, g):
     hit = x == y[None]  # columns with several minima split the cotangent evenly
     count = jnp.maximum(jnp.sum(hit, axis=0, dtype=jnp.int32), 1).astype(g.dtype)
     return jnp.where(hit, (g / count)[None], 0)
 
 
-@vjp_rule(lambda x: jnp.sort(x, axis=-1), "f32[4,5]", saves=lambda y, x: jnp.argsort(x, axis=-1))
-def sort_last(order, g):
-    return jnp.take_along_axis(g, jnp.argsort(order, axis=-1), axis=-1)
-
-
-@vjp_rule(
+vjp_rule(
+    lambda x: jnp.sort(x, axis=-1),
+    "f32[4,5]",
+    saves=lambda y, x: jnp.argsort(x, axis=-1),
+    name="sort_last",
+)(lambda order, g: jnp.take_along_axis(g, jnp.argsort(order, axis=-1), axis=-1))
+vjp_rule(
     lambda x, k: jax.lax.top_k(x, k)[0],
     "f32[4,5]",
     static=(2,),
     saves=lambda y, x, k: (x.shape[-1], jax.lax.top_k(x, k)[1]),
-)
-def top_k(k, size, index, g):
-    return scatter_rows(g, index, size)
-
-
-@vjp_rule(
+    name="top_k",
+)(lambda k, size, index, g: scatter_rows(g, index, size))
+vjp_rule(
     lambda condition, a, b: jnp.where(condition, a, b),
-    *("bool[4,3]", "f32[4,3]", "f32[4,3]"),
+    *("bool[4,3]", X, X),
     saves=lambda y, condition, a, b: condition,
-)
-def where_select(condition, g):
-    return None, jnp.where(condition, g, 0), jnp.where(condition, 0, g)
+    name="where_select",
+)(lambda condition, g: (None, jnp.where(condition, g, 0), jnp.where(condition, 0, g)))
 
 
 def masked_mean(x, mask):
@@ -98,7 +92,7 @@ def masked_mean(x, mask):
     return jnp.sum(jnp.where(mask, x, 0), axis=-1) / count
 
 
-@vjp_rule(masked_mean, "f32[4,3]", "bool[4,3]", saves=lambda y, x, mask: mask)
+@vjp_rule(masked_mean, X, "bool[4,3]", saves=lambda y, x, mask: mask)
 def masked_mean_bwd(mask, g):
     count = jnp.maximum(jnp.sum(mask, axis=-1, dtype=jnp.int32), 1).astype(g.dtype)
     return jnp.where(mask, (g / count)[..., None], 0), None
@@ -109,14 +103,13 @@ def _keep(key, shape, rate):
     return jax.random.uniform(key, shape, jnp.float32) >= rate
 
 
-@vjp_rule(
+vjp_rule(
     lambda key, x, rate: jnp.where(_keep(key, x.shape, rate), x / (1 - rate), 0),
-    *("key[]", "f32[4,3]"),
+    *("key[]", X),
     static=(0.25,),
     saves=lambda y, key, x, rate: key,
-)
-def dropout(rate, key, g):
-    return None, jnp.where(_keep(key, g.shape, rate), g / (1 - rate), 0)
+    name="dropout",
+)(lambda rate, key, g: (None, jnp.where(_keep(key, g.shape, rate), g / (1 - rate), 0)))
 
 
 def _noise(key, like):
@@ -128,6 +121,6 @@ def reparameterize(key, mean, log_std):
     return mean + jnp.exp(log_std) * _noise(key, mean)
 
 
-@vjp_rule(reparameterize, "key[]", "f32[4,3]", "f32[4,3]", saves=lambda y, key, mean, s: (key, s))
-def reparameterize_bwd(key, log_std, g):
-    return None, g, g * _noise(key, g) * jnp.exp(log_std)
+vjp_rule(
+    reparameterize, *("key[]", X, X), saves=lambda y, key, mean, s: (key, s), name="reparameterize"
+)(lambda key, log_std, g: (None, g, g * _noise(key, g) * jnp.exp(log_std)))

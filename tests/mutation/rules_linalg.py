@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from .rule import vjp_rule, wide
+from .rule import X, output, vjp_rule, wide
 
 SPD = "f32[4,4] in spd"
 
@@ -13,40 +13,31 @@ def _transpose(a):
     return jnp.swapaxes(a, -1, -2)
 
 
-def solve(a, b):
-    return jnp.linalg.solve(wide(a), wide(b)).astype(b.dtype)
-
-
-@vjp_rule(solve, SPD, "f32[4,3]", saves=lambda x, a, b: (a, x))
+@vjp_rule(
+    lambda a, b: jnp.linalg.solve(wide(a), wide(b)).astype(b.dtype),
+    SPD,
+    X,
+    saves=lambda x, a, b: (a, x),
+)
 def solve_bwd(a, x, g):
     db = jnp.linalg.solve(_transpose(a), g)
     return -db @ _transpose(x), db
 
 
-def inverse(a):
-    return jnp.linalg.inv(wide(a)).astype(a.dtype)
-
-
-@vjp_rule(inverse, SPD, saves=lambda y, a: y)
+@vjp_rule(lambda a: jnp.linalg.inv(wide(a)).astype(a.dtype), SPD, saves=output)
 def inverse_bwd(y, g):
     t = _transpose(y)
     return -(t @ g @ t)
 
 
-def logdet(a):
-    return jnp.linalg.slogdet(wide(a))[1].astype(a.dtype)
+vjp_rule(lambda a: jnp.linalg.slogdet(wide(a))[1].astype(a.dtype), SPD, name="logdet")(
+    lambda a, g: g * _transpose(jnp.linalg.inv(a))
+)
 
 
-@vjp_rule(logdet, SPD)
-def logdet_bwd(a, g):
-    return g * _transpose(jnp.linalg.inv(a))
-
-
-def cholesky(a):
-    return jnp.linalg.cholesky(wide(a)).astype(a.dtype)
-
-
-@vjp_rule(cholesky, SPD, saves=lambda factor, a: factor)
+@vjp_rule(
+    lambda a: jnp.linalg.cholesky(wide(a)).astype(a.dtype), SPD, saves=lambda factor, a: factor
+)
 def cholesky_bwd(factor, g):
     """Murray 2016, arXiv:1602.07527: the lower half of LᵀL̄, between two triangular solves."""
     l_t = _transpose(factor)
@@ -57,19 +48,20 @@ def cholesky_bwd(factor, g):
     return 0.5 * (da + _transpose(da))
 
 
-def triangular_solve(factor, b):
-    return solve_triangular(wide(factor), wide(b), lower=True).astype(b.dtype)
-
-
-@vjp_rule(triangular_solve, SPD, "f32[4,3]", saves=lambda x, factor, b: (factor, x))
+@vjp_rule(
+    lambda factor, b: solve_triangular(wide(factor), wide(b), lower=True).astype(b.dtype),
+    SPD,
+    X,
+    saves=lambda x, factor, b: (factor, x),
+)
 def triangular_solve_bwd(factor, x, g):
     db = solve_triangular(_transpose(factor), g, lower=False)
     return jnp.tril(-db @ _transpose(x)), db
 
 
-@vjp_rule(lambda x, a: jnp.einsum("i,ij,j->", x, a, x), "f32[4]", "f32[4,4]")
-def quadratic_form(x, a, g):
-    return g * (a @ x + x @ a), g * x[:, None] * x[None, :]
+vjp_rule(lambda x, a: jnp.einsum("i,ij,j->", x, a, x), "f32[4]", "f32[4,4]", name="quadratic_form")(
+    lambda x, a, g: (g * (a @ x + x @ a), g * x[:, None] * x[None, :])
+)
 
 
 @vjp_rule(lambda z: z.real * z.real + z.imag * z.imag, "c64[4,3]")
@@ -84,7 +76,7 @@ def turn(z, angle):
     return z * jax.lax.complex(jnp.cos(t), jnp.sin(t))
 
 
-@vjp_rule(turn, "c64[4,3]", "f32[4,3]")
+@vjp_rule(turn, "c64[4,3]", X)
 def turn_bwd(z, angle, g):
     dz = turn(g, angle)
     return dz, -(dz * z).imag
@@ -122,9 +114,9 @@ def newton_sqrt(x):
     return (0.5 * (y + wide(x) / y)).astype(x.dtype)
 
 
-@vjp_rule(newton_sqrt, "f32[4,3] in 0.1..9", saves=lambda y, x: y, definition=jnp.sqrt)
-def newton_sqrt_bwd(y, g):
-    return 0.5 * g / y
+vjp_rule(newton_sqrt, "f32[4,3] in 0.1..9", saves=output, definition=jnp.sqrt, name="newton_sqrt")(
+    lambda y, g: 0.5 * g / y
+)
 
 
 def _kepler_step(anomaly, mean, eccentricity):

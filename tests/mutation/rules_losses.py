@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .rule import vjp_rule
+from .rule import X, output, vjp_rule
 
 
 def softmax(x):
@@ -11,9 +11,9 @@ def softmax(x):
     return e / jnp.sum(e, axis=-1, keepdims=True)
 
 
-@vjp_rule(softmax, "f32[4,3]", saves=lambda y, x: y)
-def softmax_bwd(y, g):
-    return y * (g - jnp.sum(g * y, axis=-1, keepdims=True))
+vjp_rule(softmax, X, saves=output, name="softmax")(
+    lambda y, g: y * (g - jnp.sum(g * y, axis=-1, keepdims=True))
+)
 
 
 def log_softmax(x):
@@ -21,12 +21,12 @@ def log_softmax(x):
     return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True))
 
 
-@vjp_rule(log_softmax, "f32[4,3]", saves=lambda y, x: y)
-def log_softmax_bwd(y, g):
-    return g - jnp.exp(y) * jnp.sum(g, axis=-1, keepdims=True)
+vjp_rule(log_softmax, X, saves=output, name="log_softmax")(
+    lambda y, g: g - jnp.exp(y) * jnp.sum(g, axis=-1, keepdims=True)
+)
 
 
-@vjp_rule(lambda x: jax.nn.logsumexp(x, axis=-1), "f32[4,3]")
+@vjp_rule(lambda x: jax.nn.logsumexp(x, axis=-1), X)
 def logsumexp(x, g):
     # exp(x - y) would save the softmax, but lose its digits where y is large.
     return g[..., None] * jax.nn.softmax(x, axis=-1)
@@ -37,17 +37,16 @@ def cross_entropy_labels(logits, labels):
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
-@vjp_rule(cross_entropy_labels, "f32[4,3]", "i32[4] in 0..2")
+@vjp_rule(cross_entropy_labels, X, "i32[4] in 0..2")
 def cross_entropy_labels_bwd(logits, labels, g):
     p = jax.nn.softmax(logits, axis=-1)
     return g[..., None] * (p - jax.nn.one_hot(labels, p.shape[-1], dtype=p.dtype)), None
 
 
-def cross_entropy_targets(logits, targets):
-    return -jnp.sum(targets * jax.nn.log_softmax(logits, axis=-1), axis=-1)
-
-
-@vjp_rule(cross_entropy_targets, "f32[4,3]", "f32[4,3] in simplex")
+@vjp_rule(
+    lambda logits, targets: -jnp.sum(targets * jax.nn.log_softmax(logits, axis=-1), axis=-1),
+    *(X, "f32[4,3] in simplex"),
+)
 def cross_entropy_targets_bwd(logits, targets, g):
     g = g[..., None]
     log_p = jax.nn.log_softmax(logits, axis=-1)
@@ -55,11 +54,10 @@ def cross_entropy_targets_bwd(logits, targets, g):
     return dlogits, -g * log_p
 
 
-def binary_cross_entropy(logits, targets):
-    return jnp.logaddexp(logits, jnp.zeros_like(logits)) - logits * targets
-
-
-@vjp_rule(binary_cross_entropy, "f32[4,3]", "f32[4,3] in 0..1")
+@vjp_rule(
+    lambda logits, targets: jnp.logaddexp(logits, jnp.zeros_like(logits)) - logits * targets,
+    *(X, "f32[4,3] in 0..1"),
+)
 def binary_cross_entropy_bwd(x, t, g):
     # The sigmoid less t, in a form that does not cancel where t is 0 or 1.
     dx = (1 - t) * jax.nn.sigmoid(x) - t * jax.nn.sigmoid(-x)
@@ -74,10 +72,7 @@ def huber(prediction, target, delta):
 
 
 @vjp_rule(
-    huber,
-    *("f32[4,3]", "f32[4,3]"),
-    static=(0.75,),
-    saves=lambda y, prediction, target, delta: prediction - target,
+    huber, *(X, X), static=(0.75,), saves=lambda y, prediction, target, delta: prediction - target
 )
 def huber_bwd(delta, difference, g):
     dprediction = g * jnp.clip(difference, -delta, delta)
@@ -99,7 +94,7 @@ def focal_loss(logits, labels, gamma):
     return jax.nn.sigmoid(-margin) ** gamma * jax.nn.softplus(-margin)
 
 
-@vjp_rule(focal_loss, "f32[4,3]", "bool[4,3]", static=(2.0,))
+@vjp_rule(focal_loss, X, "bool[4,3]", static=(2.0,))
 def focal_loss_bwd(gamma, logits, labels, g):
     margin = jnp.where(labels, logits, -logits)
     p, q = jax.nn.sigmoid(margin), jax.nn.sigmoid(-margin)
@@ -109,7 +104,7 @@ def focal_loss_bwd(gamma, logits, labels, g):
 
 @vjp_rule(
     lambda prediction, target: jnp.mean((prediction - target) ** 2),
-    *("f32[4,3]", "f32[4,3]"),
+    *(X, X),
     saves=lambda y, prediction, target: prediction - target,
 )
 def mean_squared_error(difference, g):
@@ -123,7 +118,7 @@ def cosine_similarity(x, y, eps):
     return jnp.sum(x * y, axis=-1) * jax.lax.rsqrt(norms)
 
 
-@vjp_rule(cosine_similarity, "f32[4,3]", "f32[4,3]", static=(0.05,))
+@vjp_rule(cosine_similarity, X, X, static=(0.05,))
 def cosine_similarity_bwd(eps, x, y, g):
     rx = jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
     ry = jax.lax.rsqrt(jnp.sum(y * y, axis=-1, keepdims=True) + eps)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .rule import vjp_rule
+from .rule import X, vjp_rule
 
 
 def _mean(x):
@@ -98,25 +98,25 @@ def group_norm_bwd(groups, eps, x, gamma, g):
     return _ungrouped(dx, x.shape), dgamma, jnp.sum(g, axis=(0, 1))
 
 
-def standardize(x, eps):
-    return _normalized(x, eps)[0]
-
-
 def standardize_fwd(x, eps):
     z, r = _normalized(x, eps)
     return z, (z, r)
 
 
-@vjp_rule(standardize, "f32[4,6]", static=(1e-3,), fwd=standardize_fwd)
-def standardize_bwd(eps, z, r, g):
-    return _normalized_bwd(z, r, g)
+vjp_rule(
+    lambda x, eps: _normalized(x, eps)[0],
+    "f32[4,6]",
+    static=(1e-3,),
+    fwd=standardize_fwd,
+    name="standardize",
+)(lambda eps, z, r, g: _normalized_bwd(z, r, g))
 
 
-def l2_normalize(x, eps):
-    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
-
-
-@vjp_rule(l2_normalize, "f32[4,3]", static=(1e-3,))
+@vjp_rule(
+    lambda x, eps: x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps),
+    X,
+    static=(1e-3,),
+)
 def l2_normalize_bwd(eps, x, g):
     r = jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
     u = x * r
@@ -128,7 +128,7 @@ def weight_norm(v, scale):
     return v * (scale / jnp.sqrt(jnp.sum(v * v, axis=0)))[None]
 
 
-@vjp_rule(weight_norm, "f32[4,3]", "f32[3]")
+@vjp_rule(weight_norm, X, "f32[3]")
 def weight_norm_bwd(v, scale, g):
     r = jax.lax.rsqrt(jnp.sum(v * v, axis=0))[None]
     u = v * r

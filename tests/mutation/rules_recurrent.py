@@ -103,9 +103,9 @@ def moving_average_bwd(decay, g):
     return jax.lax.scan(step, jnp.zeros(g.shape[1:], g.dtype), g, reverse=True)[1]
 
 
-@vjp_rule(lambda x: jnp.cumsum(x, axis=0), "f32[5,3]", saves=lambda y, x: ())
-def cumsum(g):
-    return jnp.flip(jnp.cumsum(jnp.flip(g, 0), axis=0), 0)
+vjp_rule(lambda x: jnp.cumsum(x, axis=0), "f32[5,3]", saves=lambda y, x: (), name="cumsum")(
+    lambda g: jnp.flip(jnp.cumsum(jnp.flip(g, 0), axis=0), 0)
+)
 
 
 def _gates(params, x, h):
@@ -166,9 +166,7 @@ def gru_cell(params, x, h):
 
 
 @vjp_rule(
-    gru_cell,
-    {"x": "f32[3,4,5]", "h": "f32[3,5,5]", "b": "f32[3,5]"},
-    *("f32[2,4]", "f32[2,5]"),
+    gru_cell, {"x": "f32[3,4,5]", "h": "f32[3,5,5]", "b": "f32[3,5]"}, *("f32[2,4]", "f32[2,5]")
 )
 def gru_cell_bwd(params, x, h, g):
     gates = {name: p[:2] for name, p in params.items()}
@@ -178,10 +176,6 @@ def gru_cell_bwd(params, x, h, g):
     dreset = dcandidate @ params["h"][2].T
     dz = jnp.stack([dreset * h * r * (1 - r), g * (h - n) * u * (1 - u)])
     dgates, dx, dh = _gates_bwd(gates, x, h, dz)
-    last = {
-        "x": x.T @ dcandidate,
-        "h": (r * h).T @ dcandidate,
-        "b": jnp.sum(dcandidate, axis=0),
-    }
+    last = {"x": x.T @ dcandidate, "h": (r * h).T @ dcandidate, "b": jnp.sum(dcandidate, axis=0)}
     dparams = {name: jnp.concatenate([dgates[name], last[name][None]]) for name in params}
     return dparams, dx + dcandidate @ params["x"][2].T, dh + dreset * r + g * u

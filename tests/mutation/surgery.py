@@ -10,16 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from .operator import (
-    Mutants,
-    abstract,
-    differentiable,
-    is_none,
-    output,
-    register,
-    struct,
-    tangent_of,
-)
+from . import operator as o
 from .rule import Rule
 
 CALLS = ("jit", "pjit", "closed_call")
@@ -82,17 +73,15 @@ def equations(closed: Any) -> list[tuple[Any, bool]]:
     """Return all live equations, those of called jaxprs in the place of the calls."""
     found = []
     for equation, smooth in live(closed.jaxpr):
-        if equation.primitive.name in CALLS:
-            found += equations(inner(equation))
-        else:
-            found.append((equation, smooth))
+        called = equation.primitive.name in CALLS
+        found += equations(inner(equation)) if called else [(equation, smooth)]
     return found
 
 
 def _traceable(a):
     if not hasattr(a, "dtype") or a.dtype == jax.dtypes.float0:
         return False
-    # A size among the residuals must stay a number: shapes are made of it.
+    # A size among the residuals must stay a number: shapes are made of it. JAX's ints have a dtype.
     if isinstance(a, int):
         return False
     size = a.ndim == 0 and jnp.issubdtype(a.dtype, jnp.integer)
@@ -109,16 +98,14 @@ def trace(function: Callable[..., Any], args: Any) -> tuple[Any, list[Any], Call
     result = []
 
     def flattened(*inputs):
-        filled = list(flat)
-        for number, a in zip(at, inputs):
-            filled[number] = a
-        out, out_tree = jax.tree.flatten(function(*jax.tree.unflatten(tree, filled)))
-        result.append((out_tree, out))
-        return [a for a in out if _traceable(a)]
+        values = dict(zip(at, inputs))
+        filled = [values.get(number, a) for number, a in enumerate(flat)]
+        result[:] = jax.tree.flatten(function(*jax.tree.unflatten(tree, filled)))
+        return [a for a in result[0] if _traceable(a)]
 
     inputs = [flat[number] for number in at]
     closed = jax.make_jaxpr(flattened)(*inputs)
-    out_tree, out = result[-1]
+    out, out_tree = result
 
     def restore(values):
         values = iter(values)
@@ -129,15 +116,15 @@ def trace(function: Callable[..., Any], args: Any) -> tuple[Any, list[Any], Call
 
 def derivative_jaxpr(rule: Rule) -> Any:
     """Return the jaxpr of a rule's backward rule, or of the tangents of its jvp rule."""
-    args = [jax.tree.map(struct, a, is_leaf=is_none) for a in rule.args]
+    args = [jax.tree.map(o.struct, a, is_leaf=lambda a: a is None) for a in rule.args]
     static = [args[number] for number in rule.nondiff_argnums]
     if rule.jvp is not None:
-        primals = tuple(differentiable(rule, tuple(args)))
-        tangents = jax.tree.map(tangent_of, primals)
+        primals = tuple(o.differentiable(rule, tuple(args)))
+        tangents = jax.tree.map(o.tangent_of, primals)
         tangent = lambda p, t: rule.jvp(*static, p, t)[1]  # noqa: E731
         return trace(tangent, (primals, tangents))[0]
-    _, residuals = abstract(rule.fwd, rule)
-    dy = jax.tree.map(tangent_of, output(rule))
+    _, residuals = o.abstract(rule.fwd, rule)
+    dy = jax.tree.map(o.tangent_of, o.output(rule))
     return trace(functools.partial(rule.bwd, *static), (residuals, dy))[0]
 
 
@@ -170,7 +157,7 @@ def operated(rule: Rule, eligible: Callable, which: int, change: Callable) -> Ru
     return rule.replace(bwd=bwd) if rule.jvp is None else rule.replace(jvp=jvp)
 
 
-def surgery(rule: Rule, eligible: Callable, change: Callable, most: int = 6) -> Mutants:
+def surgery(rule: Rule, eligible: Callable, change: Callable, most: int = 6) -> o.Mutants:
     """Yield the rule with a change to one eligible equation at a time, `most` of them.
 
     Rules with symbolic zeros are left out: their backward rules are no functions of arrays only.
@@ -189,39 +176,26 @@ Test = Callable[[Any, bool], bool]
 
 
 def faulty_equation(
-    *defects: str, of: Test, most: int = 2
+    defects: str, bugs: str = "", *, of: Test, most: int = 2, name: str = ""
 ) -> Callable[[Callable[[Any, list[Any]], list[Any]]], None]:
     """Register a fault in one equation: the decorated change, as `surgery` calls it."""
 
     def decorate(change):
-        def make(rule):
-            yield from surgery(rule, of, change, most)
-
-        register(change.__name__, defects, make, change.__doc__)
+        make = functools.partial(surgery, eligible=of, change=change, most=most)
+        o.register(name or change.__name__, defects, make, bugs)
 
     return decorate
 
 
 def stand_ins(
-    *defects: str, of: Callable[..., Test], most: int = 2
-) -> Callable[[Callable[[], dict[str, Callable[..., Any]]]], None]:
-    """Register a fault that takes one function for another: the decorated table says which.
+    name: str, defects: str, bugs: str = "", *, of: Callable, most: int = 2, **functions: Callable
+) -> None:
+    """Register a fault that takes one function for another, by the name of its primitive."""
 
-    `of` makes the test for equations of the primitives in the table.
-    """
+    def change(equation, inputs):
+        return [functions[equation.primitive.name](*inputs)]
 
-    def decorate(table):
-        functions = table()
-
-        def change(equation, inputs):
-            return [functions[equation.primitive.name](*inputs)]
-
-        def make(rule):
-            yield from surgery(rule, of(*functions), change, most)
-
-        register(table.__name__, defects, make, table.__doc__)
-
-    return decorate
+    faulty_equation(defects, bugs, of=of(*functions), most=most, name=name)(change)
 
 
 def named(*names: str) -> Test:
