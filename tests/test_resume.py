@@ -334,7 +334,7 @@ def test_a_hopeless_training_says_what_was_not_finite_first(tmp_path, policy):
 def test_replay_finds_the_step_again(tmp_path, peace):
     where = peace("checkpoint.steps=7")
     run = prepare(load(where / "config.yaml"))
-    steps = {step: replay(run, where, step) for step in (0, 36)}  # a checkpoint has step 35
+    steps = {step: replay(run, where, step) for step in (0, 36)}  # a checkpoint has step 34
     without = shutil.copytree(where, tmp_path / "without")
     shutil.rmtree(without / "checkpoints")
     assert replay(run, without, 36) == steps[36]
