@@ -1,7 +1,7 @@
 """One process of two: `python -m tests.one_process FILE INDEX RUNS`.
 
-It asks what all agree on, and trains by the command. Process 1 is asked to stop by SIGTERM in the
-third epoch; both resume, and in the fifth process 1 is killed.
+It trains by the command. Process 1 is asked to stop by SIGTERM in the third epoch; both resume, and
+in the fifth process 1 is killed.
 """
 
 import contextlib
@@ -26,7 +26,6 @@ def agree(config: Config) -> None:
     """Print what this process holds of a batch, and what all say together."""
     run = prepare(config)
     placement = place(config, run.model, run.x_shape)
-    assert placement.whole(run.placed().params)["1_dense"]["w"].shape == (64, 16)
     assert distributed.any_process(jax.process_index() == 1)
     assert not distributed.any_process(False)
     print("first says", distributed.from_first(f"process {jax.process_index()}"))

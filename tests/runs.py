@@ -7,7 +7,9 @@ the comparison with automatic differentiation, which takes longer than such smal
 import json
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,13 @@ import pytest
 
 from fnn import cli
 from fnn.data import DATASETS
+from fnn.loss import LOSSES
 from fnn.train.plan import abstract_init
+from fnn.train.precision import FLOAT32
+from fnn.train.step import init, make_steps, make_update
+from fnn.verify.interpreter import interpreter
 
+ROOT = Path(__file__).parents[1]
 EVERY_LAYER = """
 model:
   - conv: {features: 4, window: 3, use_bias: false}  # which a batch norm would take away
@@ -52,6 +59,14 @@ model:
   - dense: {features: 10}
 """
 """A model for the digits in which every layer stands once."""
+DIVERGES = """
+name: diverges
+data: {rings: {points: 100}}
+model: [dense: {features: 2}]
+loss: squared_error
+optimizer: {sgd: {learning_rate: 1.0e+30}}
+train: {epochs: 50}
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,6 +104,38 @@ def command(monkeypatch, capsys):
         return status, shown.out, shown.err
 
     return run
+
+
+def python(*words, cwd=ROOT, **environment):
+    """Start Python with these words; it finds and keeps compiled programs where this one does."""
+    programs = {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=os.environ | programs | environment,
+    )
+
+
+LOSS = LOSSES["softmax_cross_entropy"]()
+
+
+def sampled(first, *rest):
+    """Values of a parameter: `make test` asks of the first alone, `make prove` of the others."""
+    return [first, *(pytest.param(value, marks=pytest.mark.prove) for value in rest)]
+
+
+def take_steps(model, optimizer, data, batches, *, seed=0, precision=FLOAT32, **options):
+    """The state after a step on each batch of the data, and the losses, by one program."""
+    state = init(model, optimizer, data[0].shape, seed, precision)
+    update = make_update(model, LOSS, optimizer, precision=precision, **options)
+    return make_steps(update)(state, *data, batches)
 
 
 class Stop:
@@ -132,6 +179,13 @@ def drawn(model, x_shape, dtype=np.float32):
 
     params, state, _ = abstract_init(model, x_shape)
     return jax.tree_util.tree_map_with_path(draw, (params, state))
+
+
+def in_numpy(function, *arguments):
+    """What a function returns, run in NumPy as it is traced: compiling takes a hundred times it."""
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    run = interpreter(closed)
+    return jax.tree.unflatten(jax.tree.structure(shapes), run(jax.tree.leaves(arguments)))
 
 
 def metrics(folder):

@@ -27,9 +27,8 @@ from fnn.layers import (
     Serial,
 )
 from fnn.loss import LOSSES, Loss
-from fnn.verify.interpreter import interpreter
 
-from .runs import EVERY_LAYER, drawn
+from .runs import EVERY_LAYER, drawn, in_numpy
 
 KEY, X = jax.random.key(0), np.random.default_rng(1).normal(size=(6, 3))
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -64,13 +63,6 @@ MODELS = {
     ),
     "no activation": Serial([Dense(5), Dense(4)]),
 }
-
-
-def in_numpy(function, *arguments):
-    """What a function returns, run in NumPy as it is traced: compiling takes a hundred times it."""
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    run = interpreter(closed)
-    return jax.tree.unflatten(jax.tree.structure(shapes), run(jax.tree.leaves(arguments)))
 
 
 def agree(model, loss, x, labels, rules=("manual", "autodiff"), run=in_numpy):

@@ -4,8 +4,6 @@ import functools
 import json
 import math
 import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +18,11 @@ from fnn.example import example, integers, normal
 from fnn.op import Op
 
 from .runs import command as command
+from .runs import python, sampled
 
 BENCH = example(x=normal(6, 4), w=normal(4, 2), tags={"bench"})
 ROUNDS = 7
+DTYPES = sorted(measuring.DTYPES, key=lambda dtype: dtype != "bfloat16")
 
 
 def halved(x, w, labels=None, *, scale=1.0):
@@ -77,13 +77,7 @@ def test_a_row_of_each_bench_example_and_no_other():
     assert measure(op, seconds=0)[1].call == "x 6×4, w 4×2, labels 6, scale=0.5"
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        pytest.param(dtype, marks=[] if dtype == "bfloat16" else pytest.mark.prove)
-        for dtype in measuring.DTYPES
-    ],
-)
+@pytest.mark.parametrize("dtype", sampled(*DTYPES))
 def test_a_dtype(dtype):
     (row,) = measure(made(BENCH), dtype, seconds=0)
     assert row.dtype == dtype
@@ -93,8 +87,9 @@ def test_a_dtype(dtype):
 # Who takes part
 
 
-def timed(**more):
-    (row,) = measure(made(BENCH, **more), seconds=0)
+def timed(*examples, **more):
+    """Who is timed on the example."""
+    (row,) = measure(made(*(examples or [BENCH]), **more), seconds=0)
     return set(row.temp_bytes)
 
 
@@ -116,12 +111,19 @@ def test_a_reference_is_a_rival_where_jax_differentiates_it_to_the_same():
     for reference in (other_gradient, numpy_only, loop):
         assert timed(reference=reference) == {"manual", "autodiff"}
     unlike = example(x=normal(6, 4), w=normal(4, 2), tags={"bench", "no reference"})
-    (row,) = measure(made(unlike, reference=lambda x, w, labels, *, scale: x), seconds=0)
-    assert set(row.temp_bytes) == {"manual", "autodiff"}
+    other = timed(unlike, reference=lambda x, w, labels, *, scale: x)
+    assert other == {"manual", "autodiff"}
 
 
 def doubled(x, w, labels, *, scale):
     return 2 * halved(x, w, labels, scale=scale)
+
+
+def twice_the_scale(*arguments, scale):
+    return halved_bwd(*arguments, scale=2 * scale)
+
+
+UNLIKE = example(x=normal(6, 4), w=normal(3, 2), tags={"bench"})
 
 
 @pytest.mark.parametrize(
@@ -133,13 +135,10 @@ def doubled(x, w, labels, *, scale):
         (made(BENCH, strongest=lambda x: x), r"halved \(strongest\) cannot run x 6×4, w 4×2: Type"),
         (made(BENCH, reference=doubled), r"halved \(reference\) has other values"),
         (
-            made(BENCH, bwd=lambda *a, scale: halved_bwd(*a, scale=2 * scale)),
+            made(BENCH, bwd=twice_the_scale),
             r"halved \(manual\) has other gradients .*`fnn verify halved` says more",
         ),
-        (
-            made(example(x=normal(6, 4), w=normal(3, 2), tags={"bench"})),
-            r"halved cannot run its bench example .*: TypeError",
-        ),
+        (made(UNLIKE), r"halved cannot run its bench example .*: TypeError"),
     ],
 )
 def test_what_cannot_be_measured_is_said_by_name(op, words):
@@ -152,17 +151,12 @@ def test_what_cannot_be_measured_is_said_by_name(op, words):
 
 def test_a_ratio_is_of_the_rounds_own_times():
     found = ratio([2.0, 4.0, 8.0, 6.0, 3.0], [1.0, 2.0, 4.0, 3.0, 1.0])
-    assert found.median == 2.0
-    assert found.quartiles == (2.0, 2.0)
-    assert found.interval == (2.0, 3.0)
+    assert (found.median, found.quartiles, found.interval) == (2.0, (2.0, 2.0), (2.0, 3.0))
     assert not found.settled
     assert ratio([2.0] * 9, [1.0] * 9).settled
-
-
-def test_an_interval_narrows_with_the_rounds():
     noise = [1.0 + 0.1 * math.sin(37 * i) for i in range(1000)]
     few, many = (ratio(noise[:n], [1.0] * n).half_width for n in (20, 1000))
-    assert many < few / 4
+    assert many < few / 4, "an interval narrows with the rounds"
 
 
 def test_rounds_end_when_settled_or_at_the_fewest():
@@ -170,11 +164,8 @@ def test_rounds_end_when_settled_or_at_the_fewest():
     times = rounds(programs, (), 2, 0.0, settled=lambda times: False)
     assert {name: len(each) for name, each in times.items()} == {"a": ROUNDS, "b": ROUNDS}
     assert len(rounds(programs, (), 1, 60.0, settled=lambda times: True)["a"]) == ROUNDS
-
-
-def test_short_calls_are_repeated_and_slow_rivals_left_out():
-    assert (calls(1e-4), calls(1.0)) == (20, 1)
-    assert hopeful({"a": 1.0, "b": 1.9, "c": 2.1}) == ["a", "b"]
+    assert (calls(1e-4), calls(1.0)) == (20, 1), "short calls are repeated"
+    assert hopeful({"a": 1.0, "b": 1.9, "c": 2.1}) == ["a", "b"], "slow rivals are left out"
 
 
 @pytest.mark.parametrize(
@@ -258,5 +249,5 @@ def test_one_core_in_a_process_of_its_own():
         "import os, fnn.bench.cores as c; c.pin(1); import jax; jax.numpy.ones(2) + 1; "
         "print(c.available(), len(os.sched_getaffinity(0)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "1 1\n"
+    process = python("-c", code)
+    assert process.communicate() == ("1 1\n", "")

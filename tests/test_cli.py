@@ -1,7 +1,6 @@
 """The command, as someone types it: in a process of its own."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,14 +14,12 @@ import pytest
 from fnn.cli import app
 from fnn.cli import command as entry
 
+from .runs import ROOT, python
 from .runs import command as command
 from .runs import uncompared as uncompared
 
-ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "configs/digits_mlp.yaml"
 XOR = ROOT / "configs/xor.yaml"
-COMMAND = [sys.executable, "-m", "fnn"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
 
 
 @pytest.fixture
@@ -56,17 +53,17 @@ def test_no_verb_shows_the_help_and_version_the_version(fnn):
     assert re.fullmatch(r"fnn \d+\.\d+\.\d+\n", fnn("--version")[1])
 
 
-def test_run(fnn, tmp_path):
-    status, out, err = fnn("run", XOR, "train.epochs=5")
+def test_run(fnn):
+    status, out, err = fnn("run", XOR, "train.epochs=2")
     assert status == 0
     assert "test accuracy" in out
-    assert "epoch 5/5" in err
+    assert "epoch 2/2" in err
     (report,) = Path("runs/xor").glob("*/report.html")
     assert f"report: {report}" in out
 
 
 def test_run_json(fnn):
-    _, out, _ = fnn("run", XOR, "train.epochs=5", "--json", "--runs", "elsewhere", "--tensorboard")
+    _, out, _ = fnn("run", XOR, "train.epochs=2", "--json", "--runs", "elsewhere", "--tensorboard")
     told = json.loads(out)
     assert list(Path(told["run"], "tensorboard").glob("events.*"))
     assert told.keys() >= {"run", "test_accuracy", "seconds_to_first_step", "seconds"}
@@ -99,7 +96,7 @@ def test_ops(fnn):
 
 def test_a_table_that_is_cut_off_is_no_error():
     words = f"{sys.executable} -m fnn ops | head -n 1"
-    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, shell=True)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, shell=True)
     assert "Traceback" not in done.stderr
     assert done.stdout.strip()  # `python -m fnn` is the command
 
@@ -127,14 +124,9 @@ def test_a_mistake_is_one_message_and_nothing_is_written(fnn, tmp_path, argument
 
 
 def test_ctrl_c_leaves_a_report(tmp_path):
-    process = subprocess.Popen(
-        [*COMMAND, "run", XOR, "train.epochs=100000", "train.converge=null"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-    )
+    words = ("-m", "fnn", "run", XOR, "train.epochs=100000", "train.converge=null")
+    own = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": ""}  # it keeps programs by itself
+    process = python(*words, cwd=tmp_path, **own)
     deadline = time.monotonic() + 240
     while not (list(tmp_path.glob("runs/xor/*/metrics.jsonl")) or time.monotonic() > deadline):
         time.sleep(0.05)
@@ -157,10 +149,9 @@ def test_ctrl_c_ends_the_command_wherever_it_is(tmp_path):
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "command.main()"
     )
-    words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
-    assert done.stdout == ""
-    assert (done.returncode, done.stderr) == (130, "fnn: interrupted\n")
+    process = python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert process.communicate(timeout=240) == ("", "fnn: interrupted\n")
+    assert process.returncode == 130
 
 
 def idx(array):

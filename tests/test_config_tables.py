@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 from annotated_types import Ge
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from fnn.config.choice import arguments_of, nested_form
+from fnn.config.choice import Choice, Chooser, arguments_of, nested_form
 from fnn.config.optax_tables import optimizers, schedules
 from fnn.config.section import Phrase
 from fnn.config.signature import NotWritableError, arguments_model
@@ -92,19 +92,12 @@ SAMPLES = {
 }
 
 
-def _number(field: Any) -> float:
-    return 3 if "an integer" in str(field.metadata) else 0.5
-
-
 def built(kind: str, name: str):
     """Build a row with its required arguments from SAMPLES, or 3 where an integer will do."""
-    from pydantic import TypeAdapter
-
-    from fnn.config.choice import Choice, Chooser
-
     fields = arguments_of(kind, name).model_fields
     required = [field for field in fields if fields[field].is_required() or field == "key"]
-    arguments = {field: SAMPLES.get(field, _number(fields[field])) for field in required}
+    numbers = {f: 3 if "an integer" in str(fields[f].metadata) else 0.5 for f in required}
+    arguments = {field: SAMPLES.get(field, number) for field, number in numbers.items()}
     return TypeAdapter(Annotated[Choice, Chooser(kind)]).validate_python({name: arguments}).build()
 
 

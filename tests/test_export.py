@@ -25,12 +25,7 @@ train: {epochs: 2, batch_size: full}
 CONFIG = f"""
 name: small
 data: digits
-model:
-  - flatten
-  - dense: {{features: 8}}
-  - batch_norm
-  - relu
-  - dense: {{features: 10}}
+model: [flatten, dense: {{features: 8}}, batch_norm, relu, dense: {{features: 10}}]
 {HEAD}"""
 
 
@@ -54,9 +49,8 @@ def run(trained_run, tmp_path):
 
 
 def test_safetensors_are_the_runs_arrays(command, run):
-    status, out, err = command(
-        "export", run.parent, "--to", "safetensors", "--json"
-    )  # the newest of its runs
+    newest = run.parent  # of its runs
+    status, out, err = command("export", newest, "--to", "safetensors", "--json")
     assert (status, err) == (0, "")
     file = run / "model.safetensors"
     assert json.loads(out) == {"file": str(file), "bytes": file.stat().st_size}
@@ -101,10 +95,6 @@ def test_every_layer_takes_batches_of_any_size():
     np.testing.assert_allclose(found, y, rtol=1e-5, atol=1e-6)
 
 
-def unlink(name):
-    return lambda run: (run / name).unlink()
-
-
 def write(name, content):
     return lambda run: (run / name).write_bytes(content)
 
@@ -113,28 +103,33 @@ def cut(name):
     return lambda run: (run / name).write_bytes((run / name).read_bytes()[:300])
 
 
+def edit(name, **changes):
+    how = edit_json if name.endswith(".json") else edit_npz
+    return lambda run: how(run / name, **changes)
+
+
+def gone(name):
+    return lambda run: (run / name).unlink()
+
+
+P, OTHER = (
+    "parameters.npz",
+    "1_dense/w: the model of config.yaml has numbers of shape (81, 8) there",
+)
+PICKLES = {"1_dense/w": np.array([{}], object)}
 MISTAKES = {
-    "no config": (unlink("config.yaml"), "config.yaml: no such file"),
+    "no config": (gone("config.yaml"), "config.yaml: no such file"),
     "a config with a tag": (write("config.yaml", b"name: !!python/name:os.system x"), "the tag"),
-    "no parameters": (unlink("parameters.npz"), "parameters.npz is not in the run folder; it is"),
-    "parameters cut": (cut("parameters.npz"), "parameters.npz cannot be read"),
-    "noise": (write("parameters.npz", b"\xff" * 500), "parameters.npz cannot be read"),
-    "no state": (unlink("state.npz"), "state.npz is not in the run folder"),
-    "no summary": (unlink("summary.json"), "summary.json is not in the run folder"),
-    "no shape": (lambda r: edit_json(r / "summary.json", x_shape=[]), "expected x_shape"),
-    "a negative shape": (lambda r: edit_json(r / "summary.json", x_shape=[-8]), "expected x_shape"),
-    "another shape": (
-        lambda r: edit_json(r / "summary.json", x_shape=[9, 9, 1]),
-        "1_dense/w: the model of config.yaml has numbers of shape (81, 8) there",
-    ),
-    "pickles": (
-        lambda r: edit_npz(r / "parameters.npz", **{"1_dense/w": np.array([{}], object)}),
-        "allow_pickle=False",
-    ),
-    "words": (
-        lambda r: edit_npz(r / "parameters.npz", **{"1_dense/b": np.array(list("abcdefgh"))}),
-        "the file <U1 of shape (8,)",
-    ),
+    "no parameters": (gone(P), f"{P} is not in the run folder; it is"),
+    "parameters cut": (cut(P), f"{P} cannot be read"),
+    "noise": (write(P, b"\xff" * 500), f"{P} cannot be read"),
+    "no state": (gone("state.npz"), "state.npz is not in the run folder"),
+    "no summary": (gone("summary.json"), "summary.json is not in the run folder"),
+    "no shape": (edit("summary.json", x_shape=[]), "expected x_shape"),
+    "a negative shape": (edit("summary.json", x_shape=[-8]), "expected x_shape"),
+    "another shape": (edit("summary.json", x_shape=[9, 9, 1]), OTHER),
+    "pickles": (edit(P, **PICKLES), "allow_pickle=False"),
+    "words": (edit(P, **{"1_dense/b": np.array(list("abcdefgh"))}), "the file <U1 of shape (8,)"),
 }
 
 
@@ -159,7 +154,7 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(command, run):
 
 
 def test_a_model_without_parameters(tmp_path, trained_run):
-    text = CONFIG[: CONFIG.index("  - dense")] + HEAD
+    text = f"name: small\ndata: digits\nmodel: [flatten]\n{HEAD}"
     (tmp_path / "config.yaml").write_text(text)
     (tmp_path / "summary.json").write_bytes((trained_run[0] / "summary.json").read_bytes())
     trained = load_trained(tmp_path)

@@ -1,11 +1,11 @@
 """The house: who imports whom, and what every file and every public name owes its reader."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from .runs import python
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fnn"
@@ -43,45 +43,44 @@ def imported(path):
                 yield from (alias.name for alias in node.names if alias.name in FLOOR)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_below_imports_anything_above(path):
-    if path == PACKAGE / "__init__.py":
-        return
-    here = room(path)
-    for there in imported(path):
-        assert there == here or FLOOR[there] < FLOOR[here], f"{path} imports fnn.{there}"
-
-
 def test_every_room_has_its_floor():
     assert {room(path) for path in SOURCES} - {"__init__"} == set(FLOOR)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_is_one_room(path):
+def test_a_file_is_one_room_and_imports_nothing_above(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text)), "a file says what it holds"
+    here = room(path)
+    for there in imported(path) if path != PACKAGE / "__init__.py" else ():
+        assert there == here or FLOOR[there] < FLOOR[here], f"{path} imports fnn.{there}"
 
 
 def modules_after(code):
     """The modules that are loaded once `code` has run in a fresh interpreter."""
-    command = f"{code}\nimport sys; print(' '.join(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return set(done.stdout.split())
+    process = python("-c", f"{code}\nimport sys; print(' '.join(sys.modules))")
+    modules, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return set(modules.split())
+
+
+OPS = (
+    "import fnn; fnn.ops\n"
+    "import fnn.ops, fnn.op as module; from fnn import op, rules, OPS\n"
+    "assert op is fnn.op and callable(op) and OPS['relu'] is fnn.ops.relu\n"  # the decorator
+    "assert {'op', 'OPS', 'ops', 'layers'} <= set(dir(fnn))"
+)
+REPORT = "import fnn.report, fnn.report.diff, fnn.report.find, fnn.cli.show"
 
 
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
         ("import fnn, fnn.cli", {"jax", "optax", "pydantic", "sklearn", "matplotlib"}),
-        ("import fnn; fnn.ops", {"optax", "pydantic", "sklearn", "matplotlib"}),
+        (OPS, {"optax", "pydantic", "sklearn", "matplotlib"}),
         ("import fnn.config", {"jax", "optax", "sklearn", "matplotlib"}),
-        (
-            "import fnn.report, fnn.report.diff, fnn.report.find, fnn.cli.show",
-            {"jax", "optax", "matplotlib", "fnn.train"},
-        ),
+        (REPORT, {"jax", "optax", "matplotlib", "fnn.train"}),
         ("import fnn.data", {"jax", "sklearn"}),
     ],
 )
@@ -91,11 +90,3 @@ def test_imports_are_lazy(code, absent):
 
 def test_datasets_are_made_without_jax():
     assert not any("import jax" in path.read_text() for path in (PACKAGE / "data").glob("*.py"))
-
-
-def test_the_decorator_stays_the_decorator():
-    modules_after(
-        "import fnn.ops, fnn.op as module, fnn; from fnn import op, rules, OPS; import warnings\n"
-        "assert op is fnn.op and callable(op) and OPS['relu'] is fnn.ops.relu\n"
-        "assert {'op', 'OPS', 'ops', 'layers'} <= set(dir(fnn))"
-    )

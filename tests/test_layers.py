@@ -31,17 +31,8 @@ from fnn.layers import (
     scan_1d,
 )
 from fnn.train.plan import abstract_init
-from fnn.verify.interpreter import interpreter
 
-from .runs import drawn
-
-
-def in_numpy(function, *arguments):
-    """What a function returns, run in NumPy as it is traced: compiling takes a hundred times it."""
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    run = interpreter(closed)
-    return jax.tree.unflatten(jax.tree.structure(shapes), run(jax.tree.leaves(arguments)))
-
+from .runs import drawn, in_numpy
 
 KEY = jax.random.key(0)
 NORMALS = np.random.default_rng(0).normal(size=100).astype(np.float32)
@@ -55,8 +46,6 @@ VARIANCES = {
     "he": lambda fan_in, fan_out: 2 / fan_in,
     "lecun": lambda fan_in, fan_out: 1 / fan_in,
 }
-
-
 SCALED = [name for name in INITIALIZERS if name.split("_")[0] in VARIANCES]
 
 
@@ -88,16 +77,11 @@ def test_a_vector_has_no_fans():
 
 
 def test_simple_initialisers():
-    @jax.jit
-    def all_of_them():
-        return (
-            INITIALIZERS["zeros"]()(KEY, (3,)),
-            constant(value=2.5)(KEY, (2,)),
-            normal(stddev=3.0)(KEY, (10_000,)),
-            INITIALIZERS["uniform"](scale=2.0)(KEY, (10_000,)),
-        )
-
-    zeros, halves, normals, uniforms = map(np.asarray, all_of_them())
+    uniform = INITIALIZERS["uniform"](scale=2.0)
+    makers = INITIALIZERS["zeros"](), constant(value=2.5), normal(stddev=3.0), uniform
+    shapes = (3,), (2,), (10_000,), (10_000,)
+    made = jax.jit(lambda: [make(KEY, shape) for make, shape in zip(makers, shapes)])()
+    zeros, halves, normals, uniforms = map(np.asarray, made)
     np.testing.assert_array_equal(zeros, np.zeros(3))
     np.testing.assert_array_equal(halves, np.full(2, 2.5))
     assert abs(float(normals.std()) - 3) < 0.1
@@ -170,13 +154,12 @@ def test_every_layer_does_what_its_init_says(name):
 
 def test_serial_names_parameters_by_place_and_layer():
     params, state = jax.jit(lambda: MODEL.init(KEY, (8, 2, 3, 1))[:2])()
-    *_, y_shape = abstract_init(MODEL, (8, 2, 3, 1))
+    assert abstract_init(MODEL, (8, 2, 3, 1))[2] == (8, 3)
     assert jax.tree.map(jnp.shape, params) == {
         "1_dense": {"w": (6, 7), "b": (7,)},
         "3_masked_dense": {"w": (7, 3), "b": (3,)},
     }
     assert jax.tree.map(jnp.shape, state) == {"3_masked_dense": {"mask": (7, 3)}}
-    assert y_shape == (8, 3)
     y, after = jax.jit(MODEL.apply)(params, state, np.ones((5, 2, 3, 1), "f"))
     assert y.shape == (5, 3)
     chex.assert_trees_all_equal(after, state)
@@ -234,6 +217,9 @@ def test_dropout_draws_anew_for_each_layer_and_key_and_only_to_train():
     assert set(y.ravel().tolist()) == {0.0, 2.0, 6.0}, "the second mask is not the first"
     assert np.any(y != other)
     np.testing.assert_array_equal(model.apply({}, {}, x)[0], 2 * x)
+    same = jnp.ones((4, 5))
+    for layer in (Dropout(0.0), DropPath(0)):  # they draw nothing
+        assert layer.apply({}, {}, same, train=True)[0] is same, "and needs no key"
 
 
 def test_rates_and_momentum_are_numbers_of_one_program():
@@ -251,12 +237,6 @@ def test_rates_and_momentum_are_numbers_of_one_program():
     for i, alone in enumerate(singly):
         member = jax.tree.map(lambda a, i=i: np.asarray(a)[i], several)
         chex.assert_trees_all_close(member, alone, rtol=1e-5, atol=1e-6)
-
-
-def test_a_dropout_of_rate_0_draws_nothing():
-    x = jnp.ones((4, 5))
-    for layer in (Dropout(0.0), DropPath(0)):
-        assert layer.apply({}, {}, x, train=True)[0] is x, "and needs no key"
 
 
 def test_a_scanning_network_is_a_convolution_and_finds_a_pattern_anywhere():
@@ -318,6 +298,11 @@ def test_a_hyperparameter_that_cannot_be_is_refused(make, words):
 NESTED = [Serial([Dense(2)]), Serial([MaskedDense(3, fan_in=5)])]
 
 
+CUTS = "conv_transpose: output_padding 1 must be less than the stride 1"
+HALVES = "the body makes (2, 5, 8) of (2, 9, 8), the shortcut (2, 9, 8); give a shortcut"
+IN_BODY = [Dense(4), Residual([Dense(4), Conv(2, 3)])]
+
+
 @pytest.mark.parametrize(
     ("layers", "x_shape", "words"),
     [
@@ -327,24 +312,12 @@ NESTED = [Serial([Dense(2)]), Serial([MaskedDense(3, fan_in=5)])]
         ([Conv(8, 3, groups=2)], (2, 9, 3), "conv: 2 groups do not divide 3 inputs"),
         ([Conv(8, 3, padding=-1)], (2, 9, 3), "conv: padding must be 'SAME', 'VALID', a whole num"),
         ([Conv(8, 3)], (2, 9), "conv: expects (batch, 1 to 3 axes"),
-        (
-            [ConvTranspose(8, 3, output_padding=1)],
-            (2, 9, 3),
-            "conv_transpose: output_padding 1 must be less than the stride 1",
-        ),
+        ([ConvTranspose(8, 3, output_padding=1)], (2, 9, 3), CUTS),
         ([ConvTranspose(8, 3, padding=3)], (2, 2, 3), "conv_transpose: padding 3 cuts off all"),
         ([MaxPool(5)], (2, 4, 9, 3), "model.0 max_pool: the window 5×5 is larger than the input"),
         ([Upsample(0)], (2, 9, 3), "upsample: scale must be whole"),
-        (
-            [Dense(4), Residual([Dense(4), Conv(2, 3)])],
-            (2, 9),
-            "model.1.body.1 conv: expects (batch, 1 to 3 axes",
-        ),
-        (
-            [Residual([Conv(8, 3, stride=2, padding=1)])],
-            (2, 9, 8),
-            "the body makes (2, 5, 8) of (2, 9, 8), the shortcut (2, 9, 8); give a shortcut",
-        ),
+        (IN_BODY, (2, 9), "model.1.body.1 conv: expects (batch, 1 to 3 axes"),
+        ([Residual([Conv(8, 3, stride=2, padding=1)])], (2, 9, 8), HALVES),
     ],
 )
 def test_an_input_that_does_not_fit_is_refused_with_its_layer(layers, x_shape, words):
@@ -352,26 +325,11 @@ def test_an_input_that_does_not_fit_is_refused_with_its_layer(layers, x_shape, w
         abstract_init(Serial(layers), x_shape)
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        (
-            lambda: MODEL.apply(*drawn(MODEL, (8, 6)), np.ones((8, 5))),
-            ShapeError,
-            "model.1 dense: expects (..., 6), got (8, 5)",
-        ),
-        (
-            lambda: Dense(2).apply({"w": np.ones((6, 2))}, {}, np.ones((8, 3, 2))),
-            ShapeError,
-            "dense: expects (..., 6), got (8, 3, 2); add flatten before it",
-        ),
-        (
-            lambda: Dropout(0.5).apply({}, {}, np.ones((2, 3)), train=True),
-            ValueError,
-            "dropout: draws when it trains; give apply a key",
-        ),
-    ],
-)
-def test_an_array_that_does_not_fit_is_refused(call, error, words):
-    with pytest.raises(error, match=re.escape(words)):
-        call()
+def test_an_array_that_does_not_fit_is_refused():
+    with pytest.raises(ShapeError, match=re.escape("model.1 dense: expects (..., 6), got (8, 5)")):
+        MODEL.apply(*drawn(MODEL, (8, 6)), np.ones((8, 5)))
+    words = re.escape("dense: expects (..., 6), got (8, 3, 2); add flatten before it")
+    with pytest.raises(ShapeError, match=words):
+        Dense(2).apply({"w": np.ones((6, 2))}, {}, np.ones((8, 3, 2)))
+    with pytest.raises(ValueError, match="dropout: draws when it trains; give apply a key"):
+        Dropout(0.5).apply({}, {}, np.ones((2, 3)), train=True)

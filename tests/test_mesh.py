@@ -17,6 +17,8 @@ from fnn.errors import ConfigError
 from fnn.train import init, make_steps, make_update, order, prepare
 from fnn.train.mesh import Placement, make_mesh, place
 
+from .runs import sampled
+
 MLP = "[flatten, dense: {features: 64}, relu, dense: {features: 10}]"
 CNN = (
     "[conv: {features: 4, window: 3, use_bias: false}, batch_norm, relu, dropout: {rate: 0.2}, "
@@ -34,37 +36,31 @@ sharding:
 COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
-def experiment(devices="", *, model=MLP, batch_size=32, optimizer="adam: {learning_rate: 1.0e-3}"):
+def experiment(devices="", model=MLP):
     text = f"""
 name: devices
 data: digits
 model: {model}
 loss: softmax_cross_entropy
-optimizer: {{{optimizer}}}
-train: {{epochs: 1, batch_size: {batch_size}}}
+optimizer: {{adam: {{learning_rate: 1.0e-3}}}}
+train: {{epochs: 1, batch_size: 32}}
 """
     return prepare(parse(text + devices, "devices.yaml"))
-
-
-def started(run):
-    """A run's placement, its state and data on the devices, and its steps."""
-    placement = place(run.config, run.model, run.x_shape)
-    state = placement.init(lambda: init(run.model, run.optimizer, run.x_shape, seed=0))
-    update = placement.update(make_update(run.model, run.loss, run.optimizer))
-    layout = placement.state(state), placement.sharding()
-    data = placement.resident(run.data.x_train), placement.resident(run.data.y_train)
-    return placement, state, data, make_steps(update, layout)
 
 
 @functools.cache
 def trained(devices, count, size=32, model=MLP):
     """The loss of each of `count` steps, the state after them, and the compiled program."""
-    run = experiment(devices, model=model)
-    placement, state, data, steps = started(run)
+    run = experiment(devices, model)
+    placement = place(run.config, run.model, run.x_shape)
+    data = placement.resident(run.data.x_train), placement.resident(run.data.y_train)
+    state, losses = placement.init(run.init), []
+    layout = placement.state(state)
+    update = placement.update(make_update(run.model, run.loss, run.optimizer))
+    steps = make_steps(update, (layout, placement.sharding()))
     orders = [np.asarray(order(0, epoch, len(data[0]))) for epoch in range(1 + count * 32 // 1000)]
     batches = np.concatenate(orders)[: count * size].reshape(count, 1, size)
     program = steps.lower(state, *data, batches[0]).compile()
-    layout, losses = placement.state(state), []
     for batch in batches:
         state, loss = program(state, *data, batch)
         losses.append(float(loss[0]))
@@ -82,7 +78,7 @@ def collectives(program):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("count", sampled(20, 100))
 @pytest.mark.parametrize("devices", [EIGHT, FSDP, TENSOR], ids=["data", "fsdp", "tensor"])
 def test_steps_on_8_devices_have_one_devices_losses(devices, count):
     (losses, state, _), (want, alone, _) = trained(devices, count), trained("", count)
@@ -125,14 +121,7 @@ def test_fsdp_collects_parameters_and_never_the_batch():
     assert sorted(gathered) == ["f32[64,10]", "f32[64,64]", "f32[64]"]
 
 
-@pytest.mark.parametrize(
-    "groups",
-    [
-        pytest.param(1, id="dense"),
-        pytest.param(4, id="grouped", marks=pytest.mark.prove),
-        pytest.param(32, id="depthwise", marks=pytest.mark.prove),
-    ],
-)
+@pytest.mark.parametrize("groups", sampled(1, 4, 32))  # dense, grouped, depthwise
 def test_a_convolutions_weight_gradient_never_collects_the_batch(groups):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 14, 14, 32)).astype(np.float32)  # many blocks, on one device
@@ -156,7 +145,7 @@ def test_a_convolutions_weight_gradient_never_collects_the_batch(groups):
 
 
 def test_an_optimisers_moments_lie_as_their_parameters_do():
-    _, state, *_ = started(experiment(TENSOR))
+    state = experiment(TENSOR).placed()
     adam = state.optimizer[0]
     for tree in (state.params, adam.mu, adam.nu):
         specs = jax.tree.map(lambda a: a.sharding.spec, tree)
@@ -169,11 +158,9 @@ def test_an_optimisers_moments_lie_as_their_parameters_do():
 def test_a_parameter_of_a_like_name_is_not_split():
     """`0_dense/w` ends `2_residual/body/0_dense/w` too, as it does an optimiser's moments."""
     body = "[dense: {features: 8}, relu, dense: {features: 8}]"
-    model = (
-        f"[flatten, dense: {{features: 8}}, residual: {{body: {body}}}, dense: {{features: 10}}]"
-    )
-    model = model.replace("flatten, ", "dense: {features: 8}, flatten, ", 1)
-    run = experiment('mesh: {model: 2}\nsharding: {"0_dense/w": [null, model]}\n', model=model)
+    model = f"residual: {{body: {body}}}, dense: {{features: 10}}]"
+    model = "[dense: {features: 8}, flatten, dense: {features: 8}, " + model
+    run = experiment('mesh: {model: 2}\nsharding: {"0_dense/w": [null, model]}\n', model)
     paths = jax.tree_util.tree_leaves_with_path(run.placed().params)
     split = [jax.tree_util.keystr(path) for path, leaf in paths if leaf.sharding.spec != P()]
     assert split == ["['0_dense']['w']"]

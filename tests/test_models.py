@@ -13,7 +13,7 @@ from fnn.layers import Activation, Conv, ConvTranspose, MaxPool, Residual, Seria
 from fnn.models import MODELS
 from fnn.train import layer_table
 
-from .runs import drawn
+from .runs import drawn, sampled
 
 FIGURES = {  # x_shape of one example: parameters, multiply-adds
     "lenet5": ((28, 28, 1), 61_706, 416_520),
@@ -42,12 +42,7 @@ SMALL = {
 }
 
 
-SOON = ("lenet5",)  # the others take longer to compile, up to 27 convolutions
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in SOON else pytest.mark.prove) for n in SMALL]
-)
+@pytest.mark.parametrize("name", sampled(*SMALL))  # the others take longer to compile
 def test_a_model_trains_on_what_it_has_seen(name):
     """Its outputs have a gradient in every parameter, and a step against it lowers the loss."""
     x_shape, arguments = SMALL[name]

@@ -5,7 +5,7 @@ import time
 from contextlib import nullcontext
 from functools import partial
 
-import jax
+import chex
 import numpy as np
 import optax
 import pytest
@@ -15,34 +15,29 @@ from fnn.config import parse
 from fnn.data import Shards, Streamed, arrays
 from fnn.errors import DataError
 from fnn.layers import Activation, Dense, Flatten, Serial
-from fnn.loss import LOSSES
 from fnn.report import write_report
-from fnn.train import (
-    compare,
-    init,
-    make_evaluate,
-    make_feed,
-    make_steps,
-    make_update,
-    order,
-    prepare,
-    train,
-)
+from fnn.train import compare, make_feed, prepare, train
 from fnn.train import folder as files
 from fnn.train.feed import AHEAD, steps_a_call
 
 from . import runs
+from .runs import LOSS
 from .runs import uncompared as uncompared
 from .test_data import expect_error
 from .test_data_arrays import NUMBERS, PIXELS, X1, M, N, Y, save_arrays
 
 MODEL = Serial([Flatten(), Dense(8), Activation(ops.relu), Dense(4)])
-LOSS = LOSSES["softmax_cross_entropy"]()
 
 
 @pytest.fixture
 def save(tmp_path):
     return partial(save_arrays, tmp_path / "stored")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert not prefetching()
 
 
 def prefetching():
@@ -65,37 +60,6 @@ class Counted(Streamed):
 CUTS = [np.array([[k, k + 1], [k + 2, k + 3]], np.int32) for k in range(8)]
 
 
-@pytest.mark.parametrize(
-    ("x", "gradient"),
-    [(PIXELS, "manual"), pytest.param(NUMBERS, "backprop", marks=pytest.mark.prove)],
-)
-def test_training_on_streamed_data_is_bitwise_that_on_resident_data(save, x, gradient):
-    folder, optimizer = str(save(x)), optax.sgd(0.1, momentum=0.9)
-    found = []
-    for stream in (False, True):
-        data = arrays(folder=folder, stream=stream)
-        feed = make_feed(data.x_train, data.y_train)
-        steps = make_steps(make_update(MODEL, LOSS, optimizer, gradient))
-        state = init(MODEL, optimizer, (8, *data.x_shape), seed=0)
-        losses = []
-        for epoch in range(2):
-            examples = np.asarray(order(0, epoch, N))
-            batches = examples[:48].reshape(6, 8)
-            cuts = [batches[:3], batches[3:], examples[None, 56:]]
-            for call, cut in zip(feed.calls(iter(cuts)), cuts, strict=True):
-                batches, *data_of_call = call
-                assert batches is cut
-                state, loss = steps(state, *data_of_call)
-                losses.extend(np.asarray(loss).tolist())
-        state = jax.device_get(state._replace(key=jax.random.key_data(state.key)))
-        found.append((losses, jax.tree.leaves(state)))
-    (resident, a), (streamed, b) = found
-    assert resident == streamed
-    assert resident[0] != resident[-1]
-    assert all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
-    assert not prefetching()
-
-
 def test_resident_data_go_to_the_device_once():
     feed = make_feed(NUMBERS.astype(np.float32), Y.astype(np.int32))
     calls = list(feed.calls(CUTS))
@@ -115,7 +79,6 @@ def test_streamed_data_are_read_ahead_but_not_far():
     assert len(list(cuts)) == len(CUTS) - 1 - AHEAD
     assert len(list(calls)) == AHEAD
     assert x.reads == 1 + AHEAD
-    assert not prefetching()
 
 
 def leave(calls):
@@ -141,7 +104,6 @@ def test_no_thread_is_left_behind(use, error):
     feed = make_feed(Counted(), Y[:N].astype(np.int32))
     with pytest.raises(error) if error else nullcontext():
         use(feed.calls(CUTS))
-    assert not prefetching()
 
 
 def test_what_fails_while_reading_ahead_is_raised_in_its_turn():
@@ -158,7 +120,6 @@ def test_what_fails_while_reading_ahead_is_raised_in_its_turn():
     assert not prefetching()
     with pytest.raises(ZeroDivisionError):
         list(make_feed(Counted(), Y[:N]).calls(1 // k for k in (1, 0)))
-    assert not prefetching()
 
 
 def test_a_file_that_vanishes_while_training_ends_the_calls(save):
@@ -166,7 +127,6 @@ def test_a_file_that_vanishes_while_training_ends_the_calls(save):
     feed = make_feed(arrays(folder=str(folder)).x_train, Y[:N].astype(np.int32))
     (folder / X1).unlink()
     expect_error([X1, "vanished"], list, feed.calls([np.array([[1, 2], [3, 21]])]))
-    assert not prefetching()
 
 
 @pytest.mark.parametrize(
@@ -178,19 +138,6 @@ def test_a_call_holds_so_many_bytes(batch_bytes, most, steps):
 
 
 # Evaluation and comparison
-
-
-def test_a_streamed_test_split_is_evaluated_as_a_resident_one(save, monkeypatch):
-    monkeypatch.setattr("fnn.train.evaluate.CHUNK", 4)
-    folder = str(save(PIXELS))
-    state = init(MODEL, optax.sgd(0.1), (8, 4, 3, 1), seed=0)
-    evaluate = make_evaluate(MODEL, LOSS)
-    whole, streamed = (
-        evaluate(state.params, state.layers, data.x_test, data.y_test)
-        for data in (arrays(folder=folder, stream=False), arrays(folder=folder))
-    )
-    assert len(streamed.losses) == M
-    assert all(np.array_equal(a, b) for a, b in zip(whole, streamed, strict=True))
 
 
 def test_a_comparison_reads_the_first_examples(save, monkeypatch):
@@ -212,22 +159,34 @@ def test_a_comparison_reads_the_first_examples(save, monkeypatch):
 # A run
 
 
-def test_a_run_on_streamed_data_is_the_run_on_resident_data(save, tmp_path):
-    folder, found = save(PIXELS), []
+@pytest.mark.parametrize(
+    ("x", "gradient"),
+    [(PIXELS, "manual"), pytest.param(NUMBERS, "backprop", marks=pytest.mark.prove)],
+)
+def test_a_run_on_streamed_data_is_bitwise_that_on_resident_data(
+    save, tmp_path, monkeypatch, x, gradient
+):
+    """In calls of 3, 3 and 1 step and of the 5 examples left, evaluated 4 at a time."""
+    monkeypatch.setattr("fnn.train.evaluate.CHUNK", 4)
+    folder, found = save(x), []
     for stream in ("true", "false"):
         config = parse(f"""
 name: streamed
 data: {{arrays: {{folder: "{folder}", stream: {stream}}}}}
-model: [flatten, dense: {{features: 4}}]
+model: [flatten, dense: {{features: 8}}, relu, dense: {{features: 4}}]
 loss: softmax_cross_entropy
-optimizer: {{sgd: {{learning_rate: 0.1}}}}
+optimizer: {{sgd: {{learning_rate: 0.1, momentum: 0.9}}}}
 train: {{epochs: 2, batch_size: 8}}
+checkpoint: {{steps: 3}}
+gradient: {gradient}
 """)
         where = files.create(tmp_path, "run")
-        summary = train(prepare(config), where)
-        found.append([summary["train_loss"], summary["test_loss"]])
-        for name in ("parameters.npz", "predictions.npz"):
-            found[-1] += runs.arrays(where / name).values()
+        ready = prepare(config)
+        assert isinstance(ready.data.x_train, Streamed) is (stream == "true")
+        train(ready, where)
+        rows, predictions = runs.metrics(where), runs.arrays(where / "predictions.npz")
+        assert rows[0]["train_loss"] != rows[1]["train_loss"]
+        assert len(predictions["loss"]) == M
+        found.append((rows, runs.arrays(where / "parameters.npz"), predictions))
         write_report(where)
-    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
-    assert not prefetching()
+    chex.assert_trees_all_equal(*found)

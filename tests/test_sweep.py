@@ -21,7 +21,7 @@ from fnn.train.sweep import Ready, plan_sweep, read_plan, read_results, sweep
 from fnn.train.sweep.axes import Range, draw, grid, parse_axis, split_words
 from fnn.train.sweep.program import Program
 
-from .runs import Stop, arrays, metrics
+from .runs import Stop, arrays, metrics, sampled
 from .runs import uncompared as uncompared
 
 CONFIG = """\
@@ -31,7 +31,7 @@ data: {moons: {points: 120, noise: 0.2}}
 model: [{dense: {features: 8}}, relu, {dense: {features: 2}}]
 loss: softmax_cross_entropy
 optimizer: {sgd: {learning_rate: 0.1, momentum: 0.5}}
-train: {batch_size: 32, epochs: 3}
+train: {batch_size: 32, epochs: 2}
 """
 RATE = "optimizer.sgd.learning_rate"
 
@@ -53,8 +53,16 @@ def swept(config, folder, *words, **chosen):
     return where, summary, read_results(where)
 
 
-def parameters(folder):
-    return arrays(folder / "parameters.npz")
+def check_alone(row, folder):
+    """A run of a sweep has the parameters of the run by itself; return that one and its summary."""
+    alone = files.create(folder, "alone")
+    summary = train(prepare(load(row / "config.yaml")), alone)
+    check_parameters(row, alone)
+    return alone, summary
+
+
+def check_parameters(*folders):
+    chex.assert_trees_all_equal(*(arrays(folder / "parameters.npz") for folder in folders))
 
 
 # Axes
@@ -75,9 +83,9 @@ def parameters(folder):
     ],
 )
 def test_an_axis_is_read(word, values):
-    axis = parse_axis(word)
-    assert [value.value for value in axis.values] == values
-    assert [type(value.value) for value in axis.values] == [type(value) for value in values]
+    read = [value.value for value in parse_axis(word).values]
+    assert read == values
+    assert [type(value) for value in read] == [type(value) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -166,36 +174,30 @@ def test_a_mistake_in_one_run_is_one_message_before_any(config, words, said):
 # The same numbers
 
 
-@pytest.mark.parametrize("number", [7, pytest.param(0, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("number", sampled(7, 0))
 def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path, number):
     words = (f"{RATE}=0.05,0.3", "seed=3,4", "optimizer.sgd.momentum=0.5,0.9")
     words += ("train.batch_size=40",)  # which leaves a smaller batch at an epoch's end
     _, summary, found = swept(config, tmp_path, *words)
     assert (summary["runs"], summary["programs"], summary["status"]) == (8, 1, "completed")
-    where = tmp_path / "sweep"
-    (where,) = where.iterdir()
+    (where,) = (tmp_path / "sweep").iterdir()
     result = found[number]
     row = where / result["folder"]
-    alone = files.create(tmp_path, "alone")
-    own = load(row / "config.yaml")
-    assert own == load(config, [words[-1], *(f"{k}={v}" for k, v in result["values"].items())])
-    told = train(prepare(own), alone)
+    values = (f"{key}={value}" for key, value in result["values"].items())
+    assert load(row / "config.yaml") == load(config, [words[-1], *values])
+    alone, told = check_alone(row, tmp_path)
     for got, want in zip(metrics(row), metrics(alone), strict=True):
         assert got == pytest.approx(want, rel=1e-6)  # an evaluation may be rounded otherwise
-    chex.assert_trees_all_equal(parameters(row), parameters(alone))
-    keys = {*json.loads((row / "summary.json").read_bytes())}
-    assert keys == {*told} - {"signal"}
+    assert {*json.loads((row / "summary.json").read_bytes())} == {*told} - {"signal"}
     assert result["test_loss"] == pytest.approx(told["test_loss"], rel=1e-5)
 
 
+BFLOAT16 = "precision={params: bfloat16, reduce: bfloat16}"
 PRECISIONS = [
     (("precision.compute=bfloat16", f"{RATE}=0.1,0.3"), 1),
     (("precision.params=bfloat16", f"{RATE}=0.1,0.3"), 2),
-    (
-        ("precision={params: bfloat16, reduce: bfloat16}", "optimizer.sgd.momentum=0.5,0.9"),
-        2,
-    ),
-    (("precision={params: bfloat16, reduce: bfloat16}", "seed=1,2"), 1),
+    ((BFLOAT16, "optimizer.sgd.momentum=0.5,0.9"), 2),
+    ((BFLOAT16, "seed=1,2"), 1),
 ]
 
 
@@ -204,16 +206,12 @@ def test_numbers_share_a_program_where_the_precision_lets_them(config, words, pr
     assert len(ready(config, *words).groups) == programs
 
 
-@pytest.mark.parametrize(
-    ("words", "programs"),
-    [PRECISIONS[0], *(pytest.param(*rest, marks=pytest.mark.prove) for rest in PRECISIONS[1:])],
-)
-def test_so_it_is_in_other_precisions(config, tmp_path, words, programs):
+@pytest.mark.parametrize("row", sampled(*PRECISIONS))
+def test_so_it_is_in_other_precisions(config, tmp_path, row):
+    words, programs = row
     where, summary, _ = swept(config, tmp_path, "train.epochs=1", *words)
     assert summary["programs"] == programs
-    row, alone = where / "runs/001", files.create(tmp_path, "alone")
-    train(prepare(load(row / "config.yaml")), alone)
-    chex.assert_trees_all_equal(parameters(row), parameters(alone))
+    check_alone(where / "runs/001", tmp_path)
 
 
 def test_a_run_that_diverges_does_not_disturb_its_neighbours(config, tmp_path):
@@ -225,7 +223,7 @@ def test_a_run_that_diverges_does_not_disturb_its_neighbours(config, tmp_path):
     for number in (0, 2):
         row = f"runs/{number:03}"
         assert metrics(good / row) == metrics(other / row)
-        chex.assert_trees_all_equal(parameters(good / row), parameters(other / row))
+        check_parameters(good / row, other / row)
         assert mixed[number] == calm[number]
     (last,) = metrics(other / "runs/001")
     assert (last["epoch"], last["train_loss"]) == (1, None)
@@ -233,6 +231,7 @@ def test_a_run_that_diverges_does_not_disturb_its_neighbours(config, tmp_path):
 
 
 def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
+    """Nothing is exchanged between the devices."""
     group = ready(config, "seed=0..4", f"{RATE}=0.1,0.2").groups[0]
     found = []
     for devices in (jax.devices()[:1], jax.devices()[:4]):
@@ -246,13 +245,6 @@ def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
     assert len(state.params["0_dense"]["w"].sharding.device_set) == 4
     assert program.places == 12
     chex.assert_trees_all_equal(*found)
-
-
-def test_a_sweep_over_devices_holds_no_collective(config):
-    group = ready(config, "seed=0..7").groups[0]
-    program = Program(group, jax.devices()[:4])
-    active = np.ones(8, bool)
-    batches = np.zeros((8, 2, 32), np.int32)
     text = program.compiled(active, batches)
     assert "num_partitions=4" in text
     assert not re.search("all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
@@ -277,11 +269,11 @@ def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
 
 @pytest.mark.parametrize(
     ("method", "count"),
-    [("steps", 2), pytest.param("epoch", 7, marks=pytest.mark.prove)],
+    [("steps", 2), pytest.param("epoch", 3, marks=pytest.mark.prove)],
     ids=["after a run diverged in this epoch", "between epochs of the second program"],
 )
 def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(config, tmp_path, method, count):
-    words = (f"{RATE}=0.1,1e30,0.3", "model.0.dense.features=8,6", "train.epochs=4")
+    words = (f"{RATE}=0.1,1e30,0.3", "model.0.dense.features=8,6")
     words += ("train.batch_size=16", "checkpoint.steps=3")  # half an epoch
     whole, _, want = swept(config, tmp_path, *words)
     where = files.create(tmp_path, "stopped")
@@ -293,13 +285,12 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(config, tmp_path, 
     assert read_results(where) == want
     for result in want:
         assert metrics(where / result["folder"]) == metrics(whole / result["folder"])
-        got, expected = (parameters(w / result["folder"]) for w in (where, whole))
-        chex.assert_trees_all_equal(got, expected)
+        check_parameters(where / result["folder"], whole / result["folder"])
     assert not any((where / "checkpoints").iterdir())
 
 
 def test_a_sweep_that_is_stopped_before_its_first_step(config, tmp_path):
-    words = (f"{RATE}=0.1,0.2", "train.epochs=2")
+    words = (f"{RATE}=0.1,0.2",)
     where = files.create(tmp_path, "stopped")
     summary = sweep(ready(config, *words), where, Stop("start", 1, signal.SIGTERM))
     assert (summary["status"], summary["runs"]) == ("interrupted", 2)
@@ -315,8 +306,7 @@ def test_random_and_optuna_choose_points(config, tmp_path):
     assert len(found) == 8
     assert read_plan(where).random == 8
     pytest.importorskip("optuna")
-    plan = {"optuna": 9, "by": "test_accuracy"}
-    where, summary, found = swept(config, tmp_path, *words, **plan)
+    where, summary, found = swept(config, tmp_path, *words, optuna=9, by="test_accuracy")
     assert (len(found), summary["runs"], summary["programs"]) == (9, 9, 2)
     assert summary["best"]["test_accuracy"] == max(r["test_accuracy"] for r in found)
     again = sweep(Ready(read_plan(where)), where)  # asks for the same points
@@ -330,7 +320,7 @@ def test_random_and_optuna_choose_points(config, tmp_path):
 def test_the_command_leaves_a_report_that_holds_all_runs(config, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")  # which JAX has started with
     words = ["model.1=relu,{leaky_relu: {negative_slope: 0.1}}", f"{RATE}=0.1,1e30"]
-    arguments = ["sweep", str(config), *words, "train.epochs=2", "--by", "test_accuracy"]
+    arguments = ["sweep", str(config), *words, "--by", "test_accuracy"]
     app([*arguments, "--runs", str(tmp_path), "--json"], standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
     assert (told["runs"], told["programs"], told["diverged"]) == (4, 2, 2)
