@@ -76,12 +76,12 @@ def _examples_of(name, x):
 
 
 def _examples(*shapes):
-    """Shapes, sizes 0 and 1, rates from 0 up, tails."""
+    """Shapes, sizes 0 and 1, rates from 0 to 1, tails."""
     return (
         *(example(x=normal(*shape), key=key(), rate=0.4) for shape in shapes),
-        example(x=normal(*shapes[0]), key=key(), rate=0.0),
+        example(x=normal(*shapes[0]), key=key(), rate=0.0, tags={"extreme"}),
         example(x=normal(*shapes[0]), key=key(), rate=0.96875),
-        example(x=normal(*shapes[0]), key=key(), rate=1.0),
+        example(x=normal(*shapes[0]), key=key(), rate=1.0, tags={"extreme"}),
         example(x=normal(*(1 for _ in shapes[0])), key=key(), rate=0.25),
         example(x=normal(0, *shapes[0][1:]), key=key(), rate=0.25),
         example(x=values([[1e4, -1e4, 0.0, 1e-30]] * 3), key=key(), rate=0.5, tags={"extreme"}),
