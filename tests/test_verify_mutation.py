@@ -146,7 +146,10 @@ def test_a_fault_is_found_and_named(fault, defect):
     assert trial.named, f"{trial.name}: {trial.found}, not {sorted(trial.expected)}"
 
 
-SOUND = ["relu_where", "tanh", "absolute", "relu_jvp", "maximum_last", "where_select"]
+SOUND = [
+    *("relu_where", "tanh", "absolute", "relu_jvp", "maximum_last", "where_select"),
+    "flash_attention",
+]
 """Rules that compile soon, the first in every dtype; `--false-alarms` tries all of them."""
 
 

@@ -277,7 +277,10 @@ class Probing:
         return trial
 
     def _noise(self, trial: Trial, eps: float) -> dict[str, list[np.ndarray]]:
-        """Return what one rounding of the inputs, or of the residuals, changes of each array."""
+        """Return what one rounding of the inputs, or of the residuals, changes of each array.
+
+        A trial's scale says how large the terms are that may cancel: with large numbers, larger.
+        """
         run, rng = self.run(trial.case), np.random.default_rng([self.seed, 7])
         near = []
         for _ in range(2):
@@ -287,8 +290,8 @@ class Probing:
         return {
             key: [
                 np.maximum(
-                    noise_of(want, [o[key][i] for o in near], eps, size=size / trial.probe.size),
-                    noise_of(got, [o[key][i] for o in again], eps, size=size / trial.probe.size),
+                    noise_of(want, [o[key][i] for o in near], eps, size=size),
+                    noise_of(got, [o[key][i] for o in again], eps, size=size),
                 )
                 if np.shape(want) == np.shape(got)
                 else np.zeros(np.shape(want))
