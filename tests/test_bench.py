@@ -88,7 +88,7 @@ def test_a_dtype(dtype):
 
 
 def timed(*examples, **more):
-    """Who is timed on the example."""
+    """Return the forms that are timed on the example."""
     (row,) = measure(made(*(examples or [BENCH]), **more), seconds=0)
     return set(row.temp_bytes)
 

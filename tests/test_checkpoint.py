@@ -39,9 +39,9 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     saved = Checkpoints(tmp_path)
     saved.save(state, 5, {"a": [1.25, None]}, score=math.nan)
     saved.wait()
-    found = checkpoint.latest(tmp_path)
-    assert (found.step, found.meta, found.score) == (5, {"a": [1.25, None]}, None)
-    back = checkpoint.restore(found, jax.tree.map(jnp.zeros_like, state) | {"key": state["key"]})
+    latest = checkpoint.latest(tmp_path)
+    assert (latest.step, latest.meta, latest.score) == (5, {"a": [1.25, None]}, None)
+    back = checkpoint.restore(latest, jax.tree.map(jnp.zeros_like, state) | {"key": state["key"]})
     chex.assert_trees_all_equal_dtypes(back, state)
     for tree in (state, back):
         tree["key"] = jax.random.key_data(tree["key"])

@@ -121,8 +121,8 @@ def test_what_is_compared_and_planned_is_in_the_runs_precision(digits, monkeypat
     monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
     half = Precision(params="bfloat16", compute="bfloat16")
     model = Serial([Flatten(), Dense(10)])
-    found = compare(model, LOSS, optax.sgd(0.1), *digits, batch_size=32, precision=half)
-    assert max(p["max_relative_difference"] for p in found["parameters"]) < 1e-5
+    comparison = compare(model, LOSS, optax.sgd(0.1), *digits, batch_size=32, precision=half)
+    assert max(p["max_relative_difference"] for p in comparison["parameters"]) < 1e-5
     parts = (model, LOSS, optax.sgd(0.1), DIGITS, "manual")
     saved = step_memory(*parts).arguments - step_memory(*parts, half).arguments
     assert saved == 2 * (64 * 10 + 10)

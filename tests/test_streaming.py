@@ -151,9 +151,9 @@ def test_a_comparison_reads_the_first_examples(save, monkeypatch):
         return original(self, examples)
 
     monkeypatch.setattr(Shards, "__getitem__", noted)
-    found = compare(MODEL, LOSS, optax.sgd(0.1), data.x_train, data.y_train, batch_size=5)
+    comparison = compare(MODEL, LOSS, optax.sgd(0.1), data.x_train, data.y_train, batch_size=5)
     assert read == [slice(None, 15)]
-    assert max(p["max_relative_difference"] for p in found["parameters"]) < 1e-5
+    assert max(p["max_relative_difference"] for p in comparison["parameters"]) < 1e-5
 
 
 # A run

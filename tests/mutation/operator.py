@@ -196,15 +196,15 @@ def with_cotangents(rule: Rule, change: Callable[[list[Any]], Any]) -> Rule:
 
 
 def with_kept(rule: Rule, keep: Callable[[Any], Any], change: Callable[..., Any]) -> Rule:
-    """Return the rule with `change(cotangents, kept, dy)`, and kept the `keep(arguments)`."""
+    """Return the rule with `change(cotangents, extra, dy)`, and extra the `keep(arguments)`."""
 
     def fwd(*args):
         y, residuals = rule.fwd(*args)
         return y, (residuals, keep(differentiable(rule, args)))
 
     def around(bwd, saved, dy):
-        residuals, kept = saved
-        return change(bwd(residuals, dy), kept, dy)
+        residuals, extra = saved
+        return change(bwd(residuals, dy), extra, dy)
 
     return with_bwd(rule, around).replace(fwd=fwd)
 

@@ -165,7 +165,7 @@ def neighbour_row(ct):
 # Chance
 
 
-# A random number of numpy's, drawn anew whenever the rule is traced, scales a cotangent.
+# A NumPy random number, drawn at each trace of the rule, scales a cotangent.
 o.faulty_cotangent("nondeterminism, factor, term, jit", name="noise_while_tracing")(
     lambda ct, at: (1 + 1e-3 * float(np.random.default_rng().uniform(0.1, 1))) * ct
 )
