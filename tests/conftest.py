@@ -1,6 +1,7 @@
 """Eight virtual devices, strict promotion of dtypes and ranks, programs kept, for every test."""
 
 import contextlib
+import gc
 import os
 import tempfile
 import time
@@ -17,6 +18,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 
 import jax
+
+gc.set_threshold(50_000, 10, 10)  # tracing makes millions of objects, few of them in cycles
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -65,14 +65,14 @@ class Steps:
 
     def terms(self, values: dict[Any, Any], results: Collection[Any]) -> list[int]:
         """Return the steps that make floating-point numbers on which one of the results depends."""
-        needed, found = set(results), []
+        sources, terms = set(results), []
         for i in reversed(range(len(self.steps))):
             _, _, ins, outs = self.steps[i]
-            if not needed.isdisjoint(outs):
-                needed.update(ins)
+            if not sources.isdisjoint(outs):
+                sources.update(ins)
                 if any(jnp.issubdtype(np.asarray(values[v]).dtype, jnp.inexact) for v in outs):
-                    found.append(i)
-        return found[::-1]
+                    terms.append(i)
+        return terms[::-1]
 
 
 def larger(made: Any) -> Any:
@@ -83,22 +83,22 @@ def larger(made: Any) -> Any:
 
 def steps_of(closed: Any) -> Steps:
     """Take a traced program apart."""
-    found = Steps([], [], [], {})
+    program = Steps([], [], [], {})
     names: dict[Any, Any] = {}
 
     def read(var, scope):
         if isinstance(var, core.Literal):
-            name = len(found.constants), "literal"
-            found.constants[name] = np.asarray(var.val, var.aval.dtype)
+            name = len(program.constants), "literal"
+            program.constants[name] = np.asarray(var.val, var.aval.dtype)
             return name
         return scope[var]
 
-    def enter(program, ins):
-        scope = dict(zip(program.jaxpr.invars, ins, strict=True))
-        for var, value in zip(program.jaxpr.constvars, program.consts, strict=True):
-            scope[var] = len(found.constants), "constant"
-            found.constants[scope[var]] = taken_in(value)
-        for equation in program.jaxpr.eqns:
+    def enter(jaxpr, ins):
+        scope = dict(zip(jaxpr.jaxpr.invars, ins, strict=True))
+        for var, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True):
+            scope[var] = len(program.constants), "constant"
+            program.constants[scope[var]] = taken_in(value)
+        for equation in jaxpr.jaxpr.eqns:
             read_from = [read(v, scope) for v in equation.invars]
             name = equation.primitive.name
             if name in (*CUSTOM, *INLINED):
@@ -106,13 +106,13 @@ def steps_of(closed: Any) -> Steps:
                 continue
             outs = [(len(names) + i, "made") for i in range(len(equation.outvars))]
             names.update(dict.fromkeys(outs))
-            found.steps.append((name, operation(equation), read_from, outs))
+            program.steps.append((name, operation(equation), read_from, outs))
             scope.update(zip(equation.outvars, outs, strict=True))
-        return [read(v, scope) for v in program.jaxpr.outvars]
+        return [read(v, scope) for v in jaxpr.jaxpr.outvars]
 
-    found.inputs.extend((i, "input") for i in range(len(closed.jaxpr.invars)))
-    found.outputs.extend(enter(closed, found.inputs))
-    return found
+    program.inputs.extend((i, "input") for i in range(len(closed.jaxpr.invars)))
+    program.outputs.extend(enter(closed, program.inputs))
+    return program
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Traced:
     def outcome(self, at: int) -> tuple[bool, bool]:
         """Whether a fault in a step changes what comes out, and whether the oracle shows it."""
         values, new = self.steps.changed(self.values, at)
-        changed = found = False
+        changed = caught = False
         for what in ("y", "ct"):
             for i, var in enumerate(self.outputs[what]):
                 if var not in new:
@@ -145,8 +145,8 @@ class Traced:
                 near = np.max(np.abs(right), initial=0) * SAME
                 with np.errstate(invalid="ignore"):
                     changed |= not np.all((np.abs(got - right) <= near) | (got == right))
-                found |= self.trial.misfit(got, self.trial.want[what][i], what, i) is not None
-        return changed, found
+                caught |= self.trial.misfit(got, self.trial.want[what][i], what, i) is not None
+        return changed, caught
 
 
 def traced(op: Op, chosen: Collection[int] | None = None) -> Iterator[Traced]:
@@ -156,8 +156,8 @@ def traced(op: Op, chosen: Collection[int] | None = None) -> Iterator[Traced]:
         trial = probing.trial(case, GIVEN, None, 2.0**-52)
         steps = steps_of(probing.run(case).program(by_rule).jaxpr)
         leaves = case.arguments.leaves
-        given = [to_dtype(v, a.cast("float64")) for v, a in zip(trial.values, leaves, strict=True)]
-        values = steps.run([*given, *trial.dys, np.float32(0), np.int32(0)])
+        arrays = [to_dtype(v, a.cast("float64")) for v, a in zip(trial.values, leaves, strict=True)]
+        values = steps.run([*arrays, *trial.dys, np.float32(0), np.int32(0)])
         outputs = jax.tree.unflatten(jax.tree.structure(trial.got), steps.outputs)
         yield Traced(tuple(name for name, *_ in steps.steps), steps, values, outputs, trial)
 
@@ -188,17 +188,17 @@ def missed_terms(op: Op, chosen: Collection[int] | None = None) -> tuple[list[st
     Returns the terms, by program and place, that no example of that program tells from right ones
     though they change an output or a cotangent; and how many faults were found.
     """
-    seen: dict[tuple[tuple[str, ...], int], bool] = {}
+    verdicts: dict[tuple[tuple[str, ...], int], bool] = {}
     for example in traced(op, chosen):
         for at in example.terms():
             term = example.operations, at
-            if not seen.get(term):
-                changed, found = example.outcome(at)
+            if not verdicts.get(term):
+                changed, caught = example.outcome(at)
                 if changed:
-                    seen[term] = found
+                    verdicts[term] = caught
     missed = [
         f"{names[at]}, operation {at} of {len(names)}"
-        for (names, at), found in seen.items()
-        if not found
+        for (names, at), caught in verdicts.items()
+        if not caught
     ]
-    return missed, sum(seen.values())
+    return missed, sum(verdicts.values())

@@ -65,16 +65,16 @@ LONG = {
 def imports(path: Path) -> frozenset[Path]:
     """Return the files of this project that a file imports."""
     package = ".".join(path.relative_to(ROOT).parts[:-1])
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*above, *filter(None, [node.module])]) if node.level else node.module
-            found.update([base or "", *(f"{base}.{alias.name}" for alias in node.names)])
+            names.update([base or "", *(f"{base}.{alias.name}" for alias in node.names)])
     files = (
-        ROOT / name.replace(".", "/") for name in found if name.split(".")[0] in ("fnn", "tests")
+        ROOT / name.replace(".", "/") for name in names if name.split(".")[0] in ("fnn", "tests")
     )
     return frozenset(
         f for p in files for f in (p.with_suffix(".py"), p / "__init__.py") if f.exists()
@@ -84,13 +84,13 @@ def imports(path: Path) -> frozenset[Path]:
 def closure(paths: Iterable[Path]) -> set[Path]:
     """Return files and all that they import, but for the package's own front doors."""
     doors = {ROOT / "fnn" / "__init__.py", ROOT / "fnn" / "ops" / "__init__.py"}
-    waiting, found = list(paths), set()
+    waiting, files = list(paths), set()
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in files:
+            files.add(path)
             waiting += imports(path) - doors
-    return found
+    return files
 
 
 def code(path: Path) -> str:
@@ -190,7 +190,7 @@ def prove(name: str) -> tuple[list[str], dict[str, Any]]:
         probes += report.probes
         if not report.ok:
             wrong.append(f"examples {chosen or 'together'}: {report}")
-    missed, found = missed_terms(op)
+    missed, caught = missed_terms(op)
     wrong += [f"a fault of 1e-6 is not found: {term}" for term in missed]
     for case in meshes.CASES:
         if case[0] == name:
@@ -203,7 +203,7 @@ def prove(name: str) -> tuple[list[str], dict[str, Any]]:
         "on": date.today().isoformat(),
         "examples": len(numbers),
         "probes": probes,
-        "faults": found,
+        "faults": caught,
         "seconds": round(time.perf_counter() - start),
     }
     return wrong, entry
@@ -250,16 +250,16 @@ def main() -> int:
 
     from .faults import NAMES
 
-    given = arguments()
+    options = arguments()
     ops = {name: OPS[name] for name in NAMES}
-    if unknown := set(given.ops) - set(ops):
+    if unknown := set(options.ops) - set(ops):
         print(f"there are no ops {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     known = read().get(version(), {})
     changed = differing(ops, known)
-    names = given.ops or sorted(changed, key=lambda name: -known.get(name, {}).get("seconds", 0))
+    names = options.ops or sorted(changed, key=lambda name: -known.get(name, {}).get("seconds", 0))
     recorded = [name for name in ops if name not in changed]
-    drawn = random.sample(recorded, min(given.drawn, len(recorded)))
+    drawn = random.sample(recorded, min(options.drawn, len(recorded)))
     print(
         f"jax {version()}: {len(recorded)} of {len(ops)} ops are on record as proven, "
         f"{len(set(ops) - set(known))} have never been; to prove: "
@@ -277,9 +277,9 @@ def main() -> int:
         )
         print("".join(f"  {text}\n" for text in wrong), end="", flush=True)
         failed += [name] if wrong else []
-        if not given.check:
+        if not options.check:
             enter(name, None if wrong else entry)
-    if not (given.ops or given.changed or given.check):
+    if not (options.ops or options.changed or options.check):
         failed += list(_long())
     print(f"{len(failed)} failed: {', '.join(failed)}" if failed else "all proven")
     return 1 if failed else 0

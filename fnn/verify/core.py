@@ -1,7 +1,9 @@
 """The verifier: one function or op, all questions, one report."""
 
+import contextlib
+import gc
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +18,19 @@ from .subject import Subject, check_call, find
 from .verification import Verification
 
 
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let Python look for cycles less often: tracing makes millions of objects, few in cycles."""
+    before = gc.get_threshold()
+    if before[0]:  # 0 is never
+        gc.set_threshold(max(before[0], 50_000), *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@_few_collections()
 def run(
     function: Any,
     args: Sequence[Any] = (),

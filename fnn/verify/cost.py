@@ -1,6 +1,6 @@
 """What the rule costs: bytes kept for the backward pass, and temporary memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -88,11 +88,11 @@ def lengthened(given: Arguments, subject: Subject, dtype: str) -> Iterator[Argum
 
     Not those over which Python loops, so that twice the length is a longer program.
     """
-    functions = subject.definition, subject.function
+    ways = (subject.definition, call), (subject.function, both_ways)
     for n in dict.fromkeys(n for leaf in given.leaves for n in leaf.shape if n > 1):
         twice = resized(given, {n: 2 * n})
         try:
-            loops = any(_steps(f, given, dtype) != _steps(f, twice, dtype) for f in functions)
+            loops = any(_steps(*way, given, dtype) != _steps(*way, twice, dtype) for way in ways)
         except Exception:
             continue  # a shape that the function refuses
         if not loops:
@@ -100,10 +100,10 @@ def lengthened(given: Arguments, subject: Subject, dtype: str) -> Iterator[Argum
 
 
 @kept
-def _steps(function: Any, arguments: Arguments, dtype: str) -> int:
-    """Return how many operations a function is, without its derivative."""
-    arrays, _ = types(function, arguments, dtype)
-    jaxpr = jax.make_jaxpr(partial(call, function, arguments))(arrays).jaxpr
+def _steps(function: Any, way: Callable[..., Any], arguments: Arguments, dtype: str) -> int:
+    """Return of how many operations a function is, called or both ways."""
+    inputs = types(function, arguments, dtype)[: 2 if way is both_ways else 1]
+    jaxpr = jax.make_jaxpr(partial(way, function, arguments))(*inputs).jaxpr
     return sum(1 for _ in equations(jaxpr))
 
 

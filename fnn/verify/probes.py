@@ -156,7 +156,13 @@ class Probing:
             subject, (rule, oracle) = self.subject, (dtype, dtype) if dtype else self.exact
             functions = subject.function, subject.definition
             self._runs[key] = Run(
-                *functions, case.arguments, rule, oracle, compiled=key[-1], alone=bool(dtype)
+                *functions,
+                case.arguments,
+                rule,
+                oracle,
+                compiled=key[-1],
+                alone=bool(dtype),
+                outputs=self.output(case),
             )
         return self._runs[key]
 

@@ -171,32 +171,45 @@ def kept(make: Callable[..., Any]) -> Callable[..., Any]:
 
 @kept
 def program(
-    function: Callable[..., Any], arguments: Arguments, make: Make, dtype: str, compiled: bool
+    function: Callable[..., Any],
+    arguments: Arguments,
+    outputs: tuple[Any, ...],
+    make: Make,
+    dtype: str,
+    compiled: bool,
 ) -> "Program":
     """Make `make(function, arguments)` a program where floating-point numbers are `dtype`, once.
 
-    It runs in NumPy if it can, unless it is to be `compiled`.
+    `outputs` are the types of what it returns, in any dtype. It runs in NumPy if it can, unless it
+    is to be `compiled`.
     """
     extra = () if make is by_autodiff else (np.float32(0), np.int32(0))
-    inputs = *types(function, arguments, dtype), *extra
+    inputs = *_inputs(arguments, outputs, dtype), *extra
     run = make(function, arguments)
     return start(run, *inputs, as_written=True) if compiled else prepare(run, *inputs)
 
 
 def types(function: Any, arguments: Arguments, dtype: str) -> tuple[list[Any], list[Any]]:
     """Return the types of a call's arrays and of its outputs' cotangents."""
-    dys = [
-        jax.ShapeDtypeStruct(t.shape, output_dtype(t, dtype))
-        for t in output_types(function, arguments, dtype)
-    ]
+    return _inputs(arguments, output_types(function, arguments, dtype), dtype)
+
+
+def _inputs(
+    arguments: Arguments, outputs: Sequence[Any], dtype: str
+) -> tuple[list[Any], list[Any]]:
+    dys = [jax.ShapeDtypeStruct(t.shape, output_dtype(t, dtype)) for t in outputs]
     return [struct(leaf, dtype) for leaf in arguments.leaves], dys
 
 
 @dataclass(frozen=True)
 class Program:
-    """A traced program: interpreted, or compiled on another thread while the next one is traced."""
+    """A traced program: interpreted, or compiled on another thread while the next one is traced.
+
+    `types` are those of what it returns.
+    """
 
     jaxpr: Any
+    types: Any
     running: Future[Callable[..., Any]]
     interpreted: bool = False
 
@@ -226,7 +239,7 @@ def prepare(function: Callable[..., Any], *types: Any) -> Program:
 
     running: Future[Callable[..., Any]] = Future()
     running.set_result(run)
-    return Program(traced.jaxpr, running, interpreted=True)
+    return Program(traced.jaxpr, traced.out_info, running, interpreted=True)
 
 
 def start(function: Callable[..., Any], *types: Any, as_written: bool = False) -> Program:
@@ -242,7 +255,8 @@ def _compiling(traced: Any, as_written: bool) -> Program:
     options = QUICK
     if as_written:
         options = QUICK | ROUNDED | ({} if _needs_algebra(traced.jaxpr.jaxpr) else LITERAL)
-    return Program(traced.jaxpr, _COMPILERS.submit(_compile, traced.lower(), options))
+    running = _COMPILERS.submit(_compile, traced.lower(), options)
+    return Program(traced.jaxpr, traced.out_info, running)
 
 
 def _needs_algebra(jaxpr: Any) -> bool:
@@ -302,7 +316,8 @@ class Run:
     """One call of a subject, in one dtype: give it numbers, and it returns outcomes.
 
     The oracle may run in a wider dtype, on the same numbers. `compiled`: by XLA, even if NumPy can.
-    `alone`: the rule, without the function as it is when not differentiated.
+    `alone`: the rule, without the function as it is when not differentiated. `outputs`: the types
+    of what the definition returns in some dtype, where they are known.
     """
 
     def __init__(
@@ -314,8 +329,10 @@ class Run:
         oracle: str = "",
         compiled: bool = False,
         alone: bool = False,
+        outputs: Sequence[Any] = (),
     ):
         self.arguments, self.dtype, self.compiled = arguments, dtype, compiled
+        self.outputs = tuple(outputs or output_types(definition, arguments, oracle or dtype))
         self._parts: dict[Make, tuple[Any, str, Make]] = {
             by_rule: (function, dtype, by_rule_alone if alone else by_rule),
             by_autodiff: (definition, oracle or dtype, by_autodiff),
@@ -328,7 +345,9 @@ class Run:
             function, dtype, variant = self._parts[make]
             arguments = self.arguments.cast(dtype)
             with jax.enable_x64(dtype == "float64"):
-                self._programs[make] = program(function, arguments, variant, dtype, self.compiled)
+                self._programs[make] = program(
+                    function, arguments, self.outputs, variant, dtype, self.compiled
+                )
         return self._programs[make]
 
     def start(self) -> None:

@@ -185,19 +185,24 @@ class Verification:
         """Yield the cases for which the rule can be traced; report those where it raises."""
         refused: list[str] = []
         for case in self.cases:
-            run, shown = self._run(case), case.arguments.show(self.subject.name, "float64")
+            shown = case.arguments.show(self.subject.name, "float64")
             try:
                 if case.optional and not self._grows(case):
                     continue
+                run = self._run(case)
                 run.program(by_autodiff)
             except Exception:
                 continue
-            if case is not self.cases[0] and not self._callable(case):
-                refused.append(shown)
-                continue
+            first = case is self.cases[0]
             try:
-                run.program(by_rule)
+                value = run.program(by_rule).types["plain"]
+                if not first and _shapes(value) != _shapes(run.outputs):
+                    refused.append(shown)
+                    continue
             except Exception as error:
+                if not first and not self._callable(case):
+                    refused.append(shown)
+                    continue
                 if not case.demanded or not self._defined(case):
                     refused.append(shown)
                     continue
@@ -238,7 +243,7 @@ class Verification:
         functions = self.subject.function, self.subject.definition
         try:
             shapes = [
-                [t.shape for t in output_types(f, case.arguments, dtype)]
+                _shapes(output_types(f, case.arguments, dtype))
                 for f, dtype in zip(functions, self.exact, strict=True)
             ]
         except Exception:
@@ -352,6 +357,10 @@ class Verification:
         came = outcome["ct" if m.what == "ct" else "y"][m.which]
         want = np.where(m.misfit.bad, m.misfit.want, np.nan)
         return misfit(came, want, m.misfit.tolerance) is None
+
+
+def _shapes(types: Sequence[jax.ShapeDtypeStruct]) -> list[tuple[int, ...]]:
+    return [t.shape for t in types]
 
 
 def _heavy(program: Program) -> bool:
