@@ -173,15 +173,14 @@ def kept(make: Callable[..., Any]) -> Callable[..., Any]:
 def program(
     function: Callable[..., Any],
     arguments: Arguments,
-    outputs: tuple[Any, ...],
+    outputs: tuple[Any, ...],  # their types, in any dtype
     make: Make,
     dtype: str,
     compiled: bool,
 ) -> "Program":
     """Make `make(function, arguments)` a program where floating-point numbers are `dtype`, once.
 
-    `outputs` are the types of what it returns, in any dtype. It runs in NumPy if it can, unless it
-    is to be `compiled`.
+    It runs in NumPy if it can, unless it is to be `compiled`.
     """
     extra = () if make is by_autodiff else (np.float32(0), np.int32(0))
     inputs = *_inputs(arguments, outputs, dtype), *extra
@@ -203,13 +202,10 @@ def _inputs(
 
 @dataclass(frozen=True)
 class Program:
-    """A traced program: interpreted, or compiled on another thread while the next one is traced.
-
-    `types` are those of what it returns.
-    """
+    """A traced program: interpreted, or compiled on another thread while the next one is traced."""
 
     jaxpr: Any
-    types: Any
+    types: Any  # of what it returns
     running: Future[Callable[..., Any]]
     interpreted: bool = False
 
@@ -316,8 +312,7 @@ class Run:
     """One call of a subject, in one dtype: give it numbers, and it returns outcomes.
 
     The oracle may run in a wider dtype, on the same numbers. `compiled`: by XLA, even if NumPy can.
-    `alone`: the rule, without the function as it is when not differentiated. `outputs`: the types
-    of what the definition returns in some dtype, where they are known.
+    `alone`: without the function not differentiated. `outputs`: the definition's types, if known.
     """
 
     def __init__(
