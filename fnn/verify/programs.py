@@ -312,7 +312,7 @@ class Run:
     """One call of a subject, in one dtype: give it numbers, and it returns outcomes.
 
     The oracle may run in a wider dtype, on the same numbers. `compiled`: by XLA, even if NumPy can.
-    `alone`: without the function not differentiated. `outputs`: the definition's types, if known.
+    `alone`: the rule without the plain call. `outputs`: the types of the definition's, if known.
     """
 
     def __init__(
