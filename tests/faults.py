@@ -165,20 +165,24 @@ def traced(op: Op, chosen: Collection[int] | None = None) -> Iterator[Traced]:
 def sample(op: Op) -> list[int]:
     """Choose the examples that `make test` tries.
 
-    They are all kinks and extremes, the first example of each program (rule and definition, sizes
-    aside), and one more, whose sizes are odd.
+    They are all kinks and extremes, the first example of each set of operations of the rule and of
+    each choice of arguments (which are there, of how many axes), unless its program is known, and
+    one more, whose sizes are odd.
     """
     probing = Probing(find(op, None), examples(op, 0), 0, True)
-    chosen, known, odd = [], set(), []
+    chosen, programs, kinds, odd = [], set(), set(), []
     numbers = [i for i, example in enumerate(op.examples) if "bench" not in example.tags]
     for i, case in zip(numbers, probing.cases, strict=True):
-        operations = probing.operations(case)
-        if case.fixed or operations not in known:
+        program = probing.operations(case)
+        leaves = case.arguments.leaves
+        kind = frozenset(program[0]), tuple((a.path, a.kind, len(a.shape)) for a in leaves)
+        if case.fixed or (program not in programs and kind not in kinds):
             chosen.append(i)
         else:
-            sizes = [n for leaf in case.arguments.leaves for n in leaf.shape]
+            sizes = [n for leaf in leaves for n in leaf.shape]
             odd.append((sum(n % 2 for n in sizes if n > 1), i))
-        known.add(operations)
+        programs.add(program)
+        kinds.add(kind)
     return sorted([*chosen, *(i for _, i in sorted(odd)[-1:])])
 
 

@@ -195,7 +195,7 @@ def prove(name: str) -> tuple[list[str], dict[str, Any]]:
     for case in meshes.CASES:
         if case[0] == name:
             try:
-                meshes.test_split_over_devices(case)
+                meshes.check_split(case)
             except Exception as error:
                 wrong.append(f"split over devices: {error}")
     entry = {
