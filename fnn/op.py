@@ -5,12 +5,12 @@
         '''max(x, 0).'''
         return jnp.where(x > 0, x, 0)
 
-    @relu.fwd
+    @relu.def_fwd
     def relu_fwd(x):
         y = jnp.maximum(x, 0)
         return y, y
 
-    @relu.bwd
+    @relu.def_bwd
     def relu_bwd(y, dy):
         return jnp.where(y > 0, dy, 0)
 
@@ -106,8 +106,8 @@ class Op:
         self.source = source
         self.signature = self.__signature__ = inspect.signature(definition)
         self.arguments, self.optional, self.statics = _split(self.name, self.signature)
-        self._fwd: Callable[..., Any] | None = None
-        self._bwd: Callable[..., Any] | None = None
+        self.fwd_rule: Callable[..., Any] | None = None
+        self.bwd_rule: Callable[..., Any] | None = None
         self._differentiable = functools.cache(self._make_differentiable)
 
     def __repr__(self) -> str:
@@ -125,48 +125,40 @@ class Op:
             raise TypeError(self._unhashable(statics)) from error
         return function(*arrays)
 
-    def fwd(self, *args: Any, **kwargs: Any) -> Any:
-        """Register the forward rule, as a decorator; from then on, run it.
+    def def_fwd(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Register the forward rule, as a decorator: arrays and statics to `y, residuals`."""
+        self.fwd_rule = rule
+        return rule
 
-        The rule takes the op's arrays and statics and returns `y, residuals`. Run by hand,
-        `y, saved = dense.fwd(x, w, b)` keeps what `dense.bwd(saved, dy)` needs.
+    def def_bwd(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Register the backward rule, as a decorator: `residuals, dy` and statics to cotangents.
+
+        It returns one cotangent per array argument, in order. A single one may come without a
+        tuple; an argument that is None, or holds integers, booleans or PRNG keys, gets None.
         """
-        if self._fwd is None:
-            self._fwd = self._rule("fwd", args)
-            return self._fwd
+        self.bwd_rule = rule
+        return rule
+
+    def fwd(self, *args: Any, **kwargs: Any) -> tuple[Any, Saved]:
+        """Run the forward rule; `y, saved = dense.fwd(x, w, b)` keeps what `dense.bwd` needs."""
         arrays, statics = self.bind(*args, **kwargs)
         return self._forward(arrays, statics)
 
-    def bwd(self, *args: Any, **kwargs: Any) -> Any:
-        """Register the backward rule, as a decorator; from then on, run it.
+    def bwd(self, saved: Saved, dy: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Run the backward rule; `dx, dw, db = dense.bwd(saved, dy)`.
 
-        The rule takes `residuals, dy` and the statics and returns one cotangent an array
-        argument, in order (a single array's may come bare; an argument that is None, or holds
-        integers, booleans or PRNG keys, gets None). Run by hand, `dx, dw, db = dense.bwd(saved,
-        dy)` gives one for each argument, None where there is no gradient, checked and shaped.
+        Returns one cotangent per array argument, checked and shaped, None where there is no
+        gradient. The statics are those of the forward pass.
 
         Raises TypeError or ValueError, naming op and argument, where a cotangent does not fit.
         """
-        if self._bwd is None:
-            self._bwd = self._rule("bwd", args)
-            return self._bwd
-        if len(args) != 2 or not isinstance(args[0], Saved):
+        if not isinstance(saved, Saved):
             raise TypeError(
                 f"{self.name}.bwd takes what {self.name}.fwd saved, and the cotangent dy: "
                 f"`y, saved = {self.name}.fwd(...)`, then `{self.name}.bwd(saved, dy)`"
             )
-        saved, dy = args
         _, statics = self._bind_statics(kwargs)
         return self._backward(saved, dy, statics)
-
-    def _rule(self, which: str, args: tuple[Any, ...]) -> Callable[..., Any]:
-        """Return the rule that is being registered, the only argument."""
-        if len(args) == 1 and callable(args[0]):
-            return args[0]
-        raise self._no_rule(which)
-
-    def _no_rule(self, which: str) -> NotImplementedError:
-        return NotImplementedError(f"{self.name} has no {which} rule; write @{self.name}.{which}")
 
     def bind(self, *args: Any, **kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
         """Match a call to the signature: the arrays in order, the statics by name."""
@@ -225,9 +217,8 @@ class Op:
     def _make_differentiable(self, key: tuple[tuple[str, type, Any], ...]) -> Callable[..., Any]:
         """Build the `jax.custom_vjp` of one choice of statics; JAX caches it by identity."""
         statics = {name: value for name, _, value in key}
-        for which, rule in (("fwd", self._fwd), ("bwd", self._bwd)):
-            if rule is None:
-                raise self._no_rule(which)
+        for which in ("fwd", "bwd"):
+            self._rule(which)
 
         def function(*arrays):
             return self._forward(arrays, statics)[0]
@@ -240,9 +231,16 @@ class Op:
         )
         return differentiable
 
+    def _rule(self, which: Literal["fwd", "bwd"]) -> Callable[..., Any]:
+        rule = self.fwd_rule if which == "fwd" else self.bwd_rule
+        if rule is None:
+            raise NotImplementedError(
+                f"{self.name} has no {which} rule; write @{self.name}.def_{which}"
+            )
+        return rule
+
     def _forward(self, arrays: Sequence[Any], statics: dict[str, Any]) -> tuple[Any, Saved]:
-        assert self._fwd is not None
-        out = self._fwd(*map(_as_jax, arrays), **statics)
+        out = self._rule("fwd")(*map(_as_jax, arrays), **statics)
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError(
                 f"{self.name}: fwd must return the pair (y, residuals), got a "
@@ -252,8 +250,7 @@ class Op:
         return y, Saved(residuals, tuple(a if a is None else jax.typeof(a) for a in arrays))
 
     def _backward(self, saved: Saved, dy: Any, statics: dict[str, Any]) -> tuple[Any, ...]:
-        assert self._bwd is not None
-        cotangents = self._bwd(*jax.tree.map(_as_jax, (saved.residuals, dy)), **statics)
+        cotangents = self._rule("bwd")(*jax.tree.map(_as_jax, (saved.residuals, dy)), **statics)
         if len(self.arguments) == 1 and not isinstance(cotangents, tuple):
             cotangents = (cotangents,)
         if not isinstance(cotangents, tuple) or len(cotangents) != len(self.arguments):

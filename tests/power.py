@@ -92,7 +92,7 @@ def planted(op: Op, fault: Fault) -> Op:
 
         def rule(arrays):
             full = [arrays.get(i, a) for i, a in enumerate(flat)]
-            return op._bwd(*jax.tree.unflatten(tree, full), **statics)
+            return op.bwd_rule(*jax.tree.unflatten(tree, full), **statics)
 
         closed, shapes = jax.make_jaxpr(rule, return_shape=True)(arrays)
         able = [e for e, _ in equations(closed) if fault.applies(e)]
@@ -106,8 +106,8 @@ def planted(op: Op, fault: Fault) -> Op:
         return jax.tree.unflatten(jax.tree.structure(shapes), outs)
 
     mutant = Op(op.definition, reference=op.reference, examples=op.examples, source=op.source)
-    mutant.fwd(op._fwd)
-    mutant.bwd(bwd)
+    mutant.def_fwd(op.fwd_rule)
+    mutant.def_bwd(bwd)
     return mutant
 
 
@@ -135,7 +135,7 @@ def _able(op: Op, kind: str) -> bool:
     mutant = planted(op, Asked(op.name, kind, 0.0, 0))
     arrays, statics = op.bind(**op.examples[0].draw(0, np.float32))
     y, saved = jax.eval_shape(lambda *a: op.fwd(*a, **statics), *arrays)
-    jax.eval_shape(lambda s, d: mutant._bwd(s.residuals, d, **op.statics | statics), saved, y)
+    jax.eval_shape(lambda s, d: mutant.bwd_rule(s.residuals, d, **op.statics | statics), saved, y)
     return any(seen)
 
 

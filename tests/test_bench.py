@@ -45,8 +45,8 @@ def halved_bwd(residuals, dy, *, scale):
 
 def made(*examples, fwd=halved_fwd, bwd=halved_bwd, **more):
     op = Op(halved, examples=examples, **more)
-    op.fwd(fwd)
-    op.bwd(bwd)
+    op.def_fwd(fwd)
+    op.def_bwd(bwd)
     return op
 
 

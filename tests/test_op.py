@@ -24,8 +24,8 @@ def op_with(bwd, definition=lambda x, w: x * w):
     """An op outside the table, with a backward rule of the test's."""
     definition.__name__ = "product"
     made = Op(definition)
-    made.fwd(lambda *arrays, **statics: (definition(*arrays, **statics), arrays))
-    made.bwd(bwd)
+    made.def_fwd(lambda *arrays, **statics: (definition(*arrays, **statics), arrays))
+    made.def_bwd(bwd)
     return made
 
 
@@ -92,7 +92,7 @@ def test_statics_of_equal_value_and_other_type_are_kept_apart():
     kept = op_with(lambda r, dy, *, n: (dy, dy), lambda x, w, *, n: x * n)
     assert kept(X, X, n=1).dtype == X.dtype
     seen = []
-    kept._fwd = lambda x, w, *, n: (seen.append(type(n)) or x, None)
+    kept.def_fwd(lambda x, w, *, n: (seen.append(type(n)) or x, None))
     kept(X, X, n=2)
     kept(X, X, n=2.0)
     assert seen == [int, float]
@@ -115,17 +115,17 @@ def test_an_op_without_rules_says_which_is_missing():
     made = Op(lambda x: x)
     made.name = "half_done"
     for call in (made, made.fwd):
-        with pytest.raises(NotImplementedError, match=r"no fwd rule; write @half_done\.fwd"):
+        with pytest.raises(NotImplementedError, match=r"no fwd rule; write @half_done\.def_fwd"):
             call(X)
-    made.fwd(lambda x: (x, None))
-    with pytest.raises(NotImplementedError, match=r"no bwd rule; write @half_done\.bwd"):
+    made.def_fwd(lambda x: (x, None))
+    with pytest.raises(NotImplementedError, match=r"no bwd rule; write @half_done\.def_bwd"):
         made(X)
 
 
 def test_a_forward_rule_returns_a_pair():
     made = Op(lambda x: x)
-    made.fwd(lambda x: x)
-    made.bwd(lambda residuals, dy: dy)
+    made.def_fwd(lambda x: x)
+    made.def_bwd(lambda residuals, dy: dy)
     with pytest.raises(TypeError, match=r"fwd must return the pair \(y, residuals\), got a"):
         made(X)
 
@@ -358,11 +358,11 @@ def bare_dense():
     """The same rules as `dense`, through jax.custom_vjp and nothing else."""
 
     def bwd(residuals, dy):
-        dx, dw, db = dense._bwd(residuals, dy)
+        dx, dw, db = dense.bwd_rule(residuals, dy)
         return dx, dw, db.sum(0)
 
-    bare = jax.custom_vjp(lambda x, w, b: dense._fwd(x, w, b)[0])
-    bare.defvjp(dense._fwd, bwd)
+    bare = jax.custom_vjp(lambda x, w, b: dense.fwd_rule(x, w, b)[0])
+    bare.defvjp(dense.fwd_rule, bwd)
     return bare
 
 

@@ -77,8 +77,8 @@ def test_an_op_says_all_about_itself(name):
 def wrong(good, fwd=None, bwd=None, **more):
     """The op with another rule or reference."""
     made = Op(good.definition, **{"examples": good.examples, **more})
-    made.fwd(fwd or good._fwd)
-    made.bwd(bwd or good._bwd)
+    made.def_fwd(fwd or good.fwd_rule)
+    made.def_bwd(bwd or good.bwd_rule)
     return made
 
 

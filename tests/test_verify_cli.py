@@ -78,8 +78,8 @@ def test_a_wrong_rule_as_text_and_as_a_page(fnn, tmp_path):
 
 def test_several_are_a_table_with_the_failing_ones_in_full(fnn, monkeypatch):
     doubled = Op(identity.definition, examples=identity.examples)
-    doubled.fwd(identity._fwd)
-    doubled.bwd(lambda saved, dy: 2 * dy)
+    doubled.def_fwd(identity.fwd_rule)
+    doubled.def_bwd(lambda saved, dy: 2 * dy)
     monkeypatch.setattr("fnn.OPS", {"right": identity, "wrong": doubled})
     status, out, _ = fnn("--no-vary")
     assert status == 1

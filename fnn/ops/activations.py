@@ -40,12 +40,12 @@ def identity(x):
     return jnp.positive(x)
 
 
-@identity.fwd
+@identity.def_fwd
 def identity_fwd(x):
     return x, None
 
 
-@identity.bwd
+@identity.def_bwd
 def identity_bwd(residuals, dy):
     del residuals
     return dy
@@ -66,13 +66,13 @@ def sigmoid(x):
     return jnp.exp(-jnp.logaddexp(0.0, -x))
 
 
-@sigmoid.fwd
+@sigmoid.def_fwd
 def sigmoid_fwd(x):
     y = jax.lax.logistic(x)
     return y, y
 
 
-@sigmoid.bwd
+@sigmoid.def_bwd
 def sigmoid_bwd(y, dy):
     return y * (1 - y) * dy
 
@@ -92,13 +92,13 @@ def tanh(x):
     return jnp.tanh(x)
 
 
-@tanh.fwd
+@tanh.def_fwd
 def tanh_fwd(x):
     y = jnp.tanh(x)
     return y, y
 
 
-@tanh.bwd
+@tanh.def_bwd
 def tanh_bwd(y, dy):
     return (1 - y) * (1 + y) * dy
 
@@ -121,13 +121,13 @@ def relu(x, *, subgradient_at_zero: float = 0.0):
     return jnp.where(x <= 0, at_most_zero, x)
 
 
-@relu.fwd
+@relu.def_fwd
 def relu_fwd(x, *, subgradient_at_zero):
     y = jnp.maximum(x, 0)
     return y, x if subgradient_at_zero else y
 
 
-@relu.bwd
+@relu.def_bwd
 def relu_bwd(x_or_y, dy, *, subgradient_at_zero):
     dx = jnp.where(x_or_y <= 0, 0, dy)
     if subgradient_at_zero:
@@ -156,13 +156,13 @@ def leaky_relu(x, *, negative_slope: float = 0.01):
     return jnp.where(x > 0, x, negative_slope * x)
 
 
-@leaky_relu.fwd
+@leaky_relu.def_fwd
 def leaky_relu_fwd(x, *, negative_slope):
     y = jnp.where(x > 0, x, negative_slope * x)
     return y, y if negative_slope > 0 else x
 
 
-@leaky_relu.bwd
+@leaky_relu.def_bwd
 def leaky_relu_bwd(x_or_y, dy, *, negative_slope):
     return jnp.where(x_or_y > 0, dy, negative_slope * dy)
 
@@ -182,7 +182,7 @@ def softplus(x):
     return jnp.logaddexp(x, 0.0)
 
 
-@softplus.fwd
+@softplus.def_fwd
 def softplus_fwd(x):
     # max(x, 0) and |x| written with where: as they have it, JAX's derivative of y at 0 would be 0.
     positive = x > 0
@@ -190,7 +190,7 @@ def softplus_fwd(x):
     return y, y
 
 
-@softplus.bwd
+@softplus.def_bwd
 def softplus_bwd(y, dy):
     t = jnp.tanh(y / 2)  # 1 - e⁻ʸ = 2t / (1 + t); XLA's expm1 takes twice as long
     return 2 * t / (1 + t) * dy
@@ -215,14 +215,14 @@ def step(x, *, gradient: Literal["zero", "straight_through"] = "straight_through
     return y if gradient == "zero" else y + (x - jax.lax.stop_gradient(x))
 
 
-@step.fwd
+@step.def_fwd
 def step_fwd(x, *, gradient):
     if gradient not in ("zero", "straight_through"):
         raise ValueError(f"step: gradient must be 'zero' or 'straight_through', got {gradient!r}")
     return jnp.where(x >= 0, 1, jnp.where(x < 0, 0, x)), None
 
 
-@step.bwd
+@step.def_bwd
 def step_bwd(residuals, dy, *, gradient):
     del residuals
     return dy if gradient == "straight_through" else jnp.zeros_like(dy)

@@ -44,12 +44,12 @@ def dense(x, w, b=None):
     return _add_bias(jnp.einsum("...i,io->...o", x, w), b)
 
 
-@dense.fwd
+@dense.def_fwd
 def dense_fwd(x, w, b):
     return _add_bias(jnp.tensordot(x, w, 1), b), (x, w)
 
 
-@dense.bwd
+@dense.def_bwd
 def dense_bwd(residuals, dy):
     x, w = residuals
     dx = contract(dy, w, ((dy.ndim - 1,), (1,)), like=x)
@@ -91,14 +91,14 @@ def masked_dense(x, w, mask, b=None):
     return _add_bias(jnp.einsum("...i,io->...o", x, jnp.where(mask, w, 0)), b)
 
 
-@masked_dense.fwd
+@masked_dense.def_fwd
 def masked_dense_fwd(x, w, mask, b):
     if mask.dtype != bool:
         raise TypeError(f"masked_dense: mask must be boolean, got {mask.dtype}; pass mask != 0")
     return _add_bias(jnp.tensordot(x, jnp.where(mask, w, 0), 1), b), (x, w, mask)
 
 
-@masked_dense.bwd
+@masked_dense.def_bwd
 def masked_dense_bwd(residuals, dy):
     x, w, mask = residuals
     dx = contract(dy, jnp.where(mask, w, 0), ((dy.ndim - 1,), (1,)), like=x)

@@ -31,14 +31,14 @@ def add(x, y):
     return x + y
 
 
-@add.fwd
+@add.def_fwd
 def add_fwd(x, y):
     if x.shape != y.shape:
         raise ShapeError(f"add: expects two arrays of one shape, got {x.shape} and {y.shape}")
     return x + y, None
 
 
-@add.bwd
+@add.def_bwd
 def add_bwd(residuals, dz):
     del residuals
     return dz, dz

@@ -78,7 +78,7 @@ def avg_pool(
     return jnp.sum(met(x, win, 0.0), -1) / number
 
 
-@avg_pool.fwd
+@avg_pool.def_fwd
 def avg_pool_fwd(x, *, window, stride, padding, dilation, count_padding):
     win = pooling_windows("avg_pool", x, window, stride, padding, dilation)
 
@@ -89,7 +89,7 @@ def avg_pool_fwd(x, *, window, stride, padding, dilation, count_padding):
     return over_windows(x, win, mean)[0], Static(win)
 
 
-@avg_pool.bwd
+@avg_pool.def_bwd
 def avg_pool_bwd(win, dy, *, count_padding, **_):
     dy, number = wide(dy), counts(win.value)
     if count_padding or (number == win.value.taps).all():
@@ -153,7 +153,7 @@ def lp_pool(
     return _norm(list(jnp.moveaxis(met(x, win, 0.0), -1, 0)), p)
 
 
-@lp_pool.fwd
+@lp_pool.def_fwd
 def lp_pool_fwd(x, *, p, window, stride, padding, dilation):
     win = _norm_windows(x, p, window, stride, padding, dilation)
 
@@ -164,7 +164,7 @@ def lp_pool_fwd(x, *, p, window, stride, padding, dilation):
     return y, (x, y, Static(win))
 
 
-@lp_pool.bwd
+@lp_pool.def_bwd
 def lp_pool_bwd(residuals, dy, *, p, **_):
     x, y, win = residuals
     here = blocks(wide(x), win.value)

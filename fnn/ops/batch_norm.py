@@ -109,7 +109,7 @@ def batch_norm(x, scale=None, bias=None, *, eps: float = 1e-5, axis_name: str | 
     return y.astype(x.dtype), *jax.lax.stop_gradient((mean, var))
 
 
-@batch_norm.fwd
+@batch_norm.def_fwd
 def batch_norm_fwd(x, scale, bias, *, eps, axis_name):
     check("batch_norm", x, eps, scale=scale, bias=bias)
     z, mean, var, r = _normalise(wide(x), eps, axis_name)
@@ -117,7 +117,7 @@ def batch_norm_fwd(x, scale, bias, *, eps, axis_name):
     return outputs, (x, scale, mean, r)
 
 
-@batch_norm.bwd
+@batch_norm.def_bwd
 def batch_norm_bwd(residuals, cotangents, *, eps, axis_name):
     del eps
     x, scale, mean, r = residuals
@@ -176,7 +176,7 @@ def batch_norm_inference(x, mean, var, scale=None, bias=None, *, eps: float = 1e
     return y.astype(x.dtype)
 
 
-@batch_norm_inference.fwd
+@batch_norm_inference.def_fwd
 def batch_norm_inference_fwd(x, mean, var, scale, bias, *, eps):
     check("batch_norm_inference", x, eps, mean=mean, var=var, scale=scale, bias=bias)
     wide_x = wide(x)
@@ -185,7 +185,7 @@ def batch_norm_inference_fwd(x, mean, var, scale, bias, *, eps):
     return affine(z, scale, bias).astype(x.dtype), (x, mean, scale, r)
 
 
-@batch_norm_inference.bwd
+@batch_norm_inference.def_bwd
 def batch_norm_inference_bwd(residuals, dy, *, eps):
     del eps
     x, mean, scale, r = residuals
@@ -284,7 +284,7 @@ def _tells_x_hat(dtype, least_scale):
     return jnp.finfo(dtype).eps <= least_scale / 16
 
 
-@batch_norm_leaky_relu.fwd
+@batch_norm_leaky_relu.def_fwd
 def batch_norm_leaky_relu_fwd(x, scale, bias, *, eps, negative_slope, least_scale, axis_name):
     check("batch_norm_leaky_relu", x, eps, scale=scale, bias=bias)
     for name, value in (("negative_slope", negative_slope), ("least_scale", least_scale)):
@@ -298,7 +298,7 @@ def batch_norm_leaky_relu_fwd(x, scale, bias, *, eps, negative_slope, least_scal
     return (y, *jax.lax.stop_gradient((mean, var))), (*kept, scale, bias, r)
 
 
-@batch_norm_leaky_relu.bwd
+@batch_norm_leaky_relu.def_bwd
 def batch_norm_leaky_relu_bwd(
     residuals, cotangents, *, eps, negative_slope, least_scale, axis_name
 ):

@@ -146,13 +146,13 @@ def conv(
     return _add_bias(_joined(y), b)
 
 
-@conv.fwd
+@conv.def_fwd
 def conv_fwd(x, w, b, *, groups, **how):
     at = _places(x, w, groups, **how)
     return _add_bias(correlate(x, w, at, groups), b), (x, w, Static(at))
 
 
-@conv.bwd
+@conv.def_bwd
 def conv_bwd(residuals, dy, *, groups, **how):
     del how
     x, w, at = residuals
@@ -233,14 +233,14 @@ def conv_transpose(
     return _add_bias(y[(slice(None), *at.inside)], b)
 
 
-@conv_transpose.fwd
+@conv_transpose.def_fwd
 def conv_transpose_fwd(x, w, b, *, groups, **how):
     at = _origins(x, w, groups, **how)
     y = spread(x, exchange_channels(w, groups), at, groups)
     return _add_bias(y, b), (x, w, Static(at))
 
 
-@conv_transpose.bwd
+@conv_transpose.def_bwd
 def conv_transpose_bwd(residuals, dy, *, groups, **how):
     del how
     x, w, at = residuals

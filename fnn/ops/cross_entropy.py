@@ -79,7 +79,7 @@ def softmax_cross_entropy(
     return without_ignored(loss, target, ignore_index)
 
 
-@softmax_cross_entropy.fwd
+@softmax_cross_entropy.def_fwd
 def softmax_cross_entropy_fwd(logits, target, *, axis, label_smoothing, ignore_index):
     largest = jnp.max(logits, axis, keepdims=True, initial=-jnp.inf)
     shifted = logits - largest
@@ -98,7 +98,7 @@ def softmax_cross_entropy_fwd(logits, target, *, axis, label_smoothing, ignore_i
     return loss, (logits, target, largest, total)
 
 
-@softmax_cross_entropy.bwd
+@softmax_cross_entropy.def_bwd
 def softmax_cross_entropy_bwd(residuals, dD, *, axis, label_smoothing, ignore_index):
     logits, target, largest, total = residuals
     dD = jnp.expand_dims(without_ignored(dD, target, ignore_index), axis)

@@ -56,7 +56,7 @@ def squared_error(y, target, *, form: Literal["half_sum", "mean"] = "half_sum"):
     return jnp.sum(squared, -1) / 2 if form == "half_sum" else jnp.mean(squared, -1)
 
 
-@squared_error.fwd
+@squared_error.def_fwd
 def squared_error_fwd(y, target, *, form):
     if form not in ("half_sum", "mean"):
         raise ValueError(f"squared_error: form must be 'half_sum' or 'mean', got {form!r}")
@@ -65,7 +65,7 @@ def squared_error_fwd(y, target, *, form):
     return scale * jnp.sum(error * error, -1), error
 
 
-@squared_error.bwd
+@squared_error.def_bwd
 def squared_error_bwd(error, dD, *, form):
     scale = 1 if form == "half_sum" else 2 / error.shape[-1]
     dy = scale * error * jnp.expand_dims(dD, -1)
@@ -117,12 +117,12 @@ def binary_cross_entropy(p, target, *, eps: float = 1e-7):
     return _binary_cross_entropy(p, target, eps)
 
 
-@binary_cross_entropy.fwd
+@binary_cross_entropy.def_fwd
 def binary_cross_entropy_fwd(p, target, *, eps):
     return _binary_cross_entropy(p, target, eps), (p, target)
 
 
-@binary_cross_entropy.bwd
+@binary_cross_entropy.def_bwd
 def binary_cross_entropy_bwd(residuals, dD, *, eps):
     p, target = residuals
     t = target.astype(p.dtype)
@@ -170,7 +170,7 @@ def binary_cross_entropy_with_logits(logits, target, *, pos_weight: float = 1.0)
     return positive + (1 - t) * jnp.logaddexp(0.0, logits)
 
 
-@binary_cross_entropy_with_logits.fwd
+@binary_cross_entropy_with_logits.def_fwd
 def binary_cross_entropy_with_logits_fwd(logits, target, *, pos_weight):
     if not pos_weight > 0:
         raise ValueError(
@@ -183,7 +183,7 @@ def binary_cross_entropy_with_logits_fwd(logits, target, *, pos_weight):
     return loss, (logits, target)
 
 
-@binary_cross_entropy_with_logits.bwd
+@binary_cross_entropy_with_logits.def_bwd
 def binary_cross_entropy_with_logits_bwd(residuals, dD, *, pos_weight):
     logits, target = residuals
     t = target.astype(logits.dtype)
@@ -241,13 +241,13 @@ def categorical_cross_entropy(
     return without_ignored(loss, target, ignore_index)
 
 
-@categorical_cross_entropy.fwd
+@categorical_cross_entropy.def_fwd
 def categorical_cross_entropy_fwd(p, target, *, axis, eps, ignore_index):
     loss = -jnp.sum(distribution(target, p, axis) * _log(p, eps), axis)
     return without_ignored(loss, target, ignore_index), (p, target)
 
 
-@categorical_cross_entropy.bwd
+@categorical_cross_entropy.def_bwd
 def categorical_cross_entropy_bwd(residuals, dD, *, axis, eps, ignore_index):
     p, target = residuals
     dD = jnp.expand_dims(without_ignored(dD, target, ignore_index), axis)
@@ -278,13 +278,13 @@ def kl_divergence(p, target, *, axis: int = -1, eps: float = 1e-7):
     return jnp.sum(d * (_log(d, eps) - _log(p, eps)), axis)
 
 
-@kl_divergence.fwd
+@kl_divergence.def_fwd
 def kl_divergence_fwd(p, target, *, axis, eps):
     d = distribution(target, p, axis)
     return jnp.sum(d * (_log(d, eps) - _log(p, eps)), axis), (p, target)
 
 
-@kl_divergence.bwd
+@kl_divergence.def_bwd
 def kl_divergence_bwd(residuals, dD, *, axis, eps):
     p, target = residuals
     dD = jnp.expand_dims(dD, axis)

@@ -106,12 +106,12 @@ def dropout(x, key, rate):
     return _divided("dropout", x, key, rate, x.shape)
 
 
-@dropout.fwd
+@dropout.def_fwd
 def dropout_fwd(x, key, rate):
     return _thinned("dropout", x, key, rate, x.shape), (key, rate)
 
 
-@dropout.bwd
+@dropout.def_bwd
 def dropout_bwd(residuals, dy):
     key, rate = residuals
     return _thinned("dropout", dy, key, rate, dy.shape), None, _no_gradient(rate)
@@ -136,12 +136,12 @@ def channel_dropout(x, key, rate):
     return _divided("channel_dropout", x, key, rate, _channels("channel_dropout", x))
 
 
-@channel_dropout.fwd
+@channel_dropout.def_fwd
 def channel_dropout_fwd(x, key, rate):
     return _thinned("channel_dropout", x, key, rate, _channels("channel_dropout", x)), (key, rate)
 
 
-@channel_dropout.bwd
+@channel_dropout.def_bwd
 def channel_dropout_bwd(residuals, dy):
     key, rate = residuals
     return (
@@ -169,12 +169,12 @@ def drop_path(x, key, rate):
     return _divided("drop_path", x, key, rate, _examples_of("drop_path", x))
 
 
-@drop_path.fwd
+@drop_path.def_fwd
 def drop_path_fwd(x, key, rate):
     return _thinned("drop_path", x, key, rate, _examples_of("drop_path", x)), (key, rate)
 
 
-@drop_path.bwd
+@drop_path.def_bwd
 def drop_path_bwd(residuals, dy):
     key, rate = residuals
     return (
@@ -218,14 +218,14 @@ def alpha_dropout(x, key, rate):
     return a.astype(x.dtype) * x + b.astype(x.dtype)
 
 
-@alpha_dropout.fwd
+@alpha_dropout.def_fwd
 def alpha_dropout_fwd(x, key, rate):
     p, a, b, dropped = _alpha_map(rate, x)
     y = jnp.where(_kept(key, p, x.shape), a * wide(x) + b, dropped)
     return y.astype(x.dtype), (key, rate)
 
 
-@alpha_dropout.bwd
+@alpha_dropout.def_bwd
 def alpha_dropout_bwd(residuals, dy):
     key, rate = residuals
     p, a, *_ = _alpha_map(rate, dy)

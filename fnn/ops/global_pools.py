@@ -50,12 +50,12 @@ def global_avg_pool(x):
     return jnp.mean(x, _space("global_avg_pool", x))
 
 
-@global_avg_pool.fwd
+@global_avg_pool.def_fwd
 def global_avg_pool_fwd(x):
     return jnp.mean(wide(x), _space("global_avg_pool", x)).astype(x.dtype), Static(x.shape)
 
 
-@global_avg_pool.bwd
+@global_avg_pool.def_bwd
 def global_avg_pool_bwd(shape, dy):
     space = shape.value[1:-1]
     each = jnp.expand_dims(dy / math.prod(space), tuple(range(1, len(space) + 1)))
@@ -79,7 +79,7 @@ def global_max_pool(x):
     return jnp.take_along_axis(flat, jnp.argmax(flat, 1, keepdims=True), 1)[:, 0]
 
 
-@global_max_pool.fwd
+@global_max_pool.def_fwd
 def global_max_pool_fwd(x):
     axes, space = _space("global_max_pool", x), x.shape[1:-1]
     y = jnp.max(x, axes, keepdims=True)
@@ -88,7 +88,7 @@ def global_max_pool_fwd(x):
     return jnp.squeeze(y, axes), (jnp.min(index, axes, keepdims=True), Static(space))
 
 
-@global_max_pool.bwd
+@global_max_pool.def_bwd
 def global_max_pool_bwd(residuals, dy):
     index, space = residuals
     dy = dy.reshape(index.shape)
@@ -135,7 +135,7 @@ def global_softmax_pool(x):
     return jnp.sum(jax.nn.softmax(x, axes) * x, axes)
 
 
-@global_softmax_pool.fwd
+@global_softmax_pool.def_fwd
 def global_softmax_pool_fwd(x):
     axes, wide_x = _space("global_softmax_pool", x), wide(x)
     largest, grown, total = _softly(wide_x, axes)
@@ -144,7 +144,7 @@ def global_softmax_pool_fwd(x):
     return jnp.squeeze(y, axes).astype(x.dtype), (x, largest, total, y)
 
 
-@global_softmax_pool.bwd
+@global_softmax_pool.def_bwd
 def global_softmax_pool_bwd(residuals, dy):
     x, largest, total, y = residuals
     p = jnp.exp(wide(x) - largest) / total

@@ -126,13 +126,13 @@ def group_norm(x, scale=None, bias=None, *, groups: int, eps: float = 1e-5):
     return affine(z.reshape(x.shape), scale, bias).astype(x.dtype)
 
 
-@group_norm.fwd
+@group_norm.def_fwd
 def group_norm_fwd(x, scale, bias, *, groups, eps):
     _check("group_norm", x, scale, bias, eps, groups)
     return _forward(x, scale, bias, groups, eps)
 
 
-@group_norm.bwd
+@group_norm.def_bwd
 def group_norm_bwd(residuals, dy, *, groups, eps):
     del eps
     return _backward(residuals, dy, groups)
@@ -163,7 +163,7 @@ def instance_norm(x, scale=None, bias=None, *, eps: float = 1e-5):
     return affine((wide_x - mean) / jnp.sqrt(var + eps), scale, bias).astype(x.dtype)
 
 
-@instance_norm.fwd
+@instance_norm.def_fwd
 def instance_norm_fwd(x, scale, bias, *, eps):
     check("instance_norm", x, eps, scale=scale, bias=bias)
     if x.ndim < 3:
@@ -174,7 +174,7 @@ def instance_norm_fwd(x, scale, bias, *, eps):
     return _forward(x, scale, bias, x.shape[-1], eps)
 
 
-@instance_norm.bwd
+@instance_norm.def_bwd
 def instance_norm_bwd(residuals, dy, *, eps):
     del eps
     return _backward(residuals, dy, residuals[0].shape[-1])

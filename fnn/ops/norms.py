@@ -65,7 +65,7 @@ def layer_norm(x, scale=None, bias=None, *, eps: float = 1e-5):
     return affine((wide_x - mean) / jnp.sqrt(var + eps), scale, bias).astype(x.dtype)
 
 
-@layer_norm.fwd
+@layer_norm.def_fwd
 def layer_norm_fwd(x, scale, bias, *, eps):
     check("layer_norm", x, eps, scale=scale, bias=bias)
     wide_x = wide(x)
@@ -75,7 +75,7 @@ def layer_norm_fwd(x, scale, bias, *, eps):
     return affine(centred * r, scale, bias).astype(x.dtype), (x, scale, mean, r)
 
 
-@layer_norm.bwd
+@layer_norm.def_bwd
 def layer_norm_bwd(residuals, dy, *, eps):
     del eps
     x, scale, mean, r = residuals
@@ -111,7 +111,7 @@ def rms_norm(x, scale=None, *, eps: float = 1e-6):
     return scaled(z, scale).astype(x.dtype)
 
 
-@rms_norm.fwd
+@rms_norm.def_fwd
 def rms_norm_fwd(x, scale, *, eps):
     check("rms_norm", x, eps, scale=scale)
     wide_x = wide(x)
@@ -119,7 +119,7 @@ def rms_norm_fwd(x, scale, *, eps):
     return scaled(wide_x * r, scale).astype(x.dtype), (x, scale, r)
 
 
-@rms_norm.bwd
+@rms_norm.def_bwd
 def rms_norm_bwd(residuals, dy, *, eps):
     del eps
     x, scale, r = residuals
@@ -158,7 +158,7 @@ def l2_normalize(x, *, axis: int = -1, eps: float = 1e-12):
     return (wide_x / jnp.sqrt(squared + eps)).astype(x.dtype)
 
 
-@l2_normalize.fwd
+@l2_normalize.def_fwd
 def l2_normalize_fwd(x, *, axis, eps):
     check("l2_normalize", x, eps)
     if not -x.ndim <= axis < x.ndim:
@@ -168,7 +168,7 @@ def l2_normalize_fwd(x, *, axis, eps):
     return (wide_x * r).astype(x.dtype), (x, r)
 
 
-@l2_normalize.bwd
+@l2_normalize.def_bwd
 def l2_normalize_bwd(residuals, dy, *, axis, eps):
     del eps
     x, r = residuals
@@ -210,7 +210,7 @@ def weight_norm(v, g, *, eps: float = 1e-12):
     return scaled(wide_v / per_channel(length, wide_v), g).astype(v.dtype)
 
 
-@weight_norm.fwd
+@weight_norm.def_fwd
 def weight_norm_fwd(v, g, *, eps):
     check("weight_norm", v, eps, g=g)
     wide_v = wide(v)
@@ -218,7 +218,7 @@ def weight_norm_fwd(v, g, *, eps):
     return (wide_v * per_channel(scaled(r, g), wide_v)).astype(v.dtype), (v, g, r)
 
 
-@weight_norm.bwd
+@weight_norm.def_bwd
 def weight_norm_bwd(residuals, dw, *, eps):
     del eps
     v, g, r = residuals
@@ -289,7 +289,7 @@ def _neighbours(x, below, above):
     return jax.lax.reduce_window(x, jnp.zeros((), x.dtype), jax.lax.add, window, strides, padding)
 
 
-@local_response_norm.fwd
+@local_response_norm.def_fwd
 def local_response_norm_fwd(x, *, size, alpha, beta, k):
     check("local_response_norm", x, 0)
     if size < 1 or not k > 0 or alpha < 0:
@@ -302,7 +302,7 @@ def local_response_norm_fwd(x, *, size, alpha, beta, k):
     return (wide_x * _power(d, -beta)).astype(x.dtype), x
 
 
-@local_response_norm.bwd
+@local_response_norm.def_bwd
 def local_response_norm_bwd(x, dy, *, size, alpha, beta, k):
     x, dy = wide(x), wide(dy)
     d = k + alpha * _neighbours(x * x, size // 2, (size - 1) // 2)

@@ -109,7 +109,7 @@ def pad(x, *, padding: Sizes | tuple[tuple[int, int], ...], mode: Mode = "consta
     return x
 
 
-@pad.fwd
+@pad.def_fwd
 def pad_fwd(x, *, padding, mode, value):
     ends = _ends(x, padding, mode)
     if mode == "constant":
@@ -125,7 +125,7 @@ def pad_fwd(x, *, padding, mode, value):
     return x, None
 
 
-@pad.bwd
+@pad.def_bwd
 def pad_bwd(residuals, dy, *, padding, mode, value):
     del residuals, value
     axes = dy.ndim - 2

@@ -81,13 +81,13 @@ def unfold(
     return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
 
 
-@unfold.fwd
+@unfold.def_fwd
 def unfold_fwd(x, *, window, stride, padding, dilation):
     at = _windows(x, window, stride, padding, dilation)
     return _laid_out(x, at), Static(at)
 
 
-@unfold.bwd
+@unfold.def_bwd
 def unfold_bwd(at, dy, **how):
     del how
     return _added_up(dy, at.value)
@@ -145,13 +145,13 @@ def fold(
     return x[(slice(None), *at.inside)]
 
 
-@fold.fwd
+@fold.def_fwd
 def fold_fwd(y, *, size, window, stride, padding, dilation):
     at = _folded(y, size, window, stride, padding, dilation)
     return _added_up(y, at), Static(at)
 
 
-@fold.bwd
+@fold.def_bwd
 def fold_bwd(at, dx, **how):
     del how
     return _laid_out(dx, at.value)

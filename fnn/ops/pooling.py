@@ -101,7 +101,7 @@ def max_pool(
     return _largest(x, pooling_windows("max_pool", x, window, stride, padding, dilation))[0]
 
 
-@max_pool.fwd
+@max_pool.def_fwd
 def max_pool_fwd(x, *, window, stride, padding, dilation):
     win = pooling_windows("max_pool", x, window, stride, padding, dilation)
     dtype = np.uint8 if win.taps <= 255 else np.int32
@@ -113,7 +113,7 @@ def max_pool_fwd(x, *, window, stride, padding, dilation):
     return y, (tap, Static(win))
 
 
-@max_pool.bwd
+@max_pool.def_bwd
 def max_pool_bwd(residuals, dy, **_):
     taps, win = residuals
 
@@ -149,7 +149,7 @@ def max_pool_with_indices(
     return y, _starts(win) + jnp.asarray(offset)[first]
 
 
-@max_pool_with_indices.fwd
+@max_pool_with_indices.def_fwd
 def max_pool_with_indices_fwd(x, *, window, stride, padding, dilation):
     win = pooling_windows("max_pool_with_indices", x, window, stride, padding, dilation)
     offset = [np.int32(_flat(win, offset)) for _, offset in win.offsets()]
@@ -162,7 +162,7 @@ def max_pool_with_indices_fwd(x, *, window, stride, padding, dilation):
     return (y, index), (index, Static(win))
 
 
-@max_pool_with_indices.bwd
+@max_pool_with_indices.def_bwd
 def max_pool_with_indices_bwd(residuals, dy, **_):
     indices, win = residuals
     flat = np.arange(math.prod(win.value.inputs), dtype=np.int32)
@@ -228,7 +228,7 @@ def max_unpool(y, indices, *, space: tuple[int, ...]):
     return x.reshape(y.shape[0], *space, y.shape[-1])
 
 
-@max_unpool.fwd
+@max_unpool.def_fwd
 def max_unpool_fwd(y, indices, *, space):
     _must_match(y, indices)
     size = math.prod(space)
@@ -244,7 +244,7 @@ def max_unpool_fwd(y, indices, *, space):
     return x.astype(y.dtype).reshape(y.shape[0], *space, y.shape[-1]), indices
 
 
-@max_unpool.bwd
+@max_unpool.def_bwd
 def max_unpool_bwd(indices, dx, *, space):
     flat, index = _flattened(dx, indices, space)
     back = jnp.take_along_axis(flat, _or_out(index, flat.shape[1]), 1, mode="fill", fill_value=0)

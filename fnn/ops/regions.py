@@ -192,7 +192,7 @@ def adaptive_avg_pool(x, *, output: Sizes):
     return x
 
 
-@adaptive_avg_pool.fwd
+@adaptive_avg_pool.def_fwd
 def adaptive_avg_pool_fwd(x, *, output):
     y = wide(x)
     for axis, bins in enumerate(_bins("adaptive_avg_pool", x, output), 1):
@@ -205,7 +205,7 @@ def adaptive_avg_pool_fwd(x, *, output):
     return y.astype(x.dtype), Static(x.shape)
 
 
-@adaptive_avg_pool.bwd
+@adaptive_avg_pool.def_bwd
 def adaptive_avg_pool_bwd(shape, dy, *, output):
     dx = wide(dy)
     regions = _bins("adaptive_avg_pool", jax.ShapeDtypeStruct(shape.value, dy.dtype), output)
@@ -233,13 +233,13 @@ def adaptive_max_pool(x, *, output: Sizes):
     return _largest(x, _bins("adaptive_max_pool", x, output))
 
 
-@adaptive_max_pool.fwd
+@adaptive_max_pool.def_fwd
 def adaptive_max_pool_fwd(x, *, output):
     y, index = _find_largest(x, _bins("adaptive_max_pool", x, output))
     return y, (index, Static(x.shape))
 
 
-@adaptive_max_pool.bwd
+@adaptive_max_pool.def_bwd
 def adaptive_max_pool_bwd(residuals, dy, *, output):
     index, shape = residuals
     x = jax.ShapeDtypeStruct(shape.value, dy.dtype)
@@ -313,14 +313,14 @@ def fractional_max_pool(x, key, *, output: Sizes, overlapping: bool = True):
     return _largest(x, regions)
 
 
-@fractional_max_pool.fwd
+@fractional_max_pool.def_fwd
 def fractional_max_pool_fwd(x, key, *, output, overlapping):
     regions = _random_regions("fractional_max_pool", x, key, output, overlapping)
     y, index = _find_largest(x, regions)
     return y, (index, key, Static(x.shape))
 
 
-@fractional_max_pool.bwd
+@fractional_max_pool.def_bwd
 def fractional_max_pool_bwd(residuals, dy, *, output, overlapping):
     index, key, shape = residuals
     x = jax.ShapeDtypeStruct(shape.value, dy.dtype)

@@ -164,7 +164,7 @@ def resize(x, *, size: Sizes, method: Method = "nearest", align_corners: bool = 
     return x
 
 
-@resize.fwd
+@resize.def_fwd
 def resize_fwd(x, *, size, method, align_corners):
     inside, outside = _checked(x, size, method, align_corners)
     maps = [
@@ -174,7 +174,7 @@ def resize_fwd(x, *, size, method, align_corners):
     return _interpolate(x, sorted(maps, key=lambda a: a.growth)), Static(x.shape)
 
 
-@resize.bwd
+@resize.def_bwd
 def resize_bwd(shape, dy, *, size, method, align_corners):
     maps = [
         _Map(axis, n, *_taps(n, dy.shape[axis], method, align_corners)).transposed()
@@ -339,23 +339,23 @@ def pixel_unshuffle(x, *, factor: Sizes):
     return y.reshape(*y.shape[: d + 1], channels)
 
 
-@pixel_shuffle.fwd
+@pixel_shuffle.def_fwd
 def pixel_shuffle_fwd(x, *, factor):
     return pixel_shuffle.definition(x, factor=factor), None
 
 
-@pixel_shuffle.bwd
+@pixel_shuffle.def_bwd
 def pixel_shuffle_bwd(residuals, dy, *, factor):
     del residuals
     return pixel_unshuffle.definition(dy, factor=factor)
 
 
-@pixel_unshuffle.fwd
+@pixel_unshuffle.def_fwd
 def pixel_unshuffle_fwd(x, *, factor):
     return pixel_unshuffle.definition(x, factor=factor), None
 
 
-@pixel_unshuffle.bwd
+@pixel_unshuffle.def_bwd
 def pixel_unshuffle_bwd(residuals, dy, *, factor):
     del residuals
     return pixel_shuffle.definition(dy, factor=factor)

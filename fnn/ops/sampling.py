@@ -80,7 +80,7 @@ def affine_grid(theta, *, size: int | tuple[int, ...], align_corners: bool = Fal
     return jnp.einsum("nkj,...j->n...k", theta, p)
 
 
-@affine_grid.fwd
+@affine_grid.def_fwd
 def affine_grid_fwd(theta, *, size, align_corners):
     p = _points(theta.dtype, _geometry(theta, size), align_corners)
     d = p.shape[-1] - 1
@@ -89,7 +89,7 @@ def affine_grid_fwd(theta, *, size, align_corners):
     return y.reshape(y.shape[0], *p.shape[:-1], d).astype(theta.dtype), None
 
 
-@affine_grid.bwd
+@affine_grid.def_bwd
 def affine_grid_bwd(residuals, dy, *, size, align_corners):
     del residuals, size
     p = _points(dy.dtype, dy.shape[1:-1], align_corners)
@@ -230,7 +230,7 @@ def grid_sample(
     return y.astype(x.dtype)
 
 
-@grid_sample.fwd
+@grid_sample.def_fwd
 def grid_sample_fwd(x, grid, *, method, padding, align_corners):
     inside = _checked(x, grid, method, padding)
     pixels = _pixels(grid, inside, padding, align_corners)
@@ -242,7 +242,7 @@ def grid_sample_fwd(x, grid, *, method, padding, align_corners):
     return sum(terms[1:], terms[0]).astype(x.dtype), (x, grid)
 
 
-@grid_sample.bwd
+@grid_sample.def_bwd
 def grid_sample_bwd(residuals, dy, *, method, padding, align_corners):
     x, grid = residuals
     inside = x.shape[1:-1]

@@ -32,11 +32,11 @@ def flatten(x):
     return x.reshape(x.shape[0], size)
 
 
-@flatten.fwd
+@flatten.def_fwd
 def flatten_fwd(x):
     return flatten.definition(x), Static(x.shape)
 
 
-@flatten.bwd
+@flatten.def_bwd
 def flatten_bwd(shape, dy):
     return dy.reshape(shape.value)

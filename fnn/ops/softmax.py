@@ -43,13 +43,13 @@ def softmax(x, *, axis: int = -1):
     return unnormalised / jnp.sum(unnormalised, axis, keepdims=True)
 
 
-@softmax.fwd
+@softmax.def_fwd
 def softmax_fwd(x, *, axis):
     y = jax.nn.softmax(x, axis)
     return y, y
 
 
-@softmax.bwd
+@softmax.def_bwd
 def softmax_bwd(y, dy, *, axis):
     return y * (dy - jnp.sum(dy * y, axis, keepdims=True))
 
@@ -71,7 +71,7 @@ def log_softmax(x, *, axis: int = -1):
     return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis, keepdims=True))
 
 
-@log_softmax.fwd
+@log_softmax.def_fwd
 def log_softmax_fwd(x, *, axis):
     shifted = x - jnp.max(x, axis, keepdims=True, initial=-jnp.inf)
     unnormalised = jnp.exp(shifted)
@@ -79,7 +79,7 @@ def log_softmax_fwd(x, *, axis):
     return shifted - jnp.log(total), (unnormalised, total)
 
 
-@log_softmax.bwd
+@log_softmax.def_bwd
 def log_softmax_bwd(residuals, dy, *, axis):
     unnormalised, total = residuals
     return dy - unnormalised * (jnp.sum(dy, axis, keepdims=True) / total)

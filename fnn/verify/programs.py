@@ -158,7 +158,7 @@ def kept(make: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(make)
     def get(function: Any, *more: Any) -> Any:
-        names = ("fwd", "bwd", "jvp", "_fwd", "_bwd")
+        names = ("fwd", "bwd", "jvp", "fwd_rule", "bwd_rule")
         rules = tuple(getattr(function, name, None) for name in names)
         try:
             hash((function, rules, more))

@@ -51,9 +51,9 @@ def find(function: Any, definition: Callable[..., Any] | None) -> Subject:
         )
     name, other = getattr(function, "__name__", None) or _name(function), definition is not None
     if isinstance(function, Op):
-        for which, rule in (("fwd", function._fwd), ("bwd", function._bwd)):
+        for which, rule in (("fwd", function.fwd_rule), ("bwd", function.bwd_rule)):
             if rule is None:
-                raise TypeError(f"verify: {name} has no {which} rule; write @{name}.{which}")
+                raise TypeError(f"verify: {name} has no {which} rule; write @{name}.def_{which}")
         return Subject(
             name,
             function,
