@@ -35,12 +35,17 @@ def test_the_readme_uses_an_op_and_writes_one(capsys, table):
     assert "squash" in table
 
 
-def test_the_readme_shows_the_report_of_a_wrong_rule(capsys):
-    exec(blocks("README.md")[2], {"__name__": "readme"})
-    printed = blocks("README.md", "text")[0]
+def test_the_guide_shows_the_report_of_a_wrong_rule(capsys):
+    exec(blocks("docs/verify.md")[0], {"__name__": "guide"})
+    printed = blocks("docs/verify.md", "text")[0]
     findings = printed.partition("\n")[2].partition("\n\n")[0]  # without the time, and the bytes
     assert "numerics" in findings
     assert findings in capsys.readouterr().out
+
+
+def test_the_guide_backpropagates(capsys):
+    exec(blocks("docs/backprop.md")[0], {"__name__": "guide"})
+    assert capsys.readouterr().out.startswith("z2  (2, 10)\nw2  (15, 10)\n")
 
 
 @pytest.mark.parametrize("vary", [False, pytest.param(True, marks=pytest.mark.prove)])
