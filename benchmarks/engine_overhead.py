@@ -153,8 +153,8 @@ def pairs_of(fit: Fit, pairs: int) -> tuple[list[float], list[float]]:
                 if saves:
                     fit.at = fit.at.after(batches, np.zeros(len(batches)))
                     fit._save()
-                fit.state, found = fit.steps(fit.state, *data, indices)
-                np.asarray(found)
+                fit.state, losses = fit.steps(fit.state, *data, indices)
+                np.asarray(losses)
                 fit.saved.wait()
                 taken = time.perf_counter() - start
             if i:  # the first is warmed up

@@ -172,24 +172,24 @@ def torch_timers(output: Output, x: Any, labels: Any, batches: Any) -> dict[str,
 def judge(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
     """Compare the engine with the fastest plain loop, with torch, and with its other gradients."""
     median = {name: statistics.median(times) for name, times in seconds.items()}
-    found = []
+    rows = []
     for peer, bar in (("jax", BAR_JAX), ("torch", BAR_TORCH)):
         rivals = [name for name in seconds if name.startswith(peer)]
         if rivals:
             best = min(rivals, key=lambda name: median[name])
             row = ratio(seconds, best, "fnn manual")
-            found.append({**row, "bar": bar, "met": row["median"] >= bar})
-    found += [ratio(seconds, f"fnn {g}", "fnn manual") for g in ("autodiff", "backprop")]
-    return found
+            rows.append({**row, "bar": bar, "met": row["median"] >= bar})
+    rows += [ratio(seconds, f"fnn {g}", "fnn manual") for g in ("autodiff", "backprop")]
+    return rows
 
 
 def environment() -> dict[str, Any]:
     """Say what the times are of."""
     from fnn.train.folder import environment
 
-    kept = ("device", "python", "jax", "jaxlib", "optax", "numpy")
-    found = {name: value for name, value in environment(0).items() if name in kept}
-    return found | {"system": platform.system(), "cores": cores()}
+    names = ("device", "python", "jax", "jaxlib", "optax", "numpy")
+    versions = {name: value for name, value in environment(0).items() if name in names}
+    return versions | {"system": platform.system(), "cores": cores()}
 
 
 def measure(output: Output, with_torch: bool) -> dict[str, Any]:
@@ -209,13 +209,13 @@ def measure(output: Output, with_torch: bool) -> dict[str, Any]:
     }
 
 
-def show(found: dict[str, Any]) -> None:
+def show(job: dict[str, Any]) -> None:
     """Print one job's times and ratios."""
-    print(f"\n784-15-10, sigmoid hidden, {found['output']} out, batch {BATCH}\n")
-    for name, us in found["us_per_step"].items():
+    print(f"\n784-15-10, sigmoid hidden, {job['output']} out, batch {BATCH}\n")
+    for name, us in job["us_per_step"].items():
         print(f"  {name:24}{us:9.1f} µs a step")
     print()
-    show_ratios(found["ratios"], 40, 3)
+    show_ratios(job["ratios"], 40, 3)
 
 
 def torch_version() -> str | None:
@@ -236,18 +236,18 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
 
     torch = torch_version()
-    found: dict[str, Any] = {"environment": environment() | {"torch": torch}}
+    results: dict[str, Any] = {"environment": environment() | {"torch": torch}}
     if not arguments.json:
-        print(", ".join(f"{k} {v}" for k, v in found["environment"].items()))
+        print(", ".join(f"{k} {v}" for k, v in results["environment"].items()))
         if torch is None:
             print("torch is not installed: its variants are skipped")
-    found["jobs"] = []
+    results["jobs"] = []
     for output in ("sigmoid", "softmax"):
-        found["jobs"].append(measure(output, torch is not None))
+        results["jobs"].append(measure(output, torch is not None))
         if not arguments.json:
-            show(found["jobs"][-1])
+            show(results["jobs"][-1])
     if arguments.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def workers(names: list[str], shape: tuple[int, ...], count: int) -> Any:
 def judge(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
     """Compare fnn with the faster form of each peer, and with JAX's derivatives."""
     median = {name: statistics.median(times) for name, times in seconds.items()}
-    found = []
+    rows = []
     for ours in (name for name in OURS if name in seconds):
         for peer in ("torch", "flax", "equinox", "jax", "autodiff"):
             rivals = [name for name in seconds if name.startswith(peer)]
@@ -101,8 +101,8 @@ def judge(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
                 row = ratio(seconds, best, ours)
                 if peer in BARS:
                     row |= {"bar": BARS[peer], "met": row["median"] >= BARS[peer]}
-                found.append(row)
-    return found
+                rows.append(row)
+    return rows
 
 
 def measure(name: str, count: int, rounds: int, variants: list[str]) -> dict[str, Any]:
@@ -118,28 +118,28 @@ def measure(name: str, count: int, rounds: int, variants: list[str]) -> dict[str
     }
 
 
-def show(found: dict[str, Any]) -> None:
+def show(job: dict[str, Any]) -> None:
     """Print one job's times and ratios."""
-    print(f"\nsmall_cnn, {found['input']}, batch {BATCH}, cores {found['cores']}\n")
-    for name, ms in found["ms_per_step"].items():
+    print(f"\nsmall_cnn, {job['input']}, batch {BATCH}, cores {job['cores']}\n")
+    for name, ms in job["ms_per_step"].items():
         print(f"  {name:16}{ms:9.2f} ms a step")
-    for name, reason in found["skipped"].items():
+    for name, reason in job["skipped"].items():
         print(f"  {name:16}left out: {reason}")
     print()
-    show_ratios(found["ratios"], 28, 2)
+    show_ratios(job["ratios"], 28, 2)
 
 
 def environment() -> dict[str, Any]:
     """Say what the times are of."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found: dict[str, Any] = {"system": platform.system(), "python": platform.python_version()}
+    versions: dict[str, Any] = {"system": platform.system(), "python": platform.python_version()}
     for package in ("jax", "jaxlib", "flax", "equinox", "optax", "torch", "numpy"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions
 
 
 def main() -> None:
@@ -152,16 +152,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31)
     arguments = parser.parse_args()
 
-    found: dict[str, Any] = {"environment": environment(), "jobs": []}
+    results: dict[str, Any] = {"environment": environment(), "jobs": []}
     if not arguments.json:
-        print(", ".join(f"{k} {v}" for k, v in found["environment"].items()))
+        print(", ".join(f"{k} {v}" for k, v in results["environment"].items()))
     for name in arguments.input:
         for count in arguments.cores:
-            found["jobs"].append(measure(name, count, arguments.rounds, arguments.variants))
+            results["jobs"].append(measure(name, count, arguments.rounds, arguments.variants))
             if not arguments.json:
-                show(found["jobs"][-1])
+                show(results["jobs"][-1])
     if arguments.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

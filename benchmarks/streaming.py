@@ -118,23 +118,23 @@ def main() -> None:
         seconds = interleave(timers(folders), arguments.rounds)
     from fnn.train.folder import environment
 
-    kept = ("device", "python", "jax", "jaxlib", "optax", "numpy")
-    found: dict[str, Any] = {
-        "environment": {k: v for k, v in environment(0).items() if k in kept} | {"cores": cores()},
+    names = ("device", "python", "jax", "jaxlib", "optax", "numpy")
+    results: dict[str, Any] = {
+        "environment": {k: v for k, v in environment(0).items() if k in names} | {"cores": cores()},
         "us_per_step": {name: 1e6 * statistics.median(t) for name, t in seconds.items()},
         "ratios": [
             ratio(seconds, name, "resident") for name in seconds if name.startswith("streamed")
         ],
     }
     if arguments.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(results, indent=1))
         return
-    print(", ".join(f"{k} {v}" for k, v in found["environment"].items()))
+    print(", ".join(f"{k} {v}" for k, v in results["environment"].items()))
     print(f"\n784-512-512-10, batch {BATCH}\n")
-    for name, us in found["us_per_step"].items():
+    for name, us in results["us_per_step"].items():
         print(f"  {name:24}{us:9.1f} µs a step")
     print()
-    show_ratios(found["ratios"], 40, 3)
+    show_ratios(results["ratios"], 40, 3)
 
 
 if __name__ == "__main__":

@@ -41,15 +41,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=32)
     parser.add_argument("--processes", type=int, default=32)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rates = f"{RATE}={LOW}..{HIGH}:log:{asked.runs}"
-        swept, told = fnn("sweep", CONFIG, rates, "--runs", folder)
-        with open(f"{told['run']}/results.jsonl") as file:
+        rates = f"{RATE}={LOW}..{HIGH}:log:{options.runs}"
+        swept, summary = fnn("sweep", CONFIG, rates, "--runs", folder)
+        with open(f"{summary['run']}/results.jsonl") as file:
             results = [json.loads(line) for line in file]
-        print(f"sweep: {len(results)} runs, {told['programs']} program, {swept:.1f} s", flush=True)
+        print(
+            f"sweep: {len(results)} runs, {summary['programs']} program, {swept:.1f} s", flush=True
+        )
         chosen = (
-            np.linspace(0, asked.runs - 1, min(asked.processes, asked.runs)).round().astype(int)
+            np.linspace(0, options.runs - 1, min(options.processes, options.runs))
+            .round()
+            .astype(int)
         )
         alone, seconds = [], []
         for i in chosen:
@@ -59,10 +63,10 @@ def main():
             seconds.append(took)
             print(f"run: {rate:<10g} {took:5.1f} s  {one['test_loss']:.6f}", flush=True)
     together = [results[i]["test_loss"] for i in chosen]
-    ratio = swept / (np.mean(seconds) * asked.runs)
+    ratio = swept / (np.mean(seconds) * options.runs)
     alike = np.argsort(alone).tolist() == np.argsort(together).tolist()
     largest = np.max(np.abs(np.divide(together, alone) - 1))
-    print(f"one after another: {np.mean(seconds) * asked.runs:.1f} s ({len(chosen)} timed)")
+    print(f"one after another: {np.mean(seconds) * options.runs:.1f} s ({len(chosen)} timed)")
     print(f"sweep / runs: {ratio:.3f} (the bar: {BAR})")
     print(f"same ranking: {alike}; losses differ by {largest:.1e} relative at most")
     sys.exit(0 if alike and ratio <= BAR else 1)

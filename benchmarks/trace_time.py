@@ -111,15 +111,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object only")
     as_json = parser.parse_args().json
-    found = {
+    results = {
         "environment": {key: environment(0)[key] for key in ("device", "python", "jax", "jaxlib")},
         "ops": [measure(name) for name in PAIRS],
     }
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(results, indent=1))
         return
-    print(", ".join(f"{k} {v}" for k, v in found["environment"].items()), "\n")
-    for row in found["ops"]:
+    print(", ".join(f"{k} {v}" for k, v in results["environment"].items()), "\n")
+    for row in results["ops"]:
         low, high = row["extra_us_quartiles"]
         print(
             f"  {row['op']:6} bare {row['bare_us']:.0f} µs, through op {row['through_op_us']:.0f} "

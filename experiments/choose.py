@@ -32,16 +32,16 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("grid", nargs="+", help="key=value,value,...")
     parser.add_argument("--seeds", type=int, default=3)
-    given = parser.parse_args()
-    found = []
+    options = parser.parse_args()
+    results = []
     with tempfile.TemporaryDirectory() as runs:
-        for overrides in combinations(given.grid):
+        for overrides in combinations(options.grid):
             arm = Arm("trial", overrides)
-            rows = run_arm(given.config, arm, given.seeds, Path(runs), data=held_out)
+            rows = run_arm(options.config, arm, options.seeds, Path(runs), data=held_out)
             accuracies = [run[-1]["test_accuracy"] for run in rows]
-            found.append((statistics.median(accuracies), min(accuracies), overrides))
+            results.append((statistics.median(accuracies), min(accuracies), overrides))
     print("median   worst   on the held-out quarter of the training split")
-    for median, worst, overrides in sorted(found, reverse=True):
+    for median, worst, overrides in sorted(results, reverse=True):
         print(f"{median:.2%}  {worst:.2%}  {' '.join(overrides)}")
 
 

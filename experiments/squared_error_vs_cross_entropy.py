@@ -101,17 +101,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs") / "studies" / NAME)
     parser.add_argument("--choose", action="store_true", help="try learning rates instead")
     parser.add_argument("overrides", nargs="*", help="changes to the config: train.epochs=2")
-    given = parser.parse_args(arguments)
-    if given.choose:
-        choose(given.seeds, given.out, given.overrides)
+    options = parser.parse_args(arguments)
+    if options.choose:
+        choose(options.seeds, options.out, options.overrides)
         return
     accuracy = {}
     for arm in ARMS:
-        runs = run_arm(CONFIG, arm, given.seeds, given.out / "runs", overrides=given.overrides)
+        runs = run_arm(
+            CONFIG, arm, options.seeds, options.out / "runs", overrides=options.overrides
+        )
         accuracy[arm.name] = column(runs, "test_accuracy")
     parts = judge_claim(accuracy)
-    write(given.out, CLAIM, ARMS, parts, draw(accuracy, parts))
-    print((given.out / "result.md").read_text())
+    write(options.out, CLAIM, ARMS, parts, draw(accuracy, parts))
+    print((options.out / "result.md").read_text())
 
 
 if __name__ == "__main__":

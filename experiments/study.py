@@ -89,7 +89,7 @@ def run_arm(
 
     Raises FnnError for a run that did not go through all its epochs.
     """
-    found = []
+    rows = []
     for seed in range(seeds):
         run = prepare(load(config, (*arm.overrides, *overrides, f"seed={seed}")))
         where = folder.create(runs, f"{arm.name}_{seed}")
@@ -99,9 +99,9 @@ def run_arm(
                 f"{where}: the run ended as {summary['status']}; a study needs every epoch"
             )
         lines = (where / "metrics.jsonl").read_text().splitlines()
-        found.append([json.loads(line) for line in lines])
+        rows.append([json.loads(line) for line in lines])
         print(f"{arm.name}, seed {seed}: accuracy {summary['test_accuracy']:.2%}", flush=True)
-    return found
+    return rows
 
 
 def column(runs: Sequence[Rows], key: str) -> np.ndarray:
