@@ -17,10 +17,13 @@ from .rule import Rule
 
 Mutants = Iterator[tuple[str, Rule]]
 
+VAGUE = frozenset({"sign", "factor", "term", "element", "nan", "fails"})
+"""Defects that faults of any group may show themselves as."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Operator:
-    """One kind of fault, with the defects that would name it rightly, and the report it is after.
+    """One kind of fault, with the defects that name it rightly, and the bug report it comes from.
 
     `make(rule)` yields every way to put it into a rule, as pairs of a label and the faulty rule.
     """
@@ -29,6 +32,13 @@ class Operator:
     defects: frozenset[str]
     bug: str
     make: Callable[[Rule], Mutants]
+
+    @property
+    def group(self) -> str:
+        """The group that most of its defects belong to, vague ones aside; the last of equals."""
+        telling = (self.defects - VAGUE) or self.defects
+        groups = [defect.group for name, defect in reversed(DEFECTS.items()) if name in telling]
+        return max(groups, key=groups.count)
 
 
 OPERATORS: dict[str, Operator] = {}
