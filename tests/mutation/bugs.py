@@ -1,4 +1,4 @@
-"""How a fault of one rule is planted: by a rewritten backward pass, function or tangent."""
+"""Decorators for faults of single rules: a wrong backward pass, function or tangent."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Decorator = Callable[[Callable[..., Any]], None]
 def only(
     names: str, defects: str, bugs: str = "", into: Callable = lambda make, rule: make(rule)
 ) -> Decorator:
-    """Register a fault of the rules named: `into(decorated, rule)` makes the mutant."""
+    """Register a fault of some rules: `into(decorated, rule)` makes the mutant."""
 
     def decorate(function):
         def make(rule):
@@ -28,10 +28,10 @@ def only(
 
 
 def wrong_backward(names: str, defects: str, bugs: str = "", args: Sequence[Any] = ()) -> Decorator:
-    """Register a fault of the rules named: the decorated `backward(rule, args, dy, right)`.
+    """Register a fault of some rules: the decorated `backward(rule, args, dy, right)`.
 
-    All arguments are saved. `right` are the cotangents that automatic differentiation of the body
-    gives, None for arguments of integers, booleans and keys. `args` replace the rule's own.
+    The residuals are all arguments. `right` are the cotangents by automatic differentiation of the
+    body, None for arguments of integers, booleans and keys. `args` replace the rule's own.
     """
 
     def into(backward, rule):
@@ -42,7 +42,7 @@ def wrong_backward(names: str, defects: str, bugs: str = "", args: Sequence[Any]
 
 
 def wrong_function(names: str, defects: str, bugs: str = "") -> Decorator:
-    """Register a fault of the rules named: they get the derivative of the decorated function."""
+    """Register a fault of some rules: they get the derivative of the decorated function."""
 
     def into(wrong, rule):
         return _rewritten(rule, lambda args, dy, right: pullback(rule, wrong, args, dy))
@@ -51,7 +51,7 @@ def wrong_function(names: str, defects: str, bugs: str = "") -> Decorator:
 
 
 def wrong_tangent(names: str, defects: str, bugs: str = "") -> Decorator:
-    """Register a fault of the `custom_jvp` rules named: `tangent(rule, primals, tangents, dy)`.
+    """Register a fault of some `custom_jvp` rules: `tangent(rule, primals, tangents, dy)`.
 
     dy is the right tangent.
     """
@@ -84,7 +84,7 @@ def _rewritten(rule, backward):
 
 
 def pullback(rule: Rule, function: Callable[..., Any], args: list[Any], dy: Any) -> list[Any]:
-    """Return what automatic differentiation of a function gives for each argument of a rule."""
+    """Return the cotangent of each argument of a rule, by automatic differentiation."""
     numbers = [n for n in range(len(args)) if n not in rule.nondiff_argnums]
     active = [n for n in numbers if all(map(is_inexact, jax.tree.leaves(args[n])))]
 

@@ -1,7 +1,7 @@
-"""The mutants that are no faults: a change that no input, cotangent or transform can show.
+"""The mutants that are no faults: changes that no input, cotangent or transform can show.
 
-A row is the reason and the mutants, "rule,rule/operator/label"; the label "*" stands for every one.
-They do not count among the mutants, and a checker that rejects one is wrong, or the reason is.
+A row is a reason and its mutants, "rule,rule/operator/label"; the label "*" stands for every one.
+They do not count as faults: to reject one is a false alarm, or the reason is wrong.
 """
 
 REASONS = {
@@ -21,7 +21,7 @@ REASONS = {
     "the first derivative is the same; the second jumps there, and is right on one side": """
         elu/other_side_of_kink/1:gt""",
     # Sums that begin with zeros, and indices that never meet.
-    "what is overwritten, or left out of the sum, are the zeros that the sum starts from": """
+    "only the zeros that the sum starts from are overwritten or left out": """
         depthwise_conv,conv_transpose,sinc_jvp/lose_summand/0:add[0]
         conv1d,avg_pool/overwrite_duplicates/0:scatter-add""",
     "the series' last term is below 1e-17 of its first": "sinc_jvp/lose_summand/0:add[1]",
@@ -49,9 +49,9 @@ REASONS = {
     "the rule's own clip keeps the exponentials finite, and 1 + tanh cancels in either form": """
         gelu_tanh/overflowing_sigmoid/0:tanh""",
     # Rows that the rule mixes by itself.
-    "a column has one cotangent: what is not a number anywhere in it is so in every row": """
+    "a column has one cotangent: a NaN anywhere in it is a NaN in every row": """
         batch_norm,weight_norm/touch_other_rows/0 softmax_columns_jvp/touch_other_rows/y0""",
-    "an inverse mixes all elements: what is not a number anywhere is so everywhere": """
+    "an inverse mixes all elements: a NaN anywhere is a NaN everywhere": """
         inverse,equilibrium/touch_other_rows/0""",
 }
 

@@ -1,4 +1,4 @@
-"""What a fault operator is, and what is known of a rule before a fault is put into it."""
+"""Operators, which put faults into rules, and the parts that they are written with."""
 
 import dataclasses
 import functools
@@ -47,27 +47,27 @@ OPERATORS: dict[str, Operator] = {}
 
 def register(name: str, defects: str, make: Callable[[Rule], Mutants], bugs: str = "") -> None:
     """Put an operator into the table, with its defects "a, b" and its reports on GitHub "c d"."""
-    classes = frozenset(defects.split(", "))
-    if name in OPERATORS or not classes <= set(DEFECTS):
+    names = frozenset(defects.split(", "))
+    if name in OPERATORS or not names <= set(DEFECTS):
         raise ValueError(f"{name} is there already, or there are no such defects: {defects}")
     bug = f"https://github.com/{bugs.split()[0]}" if bugs else ""
-    OPERATORS[name] = Operator(name, classes, bug, make)
+    OPERATORS[name] = Operator(name, names, bug, make)
 
 
 def operator(defects: str, bugs: str = "", tangents: bool = True) -> Callable[[Any], None]:
     """Register an operator: the decorated function, from a rule to its mutants.
 
-    Without `tangents`, it leaves the `custom_jvp` rules alone.
+    Without `tangents`, it applies to `custom_vjp` rules only.
     """
 
     def decorate(make):
-        chosen = make if tangents else lambda rule: make(rule) if rule.jvp is None else iter(())
-        register(make.__name__, defects, chosen, bugs)
+        of_vjp = lambda rule: make(rule) if rule.jvp is None else iter(())  # noqa: E731
+        register(make.__name__, defects, make if tangents else of_vjp, bugs)
 
     return decorate
 
 
-# What is known of a rule without running it
+# The arrays of a rule, without running it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Leaf:
 
 
 def struct(a: Any) -> Any:
-    """Return the shape struct of a spec; what is no spec returns as it is."""
+    """Return the shape struct of a spec; anything else is returned as it is."""
     if not isinstance(a, str) or "[" not in a:
         return a
     spec = read(a)
@@ -111,29 +111,29 @@ def differentiable(rule: Rule, args: tuple[Any, ...]) -> list[Any]:
 
 def leaves(rule: Rule) -> list[Leaf]:
     """Return every array leaf of the differentiable arguments, integers and keys included."""
-    found = []
+    arrays = []
     for argument, a in enumerate(differentiable(rule, rule.args)):
         paths, tree = jax.tree_util.tree_flatten_with_path(a, is_leaf=lambda a: a is None)
         for position, (path, spec) in enumerate(paths):
             if hasattr(array := struct(spec), "shape"):
                 place = f"{argument}{jax.tree_util.keystr(path)}", argument, position, tree
                 domain = read(spec).domain if isinstance(spec, str) else None
-                found.append(Leaf(*place, array.shape, array.dtype, domain))
-    return found
+                arrays.append(Leaf(*place, array.shape, array.dtype, domain))
+    return arrays
 
 
 def abstract(function: Callable[..., Any], rule: Rule) -> Any:
-    """Return what `function` gives for the rule's arguments, with shape structs for arrays."""
+    """Return the value of `function` at the rule's arguments, with shape structs for arrays."""
     args = [jax.tree.map(struct, a, is_leaf=lambda a: a is None) for a in rule.args]
     numbers = [n for n in range(len(args)) if n not in rule.nondiff_argnums]
-    kept = []
+    value = []
 
     def call(dynamic):
-        kept[:] = jax.tree.flatten(function(*(dynamic.get(n, a) for n, a in enumerate(args))))
-        return [a for a in kept[0] if hasattr(a, "dtype")]
+        value[:] = jax.tree.flatten(function(*(dynamic.get(n, a) for n, a in enumerate(args))))
+        return [a for a in value[0] if hasattr(a, "dtype")]
 
     arrays = iter(jax.eval_shape(call, {n: args[n] for n in numbers}))
-    flat, tree = kept
+    flat, tree = value
     return jax.tree.unflatten(tree, [next(arrays) if hasattr(a, "dtype") else a for a in flat])
 
 
@@ -153,9 +153,10 @@ def tangent_of(a: Any) -> Any:
 
 
 def is_inexact(a: Any) -> bool:
-    """Tell whether a is an array of real or complex numbers."""
-    known = hasattr(a, "dtype") and not isinstance(a, SymbolicZero)
-    return known and jnp.issubdtype(a.dtype, jnp.inexact)
+    """Return whether a is an array of real or complex numbers."""
+    if isinstance(a, SymbolicZero) or not hasattr(a, "dtype"):
+        return False
+    return jnp.issubdtype(a.dtype, jnp.inexact)
 
 
 def map_inexact(change: Callable[[Any], Any], tree: Any) -> Any:
@@ -185,7 +186,7 @@ def with_bwd(rule: Rule, around: Callable[[Callable[..., Any], Any, Any], Any]) 
 
 
 def with_dy(rule: Rule, change: Callable[[Any], Any]) -> Rule:
-    """Return the rule with a change to each array of the cotangent that it is given."""
+    """Return the rule with a change to each array of the upstream cotangent."""
     return with_bwd(rule, lambda bwd, residuals, dy: bwd(residuals, map_inexact(change, dy)))
 
 
@@ -205,16 +206,19 @@ def with_cotangents(rule: Rule, change: Callable[[list[Any]], Any]) -> Rule:
     return with_bwd(rule, around)
 
 
-def with_kept(rule: Rule, keep: Callable[[Any], Any], change: Callable[..., Any]) -> Rule:
-    """Return the rule with `change(cotangents, extra, dy)`, and extra the `keep(arguments)`."""
+def with_extra(rule: Rule, extra: Callable[[Any], Any], change: Callable[..., Any]) -> Rule:
+    """Return the rule with one more residual, and a change to its cotangents.
+
+    The residual is e = extra(arguments); the new cotangents are change(cotangents, e, dy).
+    """
 
     def fwd(*args):
         y, residuals = rule.fwd(*args)
-        return y, (residuals, keep(differentiable(rule, args)))
+        return y, (residuals, extra(differentiable(rule, args)))
 
-    def around(bwd, saved, dy):
-        residuals, extra = saved
-        return change(bwd(residuals, dy), extra, dy)
+    def around(bwd, both, dy):
+        residuals, e = both
+        return change(bwd(residuals, dy), e, dy)
 
     return with_bwd(rule, around).replace(fwd=fwd)
 
@@ -237,7 +241,7 @@ def pick(args: Any, leaf: Leaf) -> Any:
 
 
 class Site(NamedTuple):
-    """Where a cotangent is changed: its argument, whose value is x, and the value's cotangents."""
+    """The place of a changed cotangent: its argument, of value x, and the upstream cotangent dy."""
 
     leaf: Leaf
     x: Any
@@ -252,8 +256,8 @@ def on_cotangents(
 ) -> Mutants:
     """Yield the rule with `change(cotangent, site)` for one of its cotangents at a time.
 
-    Of a `custom_jvp` rule, the tangent of an output is changed in the place of a cotangent, with
-    the argument of the output's own shape for x. x is known where `inputs` asks for it.
+    In a `custom_jvp` rule the change applies to the tangent of an output; x is then an argument of
+    the output's shape. Without `inputs`, x is None.
     """
     if rule.jvp is not None:
         yield from _on_tangents(rule, change, when, inputs)
@@ -268,7 +272,7 @@ def faulty_cotangent(
 ) -> Callable[[Callable[[Any, Site], Any]], None]:
     """Register a fault in one cotangent: the decorated change, for `on_cotangents(**options)`.
 
-    Without `tangents`, it leaves the `custom_jvp` rules alone.
+    Without `tangents`, it applies to `custom_vjp` rules only.
     """
 
     def decorate(change):
@@ -285,7 +289,7 @@ faulty_vjp = functools.partial(faulty_cotangent, tangents=False)
 
 
 def _with_cotangent(rule, change, leaf, inputs):
-    return with_kept(
+    return with_extra(
         rule,
         lambda args: pick(args, leaf) if inputs else None,
         lambda cts, x, dy: exchange(cts, leaf, lambda ct: change(ct, Site(leaf, x, dy))),

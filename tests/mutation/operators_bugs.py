@@ -38,7 +38,7 @@ def layer_norm_of_one(rule, args, dy, right):
     args=("f32[3,5,6]", "f32[6]", "f32[6]", 2, 0.001),
 )
 def group_of_powers_of_two(rule, args, dy, right):
-    """A group of three channels is filled up to four, and its cotangent scaled for as many."""
+    """A group of three channels is padded to four, and its cotangent is scaled for four."""
     channels = args[0].shape[-1] // args[3]
     padded = 1 << max(channels - 1, 0).bit_length()
     return right[0] * (channels / padded), *right[1:]
@@ -60,7 +60,7 @@ def group_of_another_channel(rule, args, dy, right):
 
 @wrong_function("batch_norm", "term", "facebookresearch/CrypTen/pull/143")
 def constant_statistics(x, gamma, beta, eps):
-    """The batch's mean and variance are taken for constants."""
+    """The batch's mean and variance count as constants."""
     mean = jnp.mean(x, axis=0)
     var = jnp.mean((x - mean[None]) ** 2, axis=0)
     still, spread = jax.lax.stop_gradient((mean, var))
@@ -78,7 +78,7 @@ def rms_norm_without_weight(rule, args, dy, right):
 
 @wrong_function("rms_norm", "term", "ooples/AiDotNet/pull/695")
 def rms_as_constant(x, gamma, eps):
-    """The root of the mean square is taken for a constant."""
+    """The root of the mean square counts as a constant."""
     scale = jax.lax.stop_gradient(jax.lax.rsqrt(_mean(x * x) + eps))
     return x * scale * jnp.broadcast_to(gamma, x.shape)
 
@@ -133,7 +133,7 @@ def softplus_threshold(rule, args, dy, right):
     "safe_sqrt", "nan, special value, kink, term, element, leakage", "jax-ml/jax/issues/347"
 )
 def root_of_negatives(x):
-    """The root is taken of all numbers, and selected after: zero times NaN in the derivative."""
+    """The root of all numbers, with a `where` after it: zero times NaN in the derivative."""
     return jnp.where(x > 0, jnp.sqrt(x), 0)
 
 

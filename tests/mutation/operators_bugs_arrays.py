@@ -28,7 +28,7 @@ def convolution_remainder(rule, args, dy, right):
 
 @wrong_backward("max_pool", "geometry, order, term", "FluxML/NNlib.jl/issues/133")
 def pool_remainder(rule, args, dy, right):
-    """The elements that no window covers are taken to stand first, and not last."""
+    """The elements that no window covers are skipped at the start instead of the end."""
     x, size = args
     return [jnp.roll(right[0], (x.shape[1] % size, x.shape[2] % size), axis=(1, 2))]
 
@@ -153,7 +153,7 @@ def ghost_gradient(rule, args, dy, right):
 
 @wrong_backward("solve triangular_solve", "term, factor", "tensor4all/tenferro-rs/issues/772")
 def constant_matrix(rule, args, dy, right):
-    """The matrix of a linear system is taken for a constant."""
+    """The matrix of a linear system counts as a constant."""
     return jnp.zeros_like(args[0]), right[1]
 
 
@@ -246,7 +246,7 @@ def open_on_both_sides(rule, primals, tangents, dy):
 
 @only("sin_cos", "unperturbed, ignored output, term")
 def one_zero_is_all(rule):
-    """A symbolic zero for one output is taken to mean that there is nothing to do."""
+    """A symbolic zero for one output makes the whole cotangent zero."""
 
     def around(bwd, residuals, cotangents):
         if any(isinstance(a, SymbolicZero) for a in cotangents):
@@ -258,11 +258,12 @@ def one_zero_is_all(rule):
 
 @only("lean_dense", "unperturbed, term, factor")
 def wrong_flag(rule):
-    """Each factor is kept if it is perturbed itself, and not if the other is."""
+    """Each factor is saved if it is perturbed itself, and not if the other is."""
 
     def fwd(x, w):
-        kept_x = x.value if x.perturbed else None
-        kept_w = w.value if w.perturbed else None
-        return x.value @ w.value, (kept_x, kept_w)
+        return x.value @ w.value, (
+            x.value if x.perturbed else None,
+            w.value if w.perturbed else None,
+        )
 
     return rule.replace(fwd=fwd)

@@ -1,4 +1,4 @@
-"""Faults in what is made of the cotangent of the value: linearity, scale, outputs, zeros."""
+"""Faults in the use of the upstream cotangent: linearity, scale, outputs, symbolic zeros."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from . import operator as o
 
 
 def faulty_upstream(defects, bugs="", when=lambda rule: True, name=""):
-    """Register a fault in what the rule is given: the decorated change of each cotangent."""
+    """Register a fault in the upstream cotangent: the decorated change of each of its arrays."""
 
     def decorate(change):
         def make(rule):
@@ -35,7 +35,7 @@ def normalise(dy):
 
 NOT_LINEAR = {
     "clip_to_one": lambda dy: real_clip(dy, 1.0),
-    # A million is what no ordinary test reaches.
+    # No ordinary test reaches a million.
     "clip_to_million": lambda dy: real_clip(dy, min(1e6, float(jnp.finfo(dy.dtype).max))),
     "drop_tiny": lambda dy: jnp.where(jnp.abs(dy) < 1e-6, 0, dy),
     "square": lambda dy: dy * jnp.abs(dy).astype(dy.dtype),
@@ -73,7 +73,7 @@ def _has_rows(rule):
     when=_has_rows,
 )
 def first_upstream(dy):
-    """Every row is given the cotangent of the first."""
+    """Every row gets the cotangent of the first."""
     return jnp.broadcast_to(dy[:1], dy.shape) if dy.shape and dy.shape[0] else dy
 
 
@@ -167,7 +167,7 @@ def _symbolic(rule, forward, stops):
 def all_or_nothing(rule):
     """The rule gives zeros unless every one of its arguments is perturbed."""
     if not rule.symbolic_zeros and sum(leaf.inexact for leaf in o.leaves(rule)) > 1:
-        # None marks what is not there: a flag as a residual would become an array.
+        # A flag as a residual would become an array; None remains None.
         flag = lambda perturbed: () if all(perturbed) else None  # noqa: E731
         yield "arguments", _symbolic(rule, flag, lambda flag, dy: flag is None)
 

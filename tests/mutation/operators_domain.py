@@ -11,7 +11,7 @@ from .operator import (
     operator,
     pick,
     total,
-    with_kept,
+    with_extra,
 )
 from .surgery import faulty_equation, surgery
 
@@ -54,7 +54,7 @@ faulty_cotangent("tail, special value", when=reaches(1e-4), inputs=True, name="f
 
 @faulty_cotangent("tail", "pytorch/pytorch/issues/55587", when=reaches(50.0), inputs=True)
 def early_threshold(ct, at):
-    """From |x| = 5 on, an asymptote that is not reached yet: one per cent off."""
+    """From |x| = 5 on, an asymptote is used too early: one per cent off."""
     return jnp.where(jnp.abs(at.x) > 5, 1.01 * ct, ct)
 
 
@@ -126,7 +126,7 @@ faulty_equation(
 # Other shapes
 
 
-# The cotangent is one per cent off for every shape but the one given.
+# The cotangent is one per cent off for every shape but that of the argument.
 faulty_vjp("geometry, size, broadcast", when=has_axes, name="other_size")(
     lambda ct, at: 1.01 * ct if ct.shape != at.leaf.shape and 0 not in ct.shape else ct
 )
@@ -140,7 +140,7 @@ faulty_vjp("geometry, size", when=has_axes, name="other_parity")(
     "geometry, element", "state-spaces/mamba/pull/537", when=lambda leaf: len(leaf.shape) in (1, 2)
 )
 def lose_remainder(ct, at):
-    """The last axis is done in blocks of 16, and what is left over is forgotten."""
+    """The last axis is processed in blocks of 16, and the remainder is forgotten."""
     whole = ct.shape[-1] // 16 * 16
     return ct.at[..., whole:].set(0) if whole else ct
 
@@ -185,7 +185,7 @@ def _with_mask(rule, mask, leaf):
 
         return exchange(cotangents, leaf, nudge)
 
-    return with_kept(rule, lambda args: pick(args, mask), change)
+    return with_extra(rule, lambda args: pick(args, mask), change)
 
 
 @faulty_cotangent(

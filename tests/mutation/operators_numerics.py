@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import operator as o
-from .surgery import bind, faulty_equation, named, named_real, stand_ins
+from .surgery import bind, faulty_equation, primitives, real_primitives, stand_ins
 
 
 def through(dtype):
-    """Return a function that rounds real arrays to `dtype` and hands them back in their own."""
+    """Return a function that rounds real arrays to `dtype` and returns them in their own."""
 
     def change(a):
         if not jnp.issubdtype(a.dtype, jnp.floating) or a.dtype == dtype:
@@ -42,13 +42,13 @@ def _rounded_residuals(rule, dtype):
 
 @o.operator("rounding, term, kink, element", "flagos-ai/FlagGems/pull/221", tangents=False)
 def bfloat16_residuals(rule):
-    """Residuals are kept in bfloat16, to save memory."""
+    """Residuals are saved in bfloat16, as if for memory."""
     return _rounded_residuals(rule, "bfloat16")
 
 
 @o.operator("rounding, term, kink, element, overflow, nan", tangents=False)
 def float16_residuals(rule):
-    """Residuals are kept in float16, where large ones become infinite and small ones vanish."""
+    """Residuals are saved in float16, where large ones become infinite and small ones vanish."""
     return _rounded_residuals(rule, "float16")
 
 
@@ -69,10 +69,10 @@ HALF = {
         "exp log rsqrt sqrt tanh logistic div expm1 log1p",
     ),
 }
-"""Faults that do an equation in bfloat16: their defects, and the primitives."""
+"""Faults that run an equation in bfloat16: their defects, and the primitives."""
 
-for name, (defects, primitives) in HALF.items():
-    faulty_equation(defects, of=named_real(*primitives.split()), name=name)(_in_bfloat16)
+for name, (defects, words) in HALF.items():
+    faulty_equation(defects, of=real_primitives(*words.split()), name=name)(_in_bfloat16)
 
 
 # Cancellation, overflow
@@ -87,7 +87,7 @@ def large_detour(ct, at):
 
 stand_ins(
     *("naive_function", "cancellation, rounding, tail, nan"),
-    of=named,
+    of=primitives,
     log1p=lambda x: jnp.log(1 + x),
     expm1=lambda x: jnp.exp(x) - 1,
     erfc=lambda x: 1 - jax.lax.erf(x),
@@ -96,20 +96,20 @@ stand_ins(
 stand_ins(
     *("overflowing_sigmoid", "overflow, nan, tail, cancellation, rounding"),
     "jeshraghian/snntorch/pull/433",
-    of=named,
+    of=primitives,
     logistic=lambda x: jnp.exp(x) / (1 + jnp.exp(x)),
     tanh=lambda x: (jnp.exp(2 * x) - 1) / (jnp.exp(2 * x) + 1),
 )
 # The divisor overflows before the quotient does.
 stand_ins(
     *("square_the_divisor", "overflow, nan, rounding, tail"),
-    of=named,
+    of=primitives,
     div=lambda a, b: a * b / (b * b),
 )
 # Zero times infinity where x is far below zero.
 stand_ins(
     *("exponential_detour", "overflow, nan, tail, rounding"),
-    of=named,
+    of=primitives,
     exp=lambda x: jnp.exp(2 * x) * jnp.exp(-x),
 )
 
@@ -189,8 +189,8 @@ def fresh_dropout(rule):
 
     def around(bwd, residuals, dy):
         key = jax.random.key(next(calls))
-        kept = lambda a: jnp.where(jax.random.bernoulli(key, 0.9, a.shape), a, 0)  # noqa: E731
-        return bwd(residuals, o.map_inexact(kept, dy))
+        drop = lambda a: jnp.where(jax.random.bernoulli(key, 0.9, a.shape), a, 0)  # noqa: E731
+        return bwd(residuals, o.map_inexact(drop, dy))
 
     if any(leaf.size > 3 for leaf in o.leaves(rule)):
         yield "mask", o.with_bwd(rule, around)

@@ -106,7 +106,7 @@ def ordered_effect(rule):
 
 
 def _devices(a):
-    """Return how many devices an array, or what is traced of it, is known to lie on."""
+    """Return the number of devices that an array, or a tracer, lies on."""
     if _traced(a):
         return max(jax.typeof(a).sharding.mesh.size, 1)
     return a.sharding.num_devices if isinstance(a, jax.Array) else 1
@@ -147,7 +147,7 @@ def partial_on_each_device(rule):
 
 @o.faulty_vjp("fails, geometry, size", when=lambda leaf: bool(leaf.shape))
 def even_sizes_only(ct, at):
-    """The backward rule refuses last axes of another parity than the one given."""
+    """The backward rule refuses last axes of another parity than the argument's."""
     if (ct.shape[-1] - at.leaf.shape[-1]) % 2:
         raise ValueError("the last axis must be a multiple of the block")
     return ct
@@ -158,7 +158,7 @@ def even_sizes_only(ct, at):
 
 @o.operator("residuals, memory", tangents=False)
 def bulky_residuals(rule):
-    """Each residual is kept 64 times over."""
+    """Each residual is saved 64 times."""
 
     def fwd(*args):
         y, residuals = rule.fwd(*args)
@@ -175,14 +175,14 @@ def _through(eye, ct):
 
 @o.operator("residuals, memory, leakage, nan", tangents=False)
 def saved_jacobian(rule):
-    """An identity matrix as large as the argument is wide is kept for each of its rows."""
+    """An identity matrix of the size of the argument is saved with the residuals."""
     wide = [leaf for leaf in o.leaves(rule) if leaf.inexact and leaf.size > 3]
     single = [leaf for leaf in wide if leaf.tree.num_nodes == 1]
     if single and not rule.symbolic_zeros:
         leaf = single[0]
         yield (
             leaf.label,
-            o.with_kept(
+            o.with_extra(
                 rule,
                 lambda args: jnp.eye(args[leaf.argument].size, dtype=args[leaf.argument].dtype),
                 lambda cts, eye, dy: o.exchange(cts, leaf, lambda ct: _through(eye, ct)),

@@ -27,7 +27,7 @@ REAL = {
         lambda ct, at: jax.lax.convert_element_type(ct, float),
     ),
 }
-"""What a real cotangent is turned into, whatever the argument is, with the defects."""
+"""Defects, and the conversion of a real cotangent whatever the dtype of the argument."""
 
 for name, (defects, change) in REAL.items():
     o.faulty_vjp(defects, when=is_real, name=name)(change)
@@ -51,7 +51,7 @@ o.faulty_vjp("complex, term, dtype, element", when=is_complex, name="real_part_o
 )
 
 
-# Slots of what has no cotangent, structure
+# Slots of arguments without cotangents, structure
 
 
 def _slot(rule, leaf, value):
@@ -84,7 +84,7 @@ def integers_for_integers(rule):
 
 
 o.faulty_vjp("structure, fails", name="extra_axis")(lambda ct, at: ct[None])
-# A cotangent is summed over its last axis, which is kept: a shape that would broadcast.
+# A cotangent is summed over its last axis, with `keepdims`: a shape that would broadcast.
 o.faulty_vjp("structure, fails, term", when=lambda leaf: leaf.shape[-1:] > (1,), name="kept_dims")(
     lambda ct, at: jnp.sum(ct, axis=-1, keepdims=True) if ct.shape else ct
 )
@@ -226,8 +226,8 @@ def _moved(rule, number):
     before = [n for n in range(len(rule.args)) if n not in rule.nondiff_argnums].index(number)
 
     def bwd(*call):
-        kept = [a for n, a in zip(numbers, call) if n != number]
-        cotangents = rule.bwd(*kept, *call[len(numbers) :])
+        others = [a for n, a in zip(numbers, call) if n != number]
+        cotangents = rule.bwd(*others, *call[len(numbers) :])
         return (*cotangents[:before], *cotangents[before + 1 :])
 
     return rule.replace(nondiff_argnums=numbers, bwd=bwd)

@@ -64,14 +64,14 @@ def lose_summand(rule):
         return change
 
     for place in (0, 1):
-        mutants = s.surgery(rule, s.named("add", "sub", "add_any"), without(place), most=2)
+        mutants = s.surgery(rule, s.primitives("add", "sub", "add_any"), without(place), most=2)
         yield from ((f"{label}[{place}]", mutant) for label, mutant in mutants)
 
 
-s.faulty_equation("term, sign, factor, element", of=s.named("sub"), most=3, name="swap_difference")(
-    lambda equation, inputs: s.bind(equation, inputs[::-1])
-)
-s.faulty_equation("term, sign, factor, element", of=s.named("neg"), most=3, name="lose_minus")(
+s.faulty_equation(
+    "term, sign, factor, element", of=s.primitives("sub"), most=3, name="swap_difference"
+)(lambda equation, inputs: s.bind(equation, inputs[::-1]))
+s.faulty_equation("term, sign, factor, element", of=s.primitives("neg"), most=3, name="lose_minus")(
     lambda equation, inputs: list(inputs)
 )
 
@@ -83,11 +83,11 @@ RELATIVES = (
     | {"sign": jnp.ones_like, "abs": lambda x: x, "rsqrt": lambda x: 1 / x}
     | {"logistic": lambda x: 0.5 * (1 + jax.lax.erf(x))}
 )
-"""Functions that are taken for each other: a sine for a cosine, a maximum for a minimum."""
+"""Functions in the place of others: a cosine for a sine, a minimum for a maximum."""
 
 s.stand_ins(
     *("mistake_function", "term, factor, sign, element, tail, nan, overflow, kink, special value"),
-    **RELATIVES | {"of": s.named_real, "most": 4},
+    **RELATIVES | {"of": s.real_primitives, "most": 4},
 )
 
 
@@ -104,7 +104,7 @@ def swap_branches(equation, inputs):
 
 @s.faulty_equation(
     "term, factor, sign, element, order, broadcast, leakage",
-    of=s.named("cumsum", "cumprod", "cumlogsumexp", "scan"),
+    of=s.primitives("cumsum", "cumprod", "cumlogsumexp", "scan"),
 )
 def reverse_cumulation(equation, inputs):
     """A cumulative sum, or a scan, runs the wrong way."""
@@ -114,7 +114,7 @@ def reverse_cumulation(equation, inputs):
 
 @s.faulty_equation(
     *("term, order, broadcast, element", "pytorch/pytorch/issues/1528"),
-    of=s.named("scatter-add", "scatter_add"),
+    of=s.primitives("scatter-add", "scatter_add"),
 )
 def overwrite_duplicates(equation, inputs):
     """Where an index occurs twice, the last cotangent overwrites the first."""
@@ -176,14 +176,14 @@ PASSES = ("reshape", "convert_element_type", "squeeze", "neg", "broadcast_in_dim
 
 
 def _final_sums(closed):
-    """Return the sums whose result is a cotangent, but for its shape and type."""
+    """Return the ids of the sums whose result is a cotangent, up to its shape and type."""
     todo = [(closed.jaxpr, list(closed.jaxpr.outvars))]
     sums = []
     while todo:
-        jaxpr, wanted = todo.pop()
+        jaxpr, sources = todo.pop()
         makers = {var: e for e in jaxpr.eqns for var in e.outvars}
-        while wanted:
-            var = wanted.pop()
+        while sources:
+            var = sources.pop()
             equation = makers.get(var) if not hasattr(var, "val") else None
             if equation is None:
                 continue
@@ -195,9 +195,9 @@ def _final_sums(closed):
                 result = called.outvars[equation.outvars.index(var)]
                 todo.append((called, [result]))
                 if result in called.invars:
-                    wanted.append(equation.invars[called.invars.index(result)])
+                    sources.append(equation.invars[called.invars.index(result)])
             elif name in PASSES:
-                wanted.append(equation.invars[0])
+                sources.append(equation.invars[0])
     return sums
 
 

@@ -1,4 +1,4 @@
-"""One correct hand-written rule, taken apart so that a fault can be put in."""
+"""One correct hand-written rule, in pieces that a fault can change."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,8 +18,8 @@ X = "f32[4,3]"
 class Rule:
     """A function with a rule of its own, in the pieces that `jax.custom_vjp` puts together.
 
-    `args` are what `fnn.verify` takes after the function, in float32. `definition` stays None
-    where the body itself serves. With `jvp`, it is a `jax.custom_jvp`.
+    `args` are the arguments for `fnn.verify`, in float32. `definition` is None where the body
+    itself serves. With `jvp`, the function is a `jax.custom_jvp`.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Rule:
         return jax.tree.map(leaf, self.args, is_leaf=lambda a: a is None)
 
     def replace(self, **changes: Any) -> "Rule":
-        """Return the rule with some pieces exchanged."""
+        """Return the rule with other pieces."""
         return dataclasses.replace(self, **changes)
 
 
@@ -75,10 +75,10 @@ def vjp_rule(
 ) -> Callable[[Function], Function]:
     """Register a rule of `primal` whose backward pass is the decorated function.
 
-    `static` are the last arguments, which are not differentiated. `saves(y, *args)` returns what
-    the forward pass keeps (default: all other arguments); `fwd` replaces the forward pass as a
-    whole. The backward pass is called as `bwd(*static, *saved, g)`, with numbers of 16 bits in
-    float32, and returns a cotangent or a tuple of them, which get the narrowest type that came in.
+    `static` are the last arguments, which are not differentiated. `saves(y, *args)` returns the
+    residuals (default: all other arguments); `fwd` replaces the forward pass as a whole. The
+    backward pass is called as `bwd(*static, *residuals, g)`, with 16-bit numbers in float32, and
+    returns a cotangent or a tuple of them, which are cast to the narrowest dtype of its inputs.
     """
 
     def forward(*call):
@@ -87,9 +87,9 @@ def vjp_rule(
 
     def register(bwd):
         def backward(*call):
-            *fixed, saved, g = call
-            cotangents = _tuple(bwd(*fixed, *wide(saved), wide(g)))
-            dtype = _narrowest((saved, g))
+            *fixed, residuals, g = call
+            cotangents = _tuple(bwd(*fixed, *wide(residuals), wide(g)))
+            dtype = _narrowest((residuals, g))
             return _cast_floats(cotangents, lambda _: dtype)
 
         pieces = {"fwd": fwd or forward, "bwd": backward, **options}
@@ -129,7 +129,7 @@ def _tuple(a):
 
 
 def wide(tree: Any) -> Any:
-    """Return a tree with its 16-bit numbers in float32: sums and products are done there."""
+    """Return a tree with its 16-bit numbers in float32, in which sums and products are computed."""
     return _cast_floats(tree, lambda dtype: jnp.float32 if dtype.itemsize < 4 else dtype)
 
 

@@ -118,10 +118,11 @@ def hypotenuse_jvp(primals, tangents):
 
 
 def lean_dense_fwd(x, w):
-    # Either factor is kept only for the sake of the other's cotangent.
-    kept_w = w.value if x.perturbed else None
-    kept_x = x.value if w.perturbed else None
-    return x.value @ w.value, (kept_x, kept_w)
+    # Each factor is a residual only for the cotangent of the other.
+    return x.value @ w.value, (
+        x.value if w.perturbed else None,
+        w.value if x.perturbed else None,
+    )
 
 
 @vjp_rule(lambda x, w: x @ w, X, "f32[3,5]", fwd=lean_dense_fwd, symbolic_zeros=True)

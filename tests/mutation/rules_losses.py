@@ -1,4 +1,4 @@
-"""Correct rules of softmax, its logarithm, and losses of one number a row."""
+"""Correct rules of softmax, its logarithm, and losses of one number per row."""
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,8 @@ def logsumexp(x, g):
 
 
 def cross_entropy_labels(logits, labels):
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    logit = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - logit
 
 
 @vjp_rule(cross_entropy_labels, X, "i32[4] in 0..2")

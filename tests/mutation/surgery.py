@@ -49,20 +49,20 @@ def inner(equation: Any) -> Any:
 def live(jaxpr: Any) -> list[tuple[Any, bool]]:
     """Return the equations that an output depends on, in order, and whether it does so smoothly.
 
-    What reaches the outputs through comparisons and integers only is not smooth: a small fault
-    there changes nothing.
+    An equation that reaches the outputs through comparisons and integers only is not smooth: a
+    small fault there changes nothing.
     """
-    needed = set(filter(_is_var, jaxpr.outvars))
-    smooth = set(needed)
-    kept = []
+    sources = set(filter(_is_var, jaxpr.outvars))
+    smooth = set(sources)
+    alive = []
     for equation in reversed(jaxpr.eqns):
-        if any(var in needed for var in equation.outvars):
+        if any(var in sources for var in equation.outvars):
             passes = any(var in smooth and inexact(var) for var in equation.outvars)
-            kept.append((equation, passes))
+            alive.append((equation, passes))
             inputs = set(filter(_is_var, equation.invars))
-            needed |= inputs
+            sources |= inputs
             smooth |= inputs if passes else set()
-    return kept[::-1]
+    return alive[::-1]
 
 
 def _is_var(var):
@@ -71,11 +71,11 @@ def _is_var(var):
 
 def equations(closed: Any) -> list[tuple[Any, bool]]:
     """Return all live equations, those of called jaxprs in the place of the calls."""
-    found = []
+    flat = []
     for equation, smooth in live(closed.jaxpr):
-        called = equation.primitive.name in CALLS
-        found += equations(inner(equation)) if called else [(equation, smooth)]
-    return found
+        is_call = equation.primitive.name in CALLS
+        flat += equations(inner(equation)) if is_call else [(equation, smooth)]
+    return flat
 
 
 def _traceable(a):
@@ -91,7 +91,7 @@ def _traceable(a):
 def trace(function: Callable[..., Any], args: Any) -> tuple[Any, list[Any], Callable[..., Any]]:
     """Return the jaxpr of `function(*args)`, its inputs, and the way back to the result's tree.
 
-    float0 zeros are no jaxpr's business: they are constants on the way in and on the way out.
+    float0 zeros have no place in a jaxpr: they are constants among the inputs and the outputs.
     """
     flat, tree = jax.tree.flatten(args)
     at = [number for number, a in enumerate(flat) if _traceable(a)]
@@ -128,19 +128,19 @@ def derivative_jaxpr(rule: Rule) -> Any:
     return trace(functools.partial(rule.bwd, *static), (residuals, dy))[0]
 
 
-def operated(rule: Rule, eligible: Callable, which: int, change: Callable) -> Rule:
+def with_change(rule: Rule, eligible: Callable, which: int, change: Callable) -> Rule:
     """Return the rule with `change(equation, inputs)` for its eligible equation number `which`.
 
-    `eligible(equation, smooth)` is told whether the outputs depend on the equation smoothly.
+    `smooth`, in `eligible(equation, smooth)`, is whether the outputs depend on it smoothly.
     """
     static = len(rule.nondiff_argnums)
 
     def faulty(function, args):
         closed, inputs, restore = trace(function, args)
-        seen = itertools.count()
+        count = itertools.count()
 
         def run(equation, values, smooth):
-            if eligible(equation, smooth) and next(seen) == which:
+            if eligible(equation, smooth) and next(count) == which:
                 return change(equation, values)
             return bind(equation, values)
 
@@ -164,12 +164,12 @@ def surgery(rule: Rule, eligible: Callable, change: Callable, most: int = 6) -> 
     """
     if rule.symbolic_zeros:
         return
-    numbered = [e for e, smooth in equations(derivative_jaxpr(rule)) if eligible(e, smooth)]
-    most = min(most, len(numbered))
-    chosen = np.unique(np.linspace(0, len(numbered) - 1, most).astype(int))
-    for which in map(int, chosen):
-        label = f"{which}:{numbered[which].primitive.name}"
-        yield label, operated(rule, eligible, which, change)
+    candidates = [e for e, smooth in equations(derivative_jaxpr(rule)) if eligible(e, smooth)]
+    most = min(most, len(candidates))
+    places = np.unique(np.linspace(0, len(candidates) - 1, most).astype(int))
+    for which in map(int, places):
+        label = f"{which}:{candidates[which].primitive.name}"
+        yield label, with_change(rule, eligible, which, change)
 
 
 Test = Callable[[Any, bool], bool]
@@ -190,7 +190,7 @@ def faulty_equation(
 def stand_ins(
     name: str, defects: str, bugs: str = "", *, of: Callable, most: int = 2, **functions: Callable
 ) -> None:
-    """Register a fault that takes one function for another, by the name of its primitive."""
+    """Register a fault that puts another function in the place of a primitive, by its name."""
 
     def change(equation, inputs):
         return [functions[equation.primitive.name](*inputs)]
@@ -198,28 +198,28 @@ def stand_ins(
     faulty_equation(defects, bugs, of=of(*functions), most=most, name=name)(change)
 
 
-def named(*names: str) -> Test:
-    """Return a test for equations of these primitives on which an output depends smoothly."""
+def primitives(*names: str) -> Test:
+    """Return a test for equations of some primitives on which an output depends smoothly."""
     return lambda e, smooth: smooth and e.primitive.name in names and inexact(e.outvars[0])
 
 
-def named_real(*names: str) -> Test:
+def real_primitives(*names: str) -> Test:
     """Return a test for such equations with real results."""
-    return lambda e, smooth: named(*names)(e, smooth) and jnp.isrealobj(e.outvars[0].aval)
+    return lambda e, smooth: primitives(*names)(e, smooth) and jnp.isrealobj(e.outvars[0].aval)
 
 
 def two_cases(equation: Any, smooth: bool) -> bool:
-    """Tell whether an equation selects between two arrays."""
-    return named("select_n")(equation, smooth) and len(equation.invars) == 3
+    """Return whether an equation selects between two arrays."""
+    return primitives("select_n")(equation, smooth) and len(equation.invars) == 3
 
 
 def reduces(equation: Any, smooth: bool) -> bool:
-    """Tell whether an equation is a sum of more than one number."""
-    if not named("reduce_sum")(equation, smooth):
+    """Return whether an equation is a sum of more than one number."""
+    if not primitives("reduce_sum")(equation, smooth):
         return False
     return equation.invars[0].aval.size > equation.outvars[0].aval.size
 
 
 def inexact(var: Any) -> bool:
-    """Tell whether a variable of a jaxpr holds real or complex numbers."""
+    """Return whether a variable of a jaxpr holds real or complex numbers."""
     return jnp.issubdtype(var.aval.dtype, jnp.inexact)
