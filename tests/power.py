@@ -1,13 +1,13 @@
-"""How many faults do the tests find? Faults are planted at random in the rules of ops.
+"""Count the faults that the tests find, planted at random in the rules of ops.
 
     python -m tests.power                       # 300 faults
     python -m tests.power --faults 20 --seed 1
 
 A fault changes one operation of a backward rule, wherever an example's rule has it: a term is lost,
 a factor or a sign is wrong, numbers are moved by one place, digits are cut off, a row stands for
-all, a comparison takes or loses its equality. First `make test` is asked, on its sample of the
-op's examples; where it sees nothing, `make prove`, on every example. What neither sees is
-equivalent if no example's cotangents change beyond rounding, and a survivor otherwise.
+all, a comparison takes or loses its equality. `make test` comes first, on its sample of the op's
+examples; where it finds nothing, `make prove` follows, on every example. A fault that neither finds
+is equivalent if no example's cotangents change beyond rounding, and a survivor otherwise.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from fnn.op import OPS, Op
 from fnn.verify.core import run
 
 from .faults import NAMES, traced
-from .mutation.surgery import bind, equations, interpret
+from .mutation.surgery import bind, equations, interpret, trace
 from .test_ops import check
 
 STRICT = {"ge": "gt", "gt": "ge", "le": "lt", "lt": "le"}
@@ -48,7 +48,7 @@ class Fault:
     choice: int
 
     def applies(self, equation: Any) -> bool:
-        """Whether an equation can have this fault."""
+        """Return whether an equation can have this fault."""
         name, out = equation.primitive.name, equation.outvars[0].aval
         if self.kind == "kink":
             return name in STRICT
@@ -60,7 +60,7 @@ class Fault:
         return self.kind not in ("index", "broadcast") or max(out.shape, default=0) > 1
 
     def changed(self, equation: Any, inputs: list[Any], outs: list[Any]) -> list[Any]:
-        """Return an equation's results with the fault."""
+        """Return the results of an equation with the fault."""
         name, y = equation.primitive.name, outs[0]
         axes = [i for i, n in enumerate(y.shape) if n > 1]
         match self.kind:
@@ -82,28 +82,20 @@ class Fault:
         return [y, *outs[1:]]
 
 
-def planted(op: Op, fault: Fault) -> Op:
+def plant(op: Op, fault: Fault) -> Op:
     """Return the op with a fault in its backward rule."""
 
     def bwd(residuals, dy, **statics):
-        flat, tree = jax.tree.flatten((residuals, dy))
-        dtypes = [getattr(a, "dtype", None) for a in flat]
-        arrays = {i: a for i, a in enumerate(flat) if dtypes[i] != jax.dtypes.float0}
-
-        def rule(arrays):
-            full = [arrays.get(i, a) for i, a in enumerate(flat)]
-            return op.bwd_rule(*jax.tree.unflatten(tree, full), **statics)
-
-        closed, shapes = jax.make_jaxpr(rule, return_shape=True)(arrays)
-        able = [e for e, _ in equations(closed) if fault.applies(e)]
-        target = able[int(fault.place * len(able))] if able else None
+        rule = functools.partial(op.bwd_rule, **statics)
+        closed, inputs, restore = trace(rule, (residuals, dy))
+        sites = [e for e, _ in equations(closed) if fault.applies(e)]
+        target = sites[int(fault.place * len(sites))] if sites else None
 
         def step(equation, inputs, smooth):
             outs = bind(equation, inputs)
             return fault.changed(equation, inputs, outs) if equation is target else outs
 
-        outs = interpret(closed, list(arrays.values()), step)
-        return jax.tree.unflatten(jax.tree.structure(shapes), outs)
+        return restore(interpret(closed, inputs, step))
 
     mutant = Op(op.definition, reference=op.reference, examples=op.examples, source=op.source)
     mutant.def_fwd(op.fwd_rule)
@@ -111,38 +103,31 @@ def planted(op: Op, fault: Fault) -> Op:
     return mutant
 
 
-def drawn(count: int, seed: int) -> Iterator[Fault]:
-    """Draw faults: an op, a kind that its rule can have, a place."""
+def draw_faults(count: int, seed: int) -> Iterator[Fault]:
+    """Yield faults at random: an op, a kind that its rule can have, a place."""
     rng = np.random.default_rng(seed)
     while count:
         name, kind = str(rng.choice(NAMES)), str(rng.choice(KINDS))
         fault = Fault(name, kind, float(rng.random()), int(rng.integers(12)))
-        if _able(OPS[name], kind):
+        if _can_have(OPS[name], kind):
             count -= 1
             yield fault
 
 
 @functools.cache
-def _able(op: Op, kind: str) -> bool:
-    """Whether the rule of an op's first example can have a fault of a kind."""
-    seen: list[bool] = []
-
-    class Asked(Fault):
-        def applies(self, equation):
-            seen.append(super().applies(equation))
-            return False
-
-    mutant = planted(op, Asked(op.name, kind, 0.0, 0))
+def _can_have(op: Op, kind: str) -> bool:
+    """Return whether the rule of an op's first example can have a fault of a kind."""
     arrays, statics = op.bind(**op.examples[0].draw(0, np.float32))
     y, saved = jax.eval_shape(lambda *a: op.fwd(*a, **statics), *arrays)
-    jax.eval_shape(lambda s, d: mutant.bwd_rule(s.residuals, d, **op.statics | statics), saved, y)
-    return any(seen)
+    rule = functools.partial(op.bwd_rule, **op.statics | statics)
+    closed, *_ = trace(rule, (saved.residuals, y))
+    return any(Fault(op.name, kind, 0.0, 0).applies(e) for e, _ in equations(closed))
 
 
-def tried(fault: Fault) -> tuple[Fault, str, float]:
-    """Return by what a fault is found: test, prove, nothing (survives), or equivalent."""
+def judge(fault: Fault) -> tuple[Fault, str, float]:
+    """Return a fault, the command that finds it (or survives, or equivalent), and the seconds."""
     start, op = time.perf_counter(), OPS[fault.op]
-    mutant = planted(op, fault)
+    mutant = plant(op, fault)
     verdict = "survives"
     ordinary = [i for i, example in enumerate(op.examples) if "bench" not in example.tags]
     if _raises(check, mutant):
@@ -155,21 +140,21 @@ def tried(fault: Fault) -> tuple[Fault, str, float]:
     return fault, verdict, time.perf_counter() - start
 
 
-def _raises(question: Callable[..., None], *arguments: Any) -> bool:
+def _raises(check: Callable[..., None], *arguments: Any) -> bool:
     try:
-        question(*arguments)
+        check(*arguments)
     except Exception:
         return True
     return False
 
 
 def _verify(mutant: Op, example: int) -> None:
-    """Verify on one example, with the questions that find faults."""
+    """Verify on one example, with all questions that can find such faults."""
     run(mutant, chosen=[example], skip=("xla", "jit", "cost", "devices")).raise_if_failed()
 
 
 def _changes(op: Op, mutant: Op) -> bool:
-    """Whether some example's cotangents differ, by more than rounding."""
+    """Return whether the cotangents of some example differ by more than rounding."""
     return any(
         np.max(np.abs(a - b), initial=0) > 1e-13 * np.max(np.abs(a), initial=0)
         for right, wrong in zip(traced(op), traced(mutant), strict=True)
@@ -178,23 +163,23 @@ def _changes(op: Op, mutant: Op) -> bool:
 
 
 def main() -> int:
-    """Plant faults and print what becomes of them."""
+    """Plant faults, print the verdicts, and return the exit status."""
     parser = argparse.ArgumentParser("python -m tests.power", description=__doc__.split("\n")[0])
     parser.add_argument("--faults", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    faults = list(drawn(arguments.faults, arguments.seed))
-    found: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    faults = list(draw_faults(arguments.faults, arguments.seed))
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     start = time.perf_counter()
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(os.cpu_count(), maxtasksperchild=25) as pool:  # programs pile up in a process
-        for fault, verdict, seconds in pool.imap(tried, faults):
-            found[fault.kind][verdict] += 1
+        for fault, verdict, seconds in pool.imap(judge, faults):
+            counts[fault.kind][verdict] += 1
             if verdict != "test":
                 print(f"{verdict:10} {fault} ({seconds:.0f} s)", flush=True)
-    total = sum(found.values(), Counter())
+    total = sum(counts.values(), Counter())
     print(f"\n{'':12}{'faults':>8}{'test':>8}{'prove':>8}{'equivalent':>12}{'survive':>9}")
-    for kind, row in [*found.items(), ("all", total)]:
+    for kind, row in [*counts.items(), ("all", total)]:
         print(f"{kind:12}{sum(row.values()):8}{row['test']:8}{row['prove']:8}", end="")
         print(f"{row['equivalent']:12}{row['survives']:9}")
     real = sum(total.values()) - total["equivalent"]

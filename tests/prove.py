@@ -49,8 +49,8 @@ BASIS = (
 """What every op's proof depends on, with the verifier and all that these import."""
 LONG = {
     "tests marked prove": ("pytest", "-q", "-n", "2", "-m", "prove"),
-    "mutation corpus": ("fnn.verify.mutation",),
-    "correct rules": ("fnn.verify.mutation", "--operators", "--false-alarms"),
+    "mutation corpus": ("tests.mutation",),
+    "correct rules": ("tests.mutation", "--operators", "--false-alarms"),
     "planted faults": ("tests.power",),
     "kills": ("tests.kills", "--kills", "200"),
     "mutated configs": ("tests.fuzz_configs", "--examples", "10000"),
@@ -112,10 +112,9 @@ def code(path: Path) -> str:
 def digest(op: Any) -> str:
     """Return a digest of the sources that an op's proof depends on."""
     own = Path(sys.modules[op.__module__].__file__ or "")
-    verifier = (ROOT / "fnn" / "verify").rglob("*.py")
     files = closure([own, *(ROOT / name for name in BASIS)])
     others = {ROOT / "fnn" / "ops" / f"{name}.py" for name in _ops_files()} - closure([own])
-    files = (files - others) | {p for p in verifier if "mutation" not in p.parts}
+    files = (files - others) | set((ROOT / "fnn" / "verify").rglob("*.py"))
     summed = hashlib.sha256()
     for path in sorted(files):
         summed.update(f"{path.relative_to(ROOT)}\0{code(path)}\0".encode())

@@ -36,7 +36,7 @@ def wrong_backward(names: str, defects: str, bugs: str = "", args: Sequence[Any]
 
     def into(backward, rule):
         rule = rule.replace(args=tuple(args) or rule.args)
-        return _rewritten(rule, functools.partial(backward, rule))
+        return _with_backward(rule, functools.partial(backward, rule))
 
     return only(names, defects, bugs, into)
 
@@ -45,7 +45,7 @@ def wrong_function(names: str, defects: str, bugs: str = "") -> Decorator:
     """Register a fault of some rules: they get the derivative of the decorated function."""
 
     def into(wrong, rule):
-        return _rewritten(rule, lambda args, dy, right: pullback(rule, wrong, args, dy))
+        return _with_backward(rule, lambda args, dy, right: pullback(rule, wrong, args, dy))
 
     return only(names, defects, bugs, into)
 
@@ -66,7 +66,7 @@ def wrong_tangent(names: str, defects: str, bugs: str = "") -> Decorator:
     return only(names, defects, bugs, into)
 
 
-def _rewritten(rule, backward):
+def _with_backward(rule, backward):
     """Return the rule with `backward(args, dy, right)` for its cotangents."""
     static = len(rule.nondiff_argnums)
 

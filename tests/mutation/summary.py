@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -46,9 +45,9 @@ class Summary:
         right_names = len(self.kills) - len(self.misnomers)
         return (
             f"{len(self.faults):,} mutants, {len(self.equivalents):,} more that are equivalent: "
-            f"{_percent(len(self.kills), len(self.faults))} killed (bar {KILL_BAR:.1%}), "
+            f"{_percent(len(self.kills), len(self.faults))} killed (bar {100 * KILL_BAR} %), "
             f"{_percent(right_names, len(self.kills))} of these by a right name "
-            f"(bar {NAME_BAR:.1%}); correct rules, {len(self.correct):,} runs: "
+            f"(bar {100 * NAME_BAR} %); correct rules, {len(self.correct):,} runs: "
             f"{len(self.false_alarms):,} false alarms: {'ok' if self.ok else 'FAILED'}"
         )
 
@@ -59,7 +58,7 @@ class Summary:
         _list(
             "killed under another name",
             [
-                f"{t.name}: {_names(t.defects)}; it is {_names(t.right_names)}"
+                f"{t.name}: {', '.join(t.defects)}; it is {' or '.join(sorted(t.right_names))}"
                 for t in self.misnomers
             ],
         )
@@ -134,10 +133,6 @@ def _percent(part: int, whole: int) -> str:
         return "–"
     share = int(1000 * part / whole) / 10
     return f"{share:.1f} %" if share or not part else "< 0.1 %"
-
-
-def _names(defects: Any) -> str:
-    return ", ".join(dict.fromkeys(defects))
 
 
 def _with_error(trial: Trial, text: str) -> str:
