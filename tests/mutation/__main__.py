@@ -1,9 +1,11 @@
 """How good is the verifier? Faults are planted in correct rules, and its verdicts are counted.
 
-python -m tests.mutation                              # a sample: one mutant per rule
-python -m tests.mutation --all                        # every fault in every rule: hours
-python -m tests.mutation --compare                    # other checkers on the same
-python -m tests.mutation --operators --false-alarms   # correct rules alone
+    python -m tests.mutation                              # a sample: one mutant per rule
+    python -m tests.mutation --all                        # every fault in every rule: hours
+    python -m tests.mutation --compare                    # other checkers on the same
+    python -m tests.mutation --operators --false-alarms   # correct rules alone
+
+Every command verifies each correct rule once in float32, and times it.
 """
 
 import argparse
@@ -13,14 +15,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from fnn.errors import did_you_mean
 
 from .operators import OPERATORS
-from .processes import Processes
+from .processes import results
 from .rules import RULES
 from .summary import Summary
 from .trial import SAMPLE, TIMED, Trial, carry_out_in_turn, faulty_trials, lot
@@ -38,29 +40,21 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog="Exit status 1: too few faults found or rightly named, or a false alarm.",
     )
     add = parser.add_argument
-    add("--rules", nargs="+", type=name_in(RULES), default=list(RULES), metavar="NAME")
-    add(
-        "--operators",
-        nargs="*",
-        type=name_in(OPERATORS),
-        default=list(OPERATORS),
-        metavar="NAME",
-        help="only these faults; without a name, none",
-    )
-    add(
-        "--all",
-        action="store_true",
-        help="every mutant, some 14,000 that take hours; otherwise one per rule, and at most "
-        f"{SAMPLE} rules per operator: some 1,000, the same each time",
-    )
+    every = "every mutant, some 14,000 that take hours; otherwise at most one per rule and operator"
+    every += f", and {SAMPLE} per operator: some 1,000, the same each time"
+    rules = {"type": name_in(RULES), "default": list(RULES), "metavar": "NAME"}
+    operators = {"type": name_in(OPERATORS), "default": list(OPERATORS), "metavar": "NAME"}
+    add("--rules", nargs="+", **rules, help="only these rules")
+    add("--operators", nargs="*", **operators, help="only these faults; without a name, none")
+    add("--all", action="store_true", help=every)
     add("--false-alarms", action="store_true", help="try correct rules with every seed and dtype")
     add("--seeds", type=int, default=20, metavar="N", help="their number (default %(default)s)")
-    add("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="(default: all)")
+    add("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, metavar="DTYPE", help="their dtypes")
     add("--compare", action="store_true", help="try other gradient checkers as well")
     add("--slice", type=one_of, default=(1, 1), metavar="K/N", help="one of N parts of all trials")
     jobs = os.cpu_count() or 1
     add("--jobs", type=int, default=jobs, metavar="N", help="processes (default %(default)s)")
-    add("--json", type=new_file, metavar="FILE", help="write every trial here as well")
+    add("--json", type=Path, metavar="FILE", help="write every trial here as well")
     return parser.parse_args(argv)
 
 
@@ -83,15 +77,7 @@ def one_of(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def new_file(text: str) -> Path:
-    """Return a path that a file can be written to."""
-    path = Path(text)
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent} to write {path} in")
-    return path
-
-
-def select(options: argparse.Namespace, processes: Processes) -> list[Trial]:
+def select(options: argparse.Namespace) -> list[Trial]:
     """Return the trials that the command line asks for, those of one rule side by side.
 
     A trial is dealt to a slice by its name, and so stays there as the tables grow.
@@ -101,50 +87,28 @@ def select(options: argparse.Namespace, processes: Processes) -> list[Trial]:
         runs |= dict.fromkeys(itertools.product(options.dtypes, range(options.seeds)))
     trials = [Trial(rule, dtype=dtype, seed=seed) for rule in options.rules for dtype, seed in runs]
     listing = functools.partial(faulty_trials, options.rules, not options.all)
-    for mutants in processes.results(listing, options.operators, _not_listed):
+    for mutants in results(listing, options.operators, options.jobs, _fail):
         trials += mutants
     part, parts = options.slice
     return sorted(trial for trial in trials if lot(*trial.key) % parts == part - 1)
 
 
-def _not_listed(operator: str, why: str) -> list[Trial]:
+def _fail(operator: str, why: str) -> list[Trial]:
     raise RuntimeError(f"{operator}: {why}")
 
 
-def try_all(
-    trials: Sequence[Trial], options: argparse.Namespace, processes: Processes
-) -> list[Trial]:
-    """Return the trials with their verdicts, and print progress on standard error."""
-    work = functools.partial(carry_out_in_turn, options.compare)
-    return list(_with_progress(processes.results(work, trials, _lost), len(trials)))
-
-
-def _lost(trial: Trial, why: str) -> Trial:
-    return replace(trial, error=why)
-
-
-def _with_progress(trials: Iterable[Trial], total: int) -> Iterable[Trial]:
-    """Yield the trials; print survivors and false alarms at once, and counts now and then."""
+def show_progress(trials: Iterable[Trial], total: int) -> Iterator[Trial]:
+    """Yield the trials; print survivors and false alarms at once, and the count now and then."""
     start = before = time.perf_counter()
-    kills = survivors = false_alarms = 0
     for count, trial in enumerate(trials, 1):
-        kills += trial.is_fault and trial.is_killed
-        survivors += trial.is_survivor
-        false_alarms += trial.is_false_alarm
         if trial.is_survivor or trial.is_false_alarm:
-            _say(f"{'survivor' if trial.is_survivor else 'false alarm'}: {trial.name}")
+            verdict = "survivor" if trial.is_survivor else "false alarm"
+            print(f"{verdict}: {trial.name}", file=sys.stderr, flush=True)
         now = time.perf_counter()
         if now - before > SILENCE or count == total:
+            print(f"{count}/{total} trials in {now - start:.0f} s", file=sys.stderr, flush=True)
             before = now
-            _say(
-                f"{count}/{total} trials in {now - start:.0f} s: {kills} killed, "
-                f"{survivors} survived, {false_alarms} false alarms"
-            )
         yield trial
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,9 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = os.environ.get("XLA_FLAGS", "")
     if "host_platform_device_count" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=4"
-    with Processes(options.jobs) as processes:
-        trials = try_all(select(options, processes), options, processes)
-    summary = Summary(trials)
+    trials = select(options)
+    work = functools.partial(carry_out_in_turn, options.compare)
+    lose = lambda trial, why: replace(trial, error=why)  # noqa: E731
+    summary = Summary(list(show_progress(results(work, trials, options.jobs, lose), len(trials))))
     summary.show(options.jobs)
     if options.json:
         options.json.write_text(json.dumps([asdict(t) for t in summary.trials], indent=1) + "\n")

@@ -1,10 +1,13 @@
 """The corpus of faults, by name."""
 
-import importlib
-
+from . import (  # noqa: F401 (they fill the table)
+    operators_bugs,
+    operators_bugs_arrays,
+    operators_cotangent,
+    operators_domain,
+    operators_numerics,
+    operators_transforms,
+    operators_types,
+    operators_value,
+)
 from .operator import OPERATORS as OPERATORS
-
-GROUPS = ("value", "domain", "cotangent", "types", "numerics", "transforms", "bugs", "bugs_arrays")
-
-for group in GROUPS:  # each registers its operators
-    importlib.import_module(f"{__package__}.operators_{group}")

@@ -4,11 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from .bugs import pullback, wrong_backward, wrong_function
-
-
-def _mean(x):
-    return jnp.mean(x, axis=-1, keepdims=True)
-
+from .rules_norms import row_mean
 
 # Normalisation
 
@@ -17,9 +13,9 @@ def _mean(x):
 def layer_norm_centres_twice(rule, args, dy, right):
     """The mean of the cotangent is subtracted twice."""
     x, gamma, _, eps = args
-    scale = jax.lax.rsqrt(_mean((x - _mean(x)) ** 2) + eps)
+    scale = jax.lax.rsqrt(row_mean((x - row_mean(x)) ** 2) + eps)
     dz = dy * jnp.broadcast_to(gamma, x.shape)
-    return right[0] - scale * _mean(dz), *right[1:]
+    return right[0] - scale * row_mean(dz), *right[1:]
 
 
 @wrong_backward("layer_norm", "size, geometry, term", "pytorch/pytorch/issues/188372")
@@ -79,7 +75,7 @@ def rms_norm_without_weight(rule, args, dy, right):
 @wrong_function("rms_norm", "term", "ooples/AiDotNet/pull/695")
 def rms_as_constant(x, gamma, eps):
     """The root of the mean square counts as a constant."""
-    scale = jax.lax.stop_gradient(jax.lax.rsqrt(_mean(x * x) + eps))
+    scale = jax.lax.stop_gradient(jax.lax.rsqrt(row_mean(x * x) + eps))
     return x * scale * jnp.broadcast_to(gamma, x.shape)
 
 

@@ -6,6 +6,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from .bugs import only, pullback, wrong_backward, wrong_function, wrong_tangent
 from .operator import with_bwd
+from .rules_windows import window_sums
 
 # Convolution and pooling
 
@@ -48,10 +49,7 @@ def pool_every_tie(rule, args, dy, right):
 @wrong_function("avg_pool", "term, element, geometry", "tracel-ai/burn/issues/5450")
 def pool_counts_padding(x, size, stride):
     """The cotangent is divided by the size of the window, padding included."""
-    pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
-    padding = ((0, 0), *pads, (0, 0))
-    window, strides = (1, size, size, 1), (1, stride, stride, 1)
-    return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, strides, padding) / (size * size)
+    return window_sums(x, size, stride)[0] / (size * size)
 
 
 # Attention

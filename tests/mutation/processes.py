@@ -1,6 +1,6 @@
-"""A pool of processes that loses one item of work, and no more, where a process dies or hangs."""
+"""Processes that share items of work: where one dies or hangs, only its item is lost."""
 
-import functools
+import contextlib
 import multiprocessing
 import queue
 import signal
@@ -13,70 +13,55 @@ PATIENCE = 600.0
 """Seconds after which a process is ended and its item is lost."""
 
 
-class Processes:
-    """A pool of `count` processes; with 1, the work is done in this process."""
+def results(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    processes: int,
+    on_loss: Callable[[Any, str], Any],
+) -> Iterator[Any]:
+    """Yield `function(item)` for each item, in any order; `on_loss(item, why)` for a lost one.
 
-    def __init__(self, count: int):
-        self.count = count
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(count):
-            self._idle.put(None)  # a process that is not started yet
+    The processes import the function by its name; with 1, the work is done in this process.
+    """
+    if processes == 1:
+        yield from map(function, items)
+        return
+    idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for _ in range(processes):
+        idle.put(None)  # a process that is not started yet
 
-    def __enter__(self) -> "Processes":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        while not self._idle.empty():
-            if worker := self._idle.get():
-                worker[0].kill()
-
-    def results(
-        self,
-        function: Callable[[Any], Any],
-        items: Iterable[Any],
-        on_loss: Callable[[Any, str], Any],
-    ) -> Iterator[Any]:
-        """Yield `function(item)` for each item, in any order; `on_loss(item, why)` for a lost one.
-
-        `function` and the items are pickled: a process imports the function by its name.
-        """
-        if self.count == 1:
-            yield from map(function, items)
-            return
-        with ThreadPool(self.count) as threads:  # each thread waits for one process
-            yield from threads.imap_unordered(
-                functools.partial(self._result, function, on_loss), items
-            )
-
-    def _result(self, function, on_loss, item):
-        process, connection = self._idle.get() or _start()
+    def result(item):
+        process, connection = idle.get() or _start(function)
         try:
-            connection.send((function, item))
+            connection.send(item)
             if connection.poll(PATIENCE):
-                result = connection.recv()
-                self._idle.put((process, connection))
-                return result
+                value = connection.recv()
+                idle.put((process, connection))
+                return value
             why = f"no answer within {PATIENCE:.0f} s"
         except (EOFError, ConnectionError):
             process.join()
             why = f"its process died, exit code {process.exitcode}"
         process.kill()
-        self._idle.put(None)
+        idle.put(None)
         return on_loss(item, why)
 
+    with ThreadPool(processes) as threads:  # each thread waits for one process
+        yield from threads.imap_unordered(result, items)
 
-def _start():
+
+def _start(function):
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, function), daemon=True)
     process.start()
     theirs.close()
     return process, ours
 
 
-def _serve(connection: Connection) -> None:
-    """Send back `function(item)` for each pair that arrives."""
+def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+    """Send back `function(item)` for each item that arrives, until the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted too, ends this process
-    while True:
-        function, item = connection.recv()
-        connection.send(function(item))
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send(function(connection.recv()))

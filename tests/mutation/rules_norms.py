@@ -6,19 +6,20 @@ import jax.numpy as jnp
 from .rule import X, vjp_rule
 
 
-def _mean(x):
+def row_mean(x):
+    """Return the mean along the last axis."""
     return jnp.mean(x, axis=-1, keepdims=True)
 
 
 def _normalized(x, eps):
     """Return x with mean 0 and variance 1 along its last axis, and 1/σ."""
-    centred = x - _mean(x)
-    r = jax.lax.rsqrt(_mean(centred * centred) + eps)
+    centred = x - row_mean(x)
+    r = jax.lax.rsqrt(row_mean(centred * centred) + eps)
     return centred * r, r
 
 
 def _normalized_bwd(z, r, dz):
-    return r * (dz - _mean(dz) - z * _mean(dz * z))
+    return r * (dz - row_mean(dz) - z * row_mean(dz * z))
 
 
 def _saves_x_gamma(y, x, gamma, *others):
@@ -39,16 +40,16 @@ def layer_norm_bwd(eps, x, gamma, g):
 
 
 def rms_norm(x, gamma, eps):
-    r = jax.lax.rsqrt(_mean(x * x) + eps)
+    r = jax.lax.rsqrt(row_mean(x * x) + eps)
     return x * r * jnp.broadcast_to(gamma, x.shape)
 
 
 @vjp_rule(rms_norm, "f32[4,6]", "f32[6]", static=(1e-3,))
 def rms_norm_bwd(eps, x, gamma, g):
-    r = jax.lax.rsqrt(_mean(x * x) + eps)
+    r = jax.lax.rsqrt(row_mean(x * x) + eps)
     z = x * r
     dz = g * jnp.broadcast_to(gamma, x.shape)
-    dx = r * (dz - z * _mean(dz * z))
+    dx = r * (dz - z * row_mean(dz * z))
     return dx, jnp.sum(g * z, axis=tuple(range(x.ndim - 1)))
 
 

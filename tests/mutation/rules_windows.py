@@ -131,7 +131,8 @@ def max_pool_bwd(size, shape, winner, g):
     return jnp.pad(dx, ((0, 0), (0, height - h * size), (0, width - w * size), (0, 0)))
 
 
-def _window_sums(x, size, stride):
+def window_sums(x, size, stride):
+    """Return the sum of each window, and the padding."""
     pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
     padding = ((0, 0), *pads, (0, 0))
     window, strides = (1, size, size, 1), (1, stride, stride, 1)
@@ -140,15 +141,15 @@ def _window_sums(x, size, stride):
 
 def avg_pool(x, size, stride):
     """Return the mean of each window, of the elements that are not padding."""
-    total, _ = _window_sums(x, size, stride)
-    count, _ = _window_sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype), size, stride)
+    total, _ = window_sums(x, size, stride)
+    count, _ = window_sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype), size, stride)
     return total / count
 
 
 @vjp_rule(avg_pool, "f32[2,7,6,3]", static=(3, 2), saves=lambda y, x, size, stride: (x.shape,))
 def avg_pool_bwd(size, stride, shape, g):
     n, height, width, c = shape
-    count, pads = _window_sums(jnp.ones((1, height, width, 1), g.dtype), size, stride)
+    count, pads = window_sums(jnp.ones((1, height, width, 1), g.dtype), size, stride)
     share = g / count
     (top, bottom), (left, right) = pads
     dx = jnp.zeros((n, top + height + bottom, left + width + right, c), g.dtype)

@@ -24,7 +24,7 @@ class Summary:
         self.faults = [t for t in self.trials if t.is_fault]
         self.kills = [t for t in self.faults if t.is_killed]
         self.survivors = [t for t in self.faults if t.is_survivor]
-        self.misnomers = [t for t in self.kills if not t.is_named]
+        self.right_names = [t for t in self.kills if t.is_named]
         self.equivalents = [t for t in self.trials if t.operator and not t.is_fault]
         self.correct = [t for t in self.trials if not t.operator and not t.unsupported]
         self.false_alarms = [t for t in self.trials if t.is_false_alarm]
@@ -32,21 +32,19 @@ class Summary:
     @property
     def ok(self) -> bool:
         """Whether the bars are met and there is no false alarm."""
-        right_names = len(self.kills) - len(self.misnomers)
         return (
             len(self.kills) >= KILL_BAR * len(self.faults)
-            and right_names >= NAME_BAR * len(self.kills)
+            and len(self.right_names) >= NAME_BAR * len(self.kills)
             and not self.false_alarms
         )
 
     @property
     def verdict(self) -> str:
         """The summary in one line."""
-        right_names = len(self.kills) - len(self.misnomers)
         return (
             f"{len(self.faults):,} mutants, {len(self.equivalents):,} more that are equivalent: "
             f"{_percent(len(self.kills), len(self.faults))} killed (bar {100 * KILL_BAR} %), "
-            f"{_percent(right_names, len(self.kills))} of these by a right name "
+            f"{_percent(len(self.right_names), len(self.kills))} of these by a right name "
             f"(bar {100 * NAME_BAR} %); correct rules, {len(self.correct):,} runs: "
             f"{len(self.false_alarms):,} false alarms: {'ok' if self.ok else 'FAILED'}"
         )
@@ -59,7 +57,8 @@ class Summary:
             "killed under another name",
             [
                 f"{t.name}: {', '.join(t.defects)}; it is {' or '.join(sorted(t.right_names))}"
-                for t in self.misnomers
+                for t in self.kills
+                if not t.is_named
             ],
         )
         _list("equivalent: no fault", [f"{t.name}: {t.equivalence}" for t in self.equivalents])
@@ -76,15 +75,9 @@ class Summary:
     def _show_operators(self) -> None:
         rows = []
         for operator, trials in _by(lambda t: t.operator, self.faults).items():
-            counts = (
-                sum(t.is_killed for t in trials),
-                len(trials),
-                sum(t.is_named for t in trials),
-                sum(t.is_mentioned for t in trials),
-            )
-            rows.append((operator, trials[0].group, *(f"{count:,}" for count in counts)))
-        header = ("operator", "defect", "killed", "of", "right name first", "or later")
-        _table("mutants by operator", header, rows)
+            kills, names = sum(t.is_killed for t in trials), sum(t.is_named for t in trials)
+            rows.append((operator, trials[0].group, f"{kills}", f"{len(trials)}", f"{names}"))
+        _table("mutants by operator", ("operator", "defects", "killed", "of", "right name"), rows)
 
     def _show_seconds(self, jobs: int) -> None:
         timed = [t.seconds for t in self.correct if len(t.seconds) == 2]
@@ -106,17 +99,12 @@ def _show_rivals(
 ) -> None:
     """Print the share of the trials that each checker rejects, by group."""
     trials = [t for t in trials if t.rivals]
-    rows = [
-        (
-            name,
-            f"{len(some):,}",
-            _percent(sum(t.is_killed for t in some), len(some)),
-            *(_percent(sum(t.rivals[c] for t in some), len(some)) for c in some[0].rivals),
-        )
-        for name, some in [*_by(group, trials).items(), ("all", trials)]
-        if some
-    ]
-    rivals = trials[0].rivals if trials else ()
+    rivals = tuple(trials[0].rivals) if trials else ()
+    rows = []
+    for name, members in [*_by(group, trials).items(), ("all", trials)] if trials else ():
+        counts = [sum(t.is_killed for t in members)]
+        counts += [sum(t.rivals[rival] for t in members) for rival in rivals]
+        rows.append((name, f"{len(members):,}", *(_percent(n, len(members)) for n in counts)))
     _table(title, (first, "of", "fnn.verify", *rivals), rows)
 
 

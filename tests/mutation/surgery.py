@@ -114,18 +114,23 @@ def trace(function: Callable[..., Any], args: Any) -> tuple[Any, list[Any], Call
     return closed, inputs, restore
 
 
+def derivative(rule: Rule, static: tuple[Any, ...]) -> Callable[..., Any]:
+    """Return a rule's backward rule, or the tangents of its jvp rule, as a function of arrays."""
+    if rule.jvp is None:
+        return functools.partial(rule.bwd, *static)
+    return lambda primals, tangents: rule.jvp(*static, primals, tangents)[1]
+
+
 def derivative_jaxpr(rule: Rule) -> Any:
-    """Return the jaxpr of a rule's backward rule, or of the tangents of its jvp rule."""
-    args = [jax.tree.map(o.struct, a, is_leaf=lambda a: a is None) for a in rule.args]
-    static = [args[number] for number in rule.nondiff_argnums]
-    if rule.jvp is not None:
-        primals = tuple(o.differentiable(rule, tuple(args)))
-        tangents = jax.tree.map(o.tangent_of, primals)
-        tangent = lambda p, t: rule.jvp(*static, p, t)[1]  # noqa: E731
-        return trace(tangent, (primals, tangents))[0]
-    _, residuals = o.abstract(rule.fwd, rule)
-    dy = jax.tree.map(o.tangent_of, o.output(rule))
-    return trace(functools.partial(rule.bwd, *static), (residuals, dy))[0]
+    """Return the jaxpr of the derivative of a rule."""
+    args = tuple(jax.tree.map(o.struct, a, is_leaf=lambda a: a is None) for a in rule.args)
+    static = tuple(args[number] for number in rule.nondiff_argnums)
+    if rule.jvp is None:
+        inputs = o.abstract(rule.fwd, rule)[1], jax.tree.map(o.tangent_of, o.output(rule))
+    else:
+        primals = tuple(o.differentiable(rule, args))
+        inputs = primals, jax.tree.map(o.tangent_of, primals)
+    return trace(derivative(rule, static), inputs)[0]
 
 
 def with_change(rule: Rule, eligible: Callable, which: int, change: Callable) -> Rule:
@@ -135,8 +140,8 @@ def with_change(rule: Rule, eligible: Callable, which: int, change: Callable) ->
     """
     static = len(rule.nondiff_argnums)
 
-    def faulty(function, args):
-        closed, inputs, restore = trace(function, args)
+    def faulty(*call):
+        closed, inputs, restore = trace(derivative(rule, call[:static]), call[static:])
         count = itertools.count()
 
         def run(equation, values, smooth):
@@ -146,15 +151,9 @@ def with_change(rule: Rule, eligible: Callable, which: int, change: Callable) ->
 
         return restore(interpret(closed, inputs, run))
 
-    def bwd(*call):
-        return faulty(functools.partial(rule.bwd, *call[:static]), call[static:])
-
-    def jvp(*call):
-        y, _ = rule.jvp(*call)
-        tangent = lambda p, t: rule.jvp(*call[:static], p, t)[1]  # noqa: E731
-        return y, faulty(tangent, call[static:])
-
-    return rule.replace(bwd=bwd) if rule.jvp is None else rule.replace(jvp=jvp)
+    if rule.jvp is None:
+        return rule.replace(bwd=faulty)
+    return rule.replace(jvp=lambda *call: (rule.jvp(*call)[0], faulty(*call)))
 
 
 def surgery(rule: Rule, eligible: Callable, change: Callable, most: int = 6) -> o.Mutants:

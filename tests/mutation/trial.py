@@ -62,7 +62,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The key as text, rule/operator/label or rule/dtype/seed."""
+        """The key as text: rule/operator/label or rule/dtype/seed."""
         return "/".join(map(str, self.key))
 
     @property
@@ -97,18 +97,13 @@ class Trial:
         return self.is_killed and self.defects[0] in self.right_names
 
     @property
-    def is_mentioned(self) -> bool:
-        """Whether any defect that the verifier reports names the fault rightly."""
-        return not self.right_names.isdisjoint(self.defects)
-
-    @property
     def is_survivor(self) -> bool:
         """Whether the verifier misses a fault."""
         return self.is_fault and not self.is_killed
 
     @property
     def is_false_alarm(self) -> bool:
-        """Whether the verifier rejects a right rule, or raises an error over it."""
+        """Whether the verifier rejects a correct rule, or raises an error for it."""
         return not self.is_fault and bool(self.defects or self.error)
 
 
@@ -207,14 +202,14 @@ def _verify(trial: Trial, rule: Rule, timed: bool, vary: bool) -> Trial:
 
 def carry_out_in_turn(compare: bool, trial: Trial) -> Trial:
     """Return a trial with the verdicts, in a process that goes from rule to rule."""
-    _drop_other_programs(trial.rule)
+    _drop_programs_before(trial.rule)
     timed = not trial.operator and (trial.dtype, trial.seed) == TIMED
     return carry_out(trial, compare, timed)
 
 
 @functools.lru_cache(maxsize=1)
-def _drop_other_programs(rule: str) -> None:
-    """Drop the compiled programs of the rules before this one, which are not called again."""
+def _drop_programs_before(rule: str) -> None:
+    """Drop the compiled programs of other rules when a rule's first trial begins."""
     jax.clear_caches()
 
 
