@@ -15,7 +15,6 @@ Names are imported when they are first used, so that `fnn --help` need not wait 
 import importlib
 import os
 import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,14 +26,15 @@ if TYPE_CHECKING:
     from . import init as init
     from . import layers as layers
     from . import loss as loss
+    from . import models as models
     from . import ops as ops
     from . import report as report
     from . import testing as testing
     from . import train as train
     from . import verify as verify
-    from .op import OPS as OPS
-    from .op import op as op
-    from .op import rules as rules
+    from .custom_op import OPS as OPS
+    from .custom_op import op as op
+    from .custom_op import rules as rules
 
 # jax 0.10, the newest for Python 3.11, hands XLA:CPU's reductions to a library that miscompiles
 # some of them (jax-ml/jax#39103). XLA reads its flags when JAX first computes something.
@@ -43,36 +43,21 @@ if sys.version_info < (3, 12) and _YNN not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_YNN}=-reduce".strip()
 
 _MODULES = (
-    *("backprop", "bench", "config", "data", "example", "init", "layers"),
-    *("loss", "ops", "report", "testing", "train", "verify"),
+    *("backprop", "bench", "config", "data", "example", "init", "layers", "loss", "models"),
+    *("ops", "report", "testing", "train", "verify"),
 )
-_OP = ("OPS", "op", "rules")
+_FROM_OPS = ("OPS", "op", "rules")
 
 
-class _Package(ModuleType):
-    """The package: imports what is asked for, and keeps `fnn.op` the decorator.
-
-    Python would set `fnn.op` to the module of that name once anything imports it.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _MODULES:
-            return importlib.import_module(f".{name}", __name__)
-        if name in _OP:
-            importlib.import_module(".ops", __name__)  # fills the table
-            return getattr(importlib.import_module(".op", __name__), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_MODULES, *_OP})
-
-    @property
-    def op(self) -> Any:
-        """The decorator `fnn.op.op`."""
-        return self.__getattr__("op")
-
-    @op.setter
-    def op(self, module: ModuleType) -> None: ...
+def __getattr__(name: str) -> Any:
+    """Import a module, or what belongs to ops, when it is first used."""
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _FROM_OPS:
+        importlib.import_module(".ops", __name__)  # fills the table
+        return getattr(importlib.import_module(".custom_op", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_FROM_OPS})

@@ -29,9 +29,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .custom_op import Op, Saved
 from .layers import Layer, OpLayer, graph, own_key
 from .loss import Loss
-from .op import Op, Saved
 
 Arrays = dict[str, jax.Array]
 Path = tuple[str, ...]

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from . import ops
+from .custom_op import Op, Static
 from .errors import ShapeError
-from .op import Op, Static
 
 _TAKES_LABELS = (ops.softmax_cross_entropy, ops.categorical_cross_entropy, ops.kl_divergence)
 _LOGITS = (ops.binary_cross_entropy_with_logits,)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend import core
 
 import fnn.ops  # noqa: F401 (it fills the table)
-from fnn.op import OPS, Op
+from fnn.custom_op import OPS, Op
 from fnn.verify.cases import examples
 from fnn.verify.interpreter import operation, taken_in
 from fnn.verify.jaxprs import CUSTOM, INLINED, nested

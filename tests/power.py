@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.op import OPS, Op
+from fnn.custom_op import OPS, Op
 from fnn.verify.core import run
 
 from .faults import NAMES, traced

@@ -40,7 +40,7 @@ EACH: dict[str, Any] = {
 }
 """How each example is verified by itself: these questions are asked of all examples together."""
 BASIS = (
-    "fnn/op.py",
+    "fnn/custom_op.py",
     "fnn/example.py",
     "tests/faults.py",
     "tests/prove.py",
@@ -171,7 +171,7 @@ def differing(ops: dict[str, Any], known: dict[str, Any]) -> list[str]:
 def prove(name: str) -> tuple[list[str], dict[str, Any]]:
     """Prove an op whole; return what is wrong, and the entry for the record."""
     start = time.perf_counter()
-    from fnn.op import OPS
+    from fnn.custom_op import OPS
     from fnn.verify.core import run
 
     from . import test_ops_meshes as meshes
@@ -245,7 +245,7 @@ def main() -> int:
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     )
-    from fnn.op import OPS
+    from fnn.custom_op import OPS
 
     from .faults import NAMES
 

@@ -13,9 +13,9 @@ from fnn.bench import command as measuring
 from fnn.bench import measure
 from fnn.bench.row import BAR, faults
 from fnn.bench.timing import calls, hopeful, ratio, rounds
+from fnn.custom_op import Op
 from fnn.errors import FnnError
 from fnn.example import example, integers, normal
-from fnn.op import Op
 
 from .runs import command as command
 from .runs import python, sampled

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import fnn
-from fnn.op import OPS
+from fnn.custom_op import OPS
 from fnn.ops import activations
 
 ROOT = Path(__file__).parents[1]

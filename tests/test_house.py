@@ -10,8 +10,8 @@ from .runs import python
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fnn"
 ORDER = [
-    {"errors", "example", "memory", "progress"},
-    {"op"},
+    {"cotangent", "errors", "example", "memory", "progress"},
+    {"custom_op"},
     {"ops", "init"},
     {"layers", "loss", "data"},
     {"backprop", "verify", "bench", "models"},
@@ -67,7 +67,7 @@ def modules_after(code):
 
 OPS = (
     "import fnn; fnn.ops\n"
-    "import fnn.ops, fnn.op as module; from fnn import op, rules, OPS\n"
+    "import fnn.custom_op; from fnn import op, rules, OPS\n"
     "assert op is fnn.op and callable(op) and OPS['relu'] is fnn.ops.relu\n"  # the decorator
     "assert {'op', 'OPS', 'ops', 'layers'} <= set(dir(fnn))"
 )

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.op import OPS, Op, Static, op, rules
+from fnn.custom_op import OPS, Op, Static, op, rules
 from fnn.ops import binary_cross_entropy, dense, masked_dense, relu, sigmoid, softmax_cross_entropy
 from fnn.verify.interpreter import interpreter
 

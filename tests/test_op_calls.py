@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.extend import core
 
+from fnn.custom_op import OPS
 from fnn.errors import ShapeError
-from fnn.op import OPS
 from fnn.verify.interpreter import interpreter
 
 from .test_ops import NAMES

@@ -11,7 +11,7 @@ import pytest
 
 import fnn
 from fnn import ops
-from fnn.op import OPS, Op
+from fnn.custom_op import OPS, Op
 from fnn.verify.core import run
 
 from .faults import NAMES, missed_terms, sample

@@ -13,8 +13,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from fnn.custom_op import OPS
 from fnn.example import example, normal
-from fnn.op import OPS
 from fnn.ops import correlation
 from fnn.verify.programs import start
 

@@ -295,7 +295,9 @@ def test_the_comparison_finds_a_wrong_rule(digits, monkeypatch):
     monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
     assert max(p["max_relative_difference"] for p in found()["parameters"]) < 1e-5
     right = ops.relu.bwd_rule
-    monkeypatch.setattr(ops.relu, "bwd_rule", lambda *args, **statics: 1.01 * right(*args, **statics))
+    monkeypatch.setattr(
+        ops.relu, "bwd_rule", lambda *args, **statics: 1.01 * right(*args, **statics)
+    )
     wrong = {p["path"]: p["max_relative_difference"] for p in found()["parameters"]}
     assert wrong["1_dense/w"] == pytest.approx(0.01, rel=0.01)
     assert wrong["3_dense/w"] < 1e-5

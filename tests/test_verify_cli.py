@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fnn import cli
-from fnn.op import Op
+from fnn.custom_op import Op
 from fnn.ops import identity
 from fnn.verify import command
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
+from ..custom_op import Op
 from ..errors import FnnError, did_you_mean
 from ..memory import size
-from ..op import Op
 from ..progress import each
 from .cores import available, keep_memory, pin
 from .row import BAR, Row, examples, measure_one

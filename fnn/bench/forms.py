@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..custom_op import Op, rules
 from ..errors import FnnError
 from ..example import Example
 from ..memory import residual_bytes, temporary_bytes
-from ..op import Op, rules
 
 AGREE = 2e-3
 """How far apart, in norm, two forms of one function may be: rounding, TF32 products on a GPU."""

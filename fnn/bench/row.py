@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
+from ..custom_op import Op
 from ..errors import FnnError
 from ..example import Example
-from ..op import Op
 from . import timing
 from .forms import forms
 from .timing import Ratio

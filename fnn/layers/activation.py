@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import ops
+from ..custom_op import Op
 from ..errors import ShapeError
-from ..op import Op
 from .layer import OpLayer, Reach
 
 ACTIVATIONS = {

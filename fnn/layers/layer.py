@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import Op
 from ..errors import ShapeError
-from ..op import Op
 from ..ops.geometry import Sizes, sizes
 
 Params = dict[str, Any]

@@ -9,8 +9,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..example import Example, example, normal, values
-from ..op import op
 
 
 def _examples(**statics) -> tuple[Example, ...]:

@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 
+from ..cotangent import contract
+from ..custom_op import op
 from ..example import booleans, example, normal, values
-from ..op import contract, op
 
 
 def _add_bias(y, b):

@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..errors import ShapeError
 from ..example import example, normal, values
-from ..op import op
 
 
 @op(

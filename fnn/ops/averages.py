@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..custom_op import Static, op
 from ..example import Example, example, normal, values
-from ..op import Static, op
 from .correlation import add_up
 from .geometry import Padding, Sizes
 from .moments import wide

@@ -7,8 +7,8 @@ statistics take the place of the batch's, and the op is an affine map of each ch
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..example import example, normal, uniform, values
-from ..op import op
 from .moments import affine, check, count, leading, per_channel, scaled, wide
 
 

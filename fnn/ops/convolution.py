@@ -5,9 +5,9 @@ import operator
 
 import jax.numpy as jnp
 
+from ..custom_op import Static, op
 from ..errors import ShapeError
 from ..example import example, normal
-from ..op import Static, op
 from .affine import _add_bias
 from .correlation import (
     correlate,

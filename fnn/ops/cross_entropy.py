@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..example import example, integers, normal, simplex, values
-from ..op import op
 from .targets import distribution, is_labels, pick, without_ignored
 
 

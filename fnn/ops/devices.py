@@ -11,7 +11,7 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ..op import on_explicit_mesh
+from ..cotangent import on_explicit_mesh
 
 
 def layout(x: Any) -> NamedSharding | None:

@@ -11,8 +11,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..example import example, integers, normal, simplex, uniform, values
-from ..op import op
 from .targets import distribution, is_labels, without_ignored
 
 

@@ -8,9 +8,9 @@ The rate is an array, so that one program serves many rates.
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..errors import ShapeError
 from ..example import example, key, normal, values
-from ..op import op
 from .moments import wide
 
 # The negative saturation -λα of the activation selu, by which alpha dropout replaces numbers.

@@ -9,9 +9,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..errors import ShapeError
 from ..example import example, normal, values
-from ..op import op
 from .moments import affine, check, count, scaled, wide
 
 _EXTREME = values([[[1e4, 1e-6], [1e4, -1e-6], [-1e4, 0.0]], [[100.0, 0.0]] * 2 + [[101.0, 0.0]]])

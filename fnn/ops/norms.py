@@ -7,9 +7,9 @@ a cotangent its mean, and its part along x̂. What has no mean taken out keeps t
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..errors import ShapeError
 from ..example import example, normal, values
-from ..op import op
 from .moments import affine, check, leading, per_channel, row_mean, scaled, wide
 
 

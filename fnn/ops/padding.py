@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..custom_op import op
 from ..errors import ShapeError
 from ..example import example, normal, values
-from ..op import op
 from .geometry import Sizes, paddings, spatial
 
 Mode = Literal["constant", "reflect", "edge", "circular"]

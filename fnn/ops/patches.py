@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from jax import lax
 
+from ..custom_op import Static, op
 from ..errors import ShapeError
 from ..example import example, normal
-from ..op import Static, op
 from .correlation import add_up, padded
 from .geometry import Padding, Sizes, sizes, spatial, windows
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..custom_op import Static, op
 from ..errors import ShapeError
 from ..example import Example, example, integers, normal, uniform, values
-from ..op import Static, op
 from .devices import by_example
 from .geometry import Padding, Sizes, Windows, spatial
 from .moments import wide

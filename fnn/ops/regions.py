@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..custom_op import Static, op
 from ..errors import ShapeError
 from ..example import Example, example, key, normal, uniform, values
-from ..op import Static, op
 from .devices import layout
 from .geometry import Sizes, sizes, spatial
 from .moments import wide

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..custom_op import Static, op
 from ..errors import ShapeError
 from ..example import example, normal, values
-from ..op import Static, op
 from .geometry import Sizes, sizes, spatial
 
 Method = Literal["nearest", "nearest-exact", "linear", "bicubic"]

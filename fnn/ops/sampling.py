@@ -9,9 +9,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..errors import ShapeError
 from ..example import example, normal, uniform, values
-from ..op import op
 from .geometry import sizes, spatial
 
 Padding = Literal["zeros", "border", "reflection"]

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
+from ..custom_op import Static, op
 from ..example import example, normal
-from ..op import Static, op
 
 
 @op(

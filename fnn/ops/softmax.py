@@ -6,8 +6,8 @@ With p = softmax(x): ∂pᵢ/∂xⱼ = pᵢ (δᵢⱼ - pⱼ). The rules multipl
 import jax
 import jax.numpy as jnp
 
+from ..custom_op import op
 from ..example import example, normal, values
-from ..op import op
 
 _EXAMPLES = (
     example(x=normal(4, 5)),

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ..op import on_explicit_mesh
+from ..cotangent import on_explicit_mesh
 
 
 def is_labels(target):

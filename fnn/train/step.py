@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from .. import backprop
+from ..custom_op import rules
 from ..layers import Layer
 from ..loss import Loss
-from ..op import rules
 from .precision import FLOAT32, LossScale, Precision, cast, first_scale, taken_if_finite
 
 Gradient = Literal["manual", "autodiff", "backprop"]

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..op import Op
+from ..custom_op import Op
 from .arguments import Arguments, parse, struct
 from .probes import GIVEN, Probing
 from .programs import places

@@ -13,8 +13,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from ..custom_op import OPS, Op
 from ..errors import FnnError, did_you_mean
-from ..op import OPS, Op
 from ..progress import each
 from . import words
 from .core import run

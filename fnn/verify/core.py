@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..op import Op
+from ..custom_op import Op
 from . import types
 from .arguments import Arguments, Leaf, parse
 from .cases import cases_of, examples, with_domains

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from ..custom_op import rules
 from ..memory import array_bytes
-from ..op import rules
 
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vmap_call")
 INLINED = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")

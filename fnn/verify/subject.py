@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ..op import Op
+from ..custom_op import Op
 from . import jaxprs
 from .arguments import Arguments, struct
 
