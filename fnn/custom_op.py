@@ -83,9 +83,9 @@ class Op:
     Parameters of the definition that stand before `*` are arrays (default `None`: may be left
     out); those after it are statics: hashable hyperparameters, part of the compiled program.
 
-    Attributes: `name`, `definition`, `reference` (a second opinion on the values, or None),
-    `strongest` (the form to be faster than, or None), `examples`, `source`, `arguments` (names of
-    the arrays), `statics` (names and defaults).
+    Attributes: `name`, `definition`, `fwd_rule` and `bwd_rule` (as registered, or None),
+    `reference` (a second opinion on the values, or None), `examples`, `source`, `arguments` (names
+    of the arrays), `optional` (those that may be left out), `statics` (names and defaults).
     """
 
     def __init__(
@@ -93,7 +93,6 @@ class Op:
         definition: Callable[..., Any],
         *,
         reference: Callable[..., Any] | None = None,
-        strongest: Callable[..., Any] | None = None,
         examples: Sequence[Example] = (),
         source: str = "",
     ):
@@ -101,7 +100,6 @@ class Op:
         self.name: str = definition.__name__
         self.definition = definition
         self.reference = reference
-        self.strongest = strongest
         self.examples = tuple(examples)
         self.source = source
         self.signature = self.__signature__ = inspect.signature(definition)
@@ -270,7 +268,6 @@ def op(
     definition: Callable[..., Any] | None = None,
     *,
     reference: Callable[..., Any] | None = None,
-    strongest: Callable[..., Any] | None = None,
     examples: Sequence[Example] = (),
     source: str = "",
 ) -> Any:
@@ -279,25 +276,19 @@ def op(
     Args:
         definition: the mathematics in plain jax.numpy; arrays before `*`, statics after it.
         reference: an independent implementation of the same values, called the same way.
-        strongest: the fastest form of the same function known that JAX differentiates by itself,
-            called the same way; `fnn bench` measures the rules against it.
         examples: what the verifier and the tests try the op on; see `fnn.example`.
         source: the paper or text that the op comes from.
 
     Raises ValueError if another module has an op of that name, or the signature is not an op's.
     """
     if definition is None:
-        return functools.partial(
-            op, reference=reference, strongest=strongest, examples=examples, source=source
-        )
-    made = Op(
-        definition, reference=reference, strongest=strongest, examples=examples, source=source
-    )
-    there = OPS.get(made.name)
-    if there is not None and there.__module__ != made.__module__:
-        raise ValueError(f"there is an op {made.name!r} already, in {there.__module__}")
-    OPS[made.name] = made
-    return made
+        return functools.partial(op, reference=reference, examples=examples, source=source)
+    new = Op(definition, reference=reference, examples=examples, source=source)
+    old = OPS.get(new.name)
+    if old is not None and old.__module__ != new.__module__:
+        raise ValueError(f"there is an op {new.name!r} already, in {old.__module__}")
+    OPS[new.name] = new
+    return new
 
 
 def _split(

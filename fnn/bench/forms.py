@@ -2,7 +2,6 @@
 
     manual      the hand-written rules
     autodiff    the definition, differentiated by JAX
-    strongest   the form that the op names with `@op(strongest=...)`, differentiated by JAX
     reference   the op's reference, if it is JAX code with the definition's derivative
 
 Each is one program, compiled as JAX compiles by default: arrays and random cotangents of the
@@ -74,12 +73,12 @@ def forms(op: Op, example: Example, dtype: str) -> tuple[Call, list[Form]]:
     except Exception as error:
         named = f"{op.name} cannot run its bench example in {dtype}"
         raise FnnError(f"{named}: {_first_line(error)}") from error
-    functions = {"manual": op, "autodiff": op, "strongest": op.strongest}
+    functions = {"manual": op, "autodiff": op}
     if "no reference" not in example.tags:
         functions["reference"] = op.reference
     made: dict[str, Form] = {}
     expected: Any = None
-    for name in ("autodiff", "manual", "strongest", "reference"):
+    for name in ("autodiff", "manual", "reference"):
         function = functions.get(name)
         if function is None:
             continue

@@ -24,8 +24,8 @@ SECONDS = 3.0
 class Row:
     """What was measured. Times are medians, of a forward and backward pass; bytes are XLA's.
 
-    `fastest` names the fastest form that JAX differentiates: the definition ("autodiff"), the op's
-    `strongest` or its reference. The ratios are a form's time over the rules', so that above 1 the
+    `fastest` names the fastest form that JAX differentiates: the definition ("autodiff") or the
+    reference. The ratios are a form's time over the rules', so that above 1 the
     rules win; `over_reference` is None where the reference is no JAX code, or of other gradients.
     Where the definition is a sum of simple parts, the reference is what one calls in JAX.
 
