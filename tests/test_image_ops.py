@@ -7,7 +7,7 @@ import pytest
 
 from fnn import ops
 from fnn.errors import ShapeError
-from fnn.ops.correlation import weigh, weigh_as_told
+from fnn.ops.correlation import weigh, weigh_by_xla
 from fnn.ops.geometry import windows
 
 ROW = np.arange(1, 5, dtype="f").reshape(1, 4, 1)
@@ -155,6 +155,6 @@ def test_a_weight_gradient_in_blocks_is_the_whole(batch, dtype, close):
     )
     program = jax.jit(lambda x, dy: weigh(x, dy, at, 1)).lower(x, dy).compile()
     assert "while" in program.as_text()
-    want = weigh_as_told(x.astype(jnp.float32), dy.astype(jnp.float32), at, 1)
+    want = weigh_by_xla(x.astype(jnp.float32), dy.astype(jnp.float32), at, 1)
     apart = program(x, dy).astype(jnp.float32) - want
     assert float(jnp.linalg.norm(apart) / jnp.linalg.norm(want)) < close

@@ -164,7 +164,7 @@ def check_on_an_explicit_mesh(call, one_device):
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_convolution_whose_weights_are_split_too(groups, monkeypatch):
     """By their outputs, over a second axis; in blocks of images, as for large batches."""
-    monkeypatch.setattr(correlation, "_CACHED", 1)
+    monkeypatch.setattr(correlation, "CORE_CACHE", 1)
     w, b = normal(3, 3, 4 // groups, 64), normal(64)
     recipe = example(x=normal(8, 4, 4, 4), w=w, b=b, padding="SAME", groups=groups)
     call, mesh = Call("conv", recipe), mesh_of(AxisType.Explicit, data=2, model=2)

@@ -32,7 +32,7 @@ class _Affine(OpLayer):
         return {"b": self.b_init(key, (self.features,))} if self.use_bias else {}
 
     def call(self, params, state, x_shape, *, key=None, train=False):
-        """Call the op, once the shapes are known to fit."""
+        """OpCall the op, once the shapes are known to fit."""
         inputs = params["w"].shape[0]
         if x_shape[-1] != inputs:
             fix = "; add flatten before it" if math.prod(x_shape[1:]) == inputs else ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 
 from .. import ops
-from .layer import Call, OpLayer
+from .layer import OpCall, OpLayer
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class _Dropout(OpLayer):
         return {}, {}, self.y_shape({}, x_shape)
 
     def call(self, params, state, x_shape, *, key=None, train=False):
-        """Call the op with the key when it trains; otherwise hand x on.
+        """OpCall the op with the key when it trains; otherwise hand x on.
 
         Raises ValueError where there is no key to train with.
         """
         del params, x_shape
         drops = isinstance(self.rate, jax.core.Tracer) or float(self.rate) > 0
         if not (train and drops):
-            return Call(ops.identity, {}, {}, lambda y: (y, state))
+            return OpCall(ops.identity, {}, {}, lambda y: (y, state))
         if key is None:
             raise ValueError(f"{self.name}: draws when it trains; give apply a key")
-        return Call(self.op, {"key": key, "rate": self.rate}, {}, lambda y: (y, state))
+        return OpCall(self.op, {"key": key, "rate": self.rate}, {}, lambda y: (y, state))
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def graph(model: Layer) -> list[Node]:
     return nodes
 
 
-class Call(NamedTuple):
+class OpCall(NamedTuple):
     """An op, what it takes beside the layer's inputs, and what becomes of what it returns."""
 
     op: Op
@@ -133,13 +133,13 @@ class OpLayer(Layer):
         *,
         key: jax.Array | None = None,
         train: bool = False,
-    ) -> Call:
+    ) -> OpCall:
         """Say which op is called, and how."""
         del x_shape, key, train
-        return Call(self.op, params | state, self.statics, lambda y: (y, state))
+        return OpCall(self.op, params | state, self.statics, lambda y: (y, state))
 
     def apply(self, params, state, x, *, key=None, train=False):
-        """Call the op."""
+        """OpCall the op."""
         call = self.call(params, state, x.shape, key=key, train=train)
         return call.finish(call.op(x, **call.arrays, **call.statics))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import ops
-from .layer import Call, OpLayer
+from .layer import OpCall, OpLayer
 
 
 class _Norm(OpLayer):
@@ -91,7 +91,7 @@ class BatchNorm(_Norm):
         del key
         if not train:
             statics = {"eps": self.eps}
-            return Call(ops.batch_norm_inference, params | state, statics, lambda y: (y, state))
+            return OpCall(ops.batch_norm_inference, params | state, statics, lambda y: (y, state))
         devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
         numbers = math.prod(x_shape[:-1]) * devices
 
@@ -100,7 +100,7 @@ class BatchNorm(_Norm):
             new = {"mean": mean, "var": var * (numbers / max(numbers - 1, 1))}
             return y, {name: self._run(state[name], new[name]) for name in new}
 
-        return Call(self.op, params, self.statics, finish)
+        return OpCall(self.op, params, self.statics, finish)
 
     def _run(self, running, new):
         momentum = jnp.asarray(self.momentum, running.dtype)

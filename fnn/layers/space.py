@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .. import ops
 from ..ops.geometry import Padding, Sizes, sizes, spatial
 from ..ops.resize import Method
-from .layer import Call, OpLayer, Reach, Windowed
+from .layer import OpCall, OpLayer, Reach, Windowed
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Upsample(OpLayer):
             "method": self.method,
             "align_corners": self.align_corners,
         }
-        return Call(self.op, {}, statics, lambda y: (y, state))
+        return OpCall(self.op, {}, statics, lambda y: (y, state))
 
     def reach(self, x_shape):
         """As many numbers as the method interpolates between; the outputs lie closer."""

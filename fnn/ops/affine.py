@@ -5,15 +5,7 @@ import jax.numpy as jnp
 from ..cotangent import contract
 from ..custom_op import op
 from ..example import booleans, example, normal, values
-
-
-def _add_bias(y, b):
-    return y if b is None else y + jnp.expand_dims(b, tuple(range(y.ndim - 1)))
-
-
-def _leading(x):
-    """The axes that the weight gradient sums over: all but the last."""
-    return tuple(range(x.ndim - 1))
+from .norm_parts import add_bias, leading
 
 
 @op(
@@ -42,19 +34,19 @@ def dense(x, w, b=None):
 
     Saves x and W.
     """
-    return _add_bias(jnp.einsum("...i,io->...o", x, w), b)
+    return add_bias(jnp.einsum("...i,io->...o", x, w), b)
 
 
 @dense.def_fwd
 def dense_fwd(x, w, b):
-    return _add_bias(jnp.tensordot(x, w, 1), b), (x, w)
+    return add_bias(jnp.tensordot(x, w, 1), b), (x, w)
 
 
 @dense.def_bwd
 def dense_bwd(residuals, dy):
     x, w = residuals
     dx = contract(dy, w, ((dy.ndim - 1,), (1,)), like=x)
-    dw = contract(x, dy, (_leading(x), _leading(x)), like=w)
+    dw = contract(x, dy, (leading(x), leading(x)), like=w)
     return dx, dw, dy
 
 
@@ -89,19 +81,19 @@ def masked_dense(x, w, mask, b=None):
 
     A connection that is masked out gets gradient 0, so it stays as it is. Saves x, W and M.
     """
-    return _add_bias(jnp.einsum("...i,io->...o", x, jnp.where(mask, w, 0)), b)
+    return add_bias(jnp.einsum("...i,io->...o", x, jnp.where(mask, w, 0)), b)
 
 
 @masked_dense.def_fwd
 def masked_dense_fwd(x, w, mask, b):
     if mask.dtype != bool:
         raise TypeError(f"masked_dense: mask must be boolean, got {mask.dtype}; pass mask != 0")
-    return _add_bias(jnp.tensordot(x, jnp.where(mask, w, 0), 1), b), (x, w, mask)
+    return add_bias(jnp.tensordot(x, jnp.where(mask, w, 0), 1), b), (x, w, mask)
 
 
 @masked_dense.def_bwd
 def masked_dense_bwd(residuals, dy):
     x, w, mask = residuals
     dx = contract(dy, jnp.where(mask, w, 0), ((dy.ndim - 1,), (1,)), like=x)
-    dw = contract(x, dy, (_leading(x), _leading(x)), like=w)
+    dw = contract(x, dy, (leading(x), leading(x)), like=w)
     return dx, jnp.where(mask, dw, 0), None, dy

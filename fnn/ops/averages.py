@@ -10,10 +10,9 @@ import numpy as np
 
 from ..custom_op import Static, op
 from ..example import Example, example, normal, values
-from .correlation import add_up
 from .geometry import Padding, Sizes
-from .moments import wide
-from .taps import blocks, counts, met, over_windows, pooling_windows, to_inputs
+from .norm_parts import at_least_float32
+from .taps import add_up, blocks, counts, met, over_windows, pooling_windows, to_inputs
 
 
 def _examples(*more: Example, **statics) -> tuple[Example, ...]:
@@ -83,7 +82,7 @@ def avg_pool_fwd(x, *, window, stride, padding, dilation, count_padding):
     win = pooling_windows("avg_pool", x, window, stride, padding, dilation)
 
     def mean(arrays, numbers):
-        total = functools.reduce(operator.add, map(wide, arrays))
+        total = functools.reduce(operator.add, map(at_least_float32, arrays))
         return ((total / (win.taps if count_padding else len(numbers))).astype(x.dtype),)
 
     return over_windows(x, win, mean)[0], Static(win)
@@ -91,7 +90,7 @@ def avg_pool_fwd(x, *, window, stride, padding, dilation, count_padding):
 
 @avg_pool.def_bwd
 def avg_pool_bwd(win, dy, *, count_padding, **_):
-    dy, number = wide(dy), counts(win.value)
+    dy, number = at_least_float32(dy), counts(win.value)
     if count_padding or (number == win.value.taps).all():
         share = dy / win.value.taps
     else:
@@ -158,7 +157,7 @@ def lp_pool_fwd(x, *, p, window, stride, padding, dilation):
     win = _norm_windows(x, p, window, stride, padding, dilation)
 
     def norm(arrays, _):
-        return (_norm([wide(a) for a in arrays], p).astype(x.dtype),)
+        return (_norm([at_least_float32(a) for a in arrays], p).astype(x.dtype),)
 
     y = over_windows(x, win, norm)[0]
     return y, (x, y, Static(win))
@@ -167,7 +166,7 @@ def lp_pool_fwd(x, *, p, window, stride, padding, dilation):
 @lp_pool.def_bwd
 def lp_pool_bwd(residuals, dy, *, p, **_):
     x, y, win = residuals
-    here = blocks(wide(x), win.value)
+    here = blocks(at_least_float32(x), win.value)
 
     def share(_, y, dy):
         ratio = jnp.where(y == 0, 0, here) / jnp.where(y == 0, 1, y)
@@ -176,7 +175,7 @@ def lp_pool_bwd(residuals, dy, *, p, **_):
         size = jnp.where(ratio == 0, 1, jnp.abs(ratio))  # whose power has a slope, that of 0 none
         return dy * jnp.sign(ratio) * size ** (p - 1)
 
-    return to_inputs(win.value, share, wide(y), wide(dy))
+    return to_inputs(win.value, share, at_least_float32(y), at_least_float32(dy))
 
 
 def _norm_windows(x, p, *geometry):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..custom_op import op
 from ..example import example, normal, uniform, values
-from .moments import affine, check, count, leading, per_channel, scaled, wide
+from .norm_parts import affine, at_least_float32, check, count, leading, per_channel, scaled
 
 
 def _examples(**statics):
@@ -101,7 +101,7 @@ def batch_norm(x, scale=None, bias=None, *, eps: float = 1e-5, axis_name: str | 
     outside it, JAX does not let a backward rule see the axis. A batch that is split by a sharding
     alone, under jit, is one batch anyway. Saves x, γ, and μ and r of each channel.
     """
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     mean = _mean(wide_x, axis_name)
     centred = wide_x - per_channel(mean, wide_x)
     var = _mean(centred**2, axis_name)
@@ -112,7 +112,7 @@ def batch_norm(x, scale=None, bias=None, *, eps: float = 1e-5, axis_name: str | 
 @batch_norm.def_fwd
 def batch_norm_fwd(x, scale, bias, *, eps, axis_name):
     check("batch_norm", x, eps, scale=scale, bias=bias)
-    z, mean, var, r = _normalise(wide(x), eps, axis_name)
+    z, mean, var, r = _normalise(at_least_float32(x), eps, axis_name)
     outputs = affine(z, scale, bias).astype(x.dtype), *jax.lax.stop_gradient((mean, var))
     return outputs, (x, scale, mean, r)
 
@@ -121,8 +121,8 @@ def batch_norm_fwd(x, scale, bias, *, eps, axis_name):
 def batch_norm_bwd(residuals, cotangents, *, eps, axis_name):
     del eps
     x, scale, mean, r = residuals
-    centred = wide(x) - per_channel(mean, wide(x))
-    return _pull_back(centred, r, r, scale, wide(cotangents[0]), axis_name)
+    centred = at_least_float32(x) - per_channel(mean, at_least_float32(x))
+    return _pull_back(centred, r, r, scale, at_least_float32(cotangents[0]), axis_name)
 
 
 def _inference_examples():
@@ -170,7 +170,7 @@ def batch_norm_inference(x, mean, var, scale=None, bias=None, *, eps: float = 1e
 
     Saves x, μ, γ, and r of each channel.
     """
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     centred = wide_x - per_channel(mean, wide_x)
     y = affine(centred / jnp.sqrt(per_channel(var, centred) + eps), scale, bias)
     return y.astype(x.dtype)
@@ -179,7 +179,7 @@ def batch_norm_inference(x, mean, var, scale=None, bias=None, *, eps: float = 1e
 @batch_norm_inference.def_fwd
 def batch_norm_inference_fwd(x, mean, var, scale, bias, *, eps):
     check("batch_norm_inference", x, eps, mean=mean, var=var, scale=scale, bias=bias)
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     r = jax.lax.rsqrt(var.astype(wide_x.dtype) + eps)
     z = (wide_x - per_channel(mean, wide_x)) * per_channel(r, wide_x)
     return affine(z, scale, bias).astype(x.dtype), (x, mean, scale, r)
@@ -189,7 +189,7 @@ def batch_norm_inference_fwd(x, mean, var, scale, bias, *, eps):
 def batch_norm_inference_bwd(residuals, dy, *, eps):
     del eps
     x, mean, scale, r = residuals
-    x, dy = wide(x), wide(dy)
+    x, dy = at_least_float32(x), at_least_float32(dy)
     z = (x - per_channel(mean, x)) * per_channel(r, x)
     dscale, dbias = jnp.sum(dy * z, leading(x)), jnp.sum(dy, leading(x))
     slope = scaled(r, scale)
@@ -273,7 +273,7 @@ def batch_norm_leaky_relu(
     In a dtype whose roundings are no finer than `least_scale`/16 (bfloat16, float16 unless that is
     0.13 or 0.016), y cannot tell x̂: x and μ are saved in its place.
     """
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     away = _away_from_zero(scale, least_scale)
     z, mean, var = batch_norm.definition(wide_x, away, bias, eps=eps, axis_name=axis_name)
     return jnp.where(z > 0, z, negative_slope * z).astype(x.dtype), mean, var
@@ -291,7 +291,7 @@ def batch_norm_leaky_relu_fwd(x, scale, bias, *, eps, negative_slope, least_scal
         if not value > 0:
             raise ValueError(f"batch_norm_leaky_relu: {name} must be positive, got {value!r}")
     scale = _away_from_zero(scale, least_scale)
-    x_hat, mean, var, r = _normalise(wide(x), eps, axis_name)
+    x_hat, mean, var, r = _normalise(at_least_float32(x), eps, axis_name)
     z = affine(x_hat, scale, bias)
     y = jnp.where(z > 0, z, negative_slope * z).astype(x.dtype)
     kept = (y, None) if _tells_x_hat(x.dtype, least_scale) else (x, mean)
@@ -304,7 +304,7 @@ def batch_norm_leaky_relu_bwd(
 ):
     del eps, least_scale
     x_or_y, mean, scale, bias, r = residuals
-    x_or_y, dy = wide(x_or_y), wide(cotangents[0])
+    x_or_y, dy = at_least_float32(x_or_y), at_least_float32(cotangents[0])
     if mean is None:
         z = jnp.where(x_or_y > 0, x_or_y, x_or_y / negative_slope)
         centred, unit = (z - per_channel(bias, z)) / per_channel(scale, z), jnp.ones_like(r)

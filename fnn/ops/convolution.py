@@ -8,17 +8,17 @@ import jax.numpy as jnp
 from ..custom_op import Static, op
 from ..errors import ShapeError
 from ..example import example, normal
-from .affine import _add_bias
 from .correlation import (
     correlate,
-    correlate_as_told,
+    correlate_by_xla,
     exchange_channels,
-    padded,
     spread,
-    spread_as_told,
+    spread_by_xla,
     weigh,
 )
 from .geometry import Padding, Sizes, spatial, transposed_windows, windows
+from .norm_parts import add_bias
+from .taps import padded
 
 
 def _fitting(name, x, w, groups):
@@ -62,7 +62,7 @@ def _joined(y):
 
 
 def _conv_reference(x, w, b, *, groups, **how):
-    return _add_bias(correlate_as_told(x, w, _places(x, w, groups, **how), groups), b)
+    return add_bias(correlate_by_xla(x, w, _places(x, w, groups, **how), groups), b)
 
 
 _SOURCE = "LeCun et al. 1989, Neural Computation, doi:10.1162/neco.1989.1.4.541"
@@ -143,13 +143,13 @@ def conv(
         for t, o in at.offsets()
     )
     y = functools.reduce(operator.add, products)
-    return _add_bias(_joined(y), b)
+    return add_bias(_joined(y), b)
 
 
 @conv.def_fwd
 def conv_fwd(x, w, b, *, groups, **how):
     at = _places(x, w, groups, **how)
-    return _add_bias(correlate(x, w, at, groups), b), (x, w, Static(at))
+    return add_bias(correlate(x, w, at, groups), b), (x, w, Static(at))
 
 
 @conv.def_bwd
@@ -161,7 +161,7 @@ def conv_bwd(residuals, dy, *, groups, **how):
 
 def _conv_transpose_reference(x, w, b, *, groups, **how):
     at = _origins(x, w, groups, **how)
-    return _add_bias(spread_as_told(x, exchange_channels(w, groups), at, groups), b)
+    return add_bias(spread_by_xla(x, exchange_channels(w, groups), at, groups), b)
 
 
 @op(
@@ -230,14 +230,14 @@ def conv_transpose(
     for t, o in at.offsets():
         painted = jnp.einsum("...gi,gio->...go", _grouped(x, groups), w[t])
         y = y.at[(slice(None), *at.met(o))].add(_joined(painted))
-    return _add_bias(y[(slice(None), *at.inside)], b)
+    return add_bias(y[(slice(None), *at.inside)], b)
 
 
 @conv_transpose.def_fwd
 def conv_transpose_fwd(x, w, b, *, groups, **how):
     at = _origins(x, w, groups, **how)
     y = spread(x, exchange_channels(w, groups), at, groups)
-    return _add_bias(y, b), (x, w, Static(at))
+    return add_bias(y, b), (x, w, Static(at))
 
 
 @conv_transpose.def_bwd

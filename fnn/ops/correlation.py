@@ -15,10 +15,7 @@ arrays with holes (lhs_dilation), and of axes in another order where they stand 
 all three are made of the fast one. For other platforms XLA knows the kernels for what it is told.
 """
 
-import functools
 import math
-import operator
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,14 +24,15 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType
 
-from .devices import by_example, layout, over_examples
+from .devices import by_example, over_examples
 from .geometry import Windows
-from .moments import wide
+from .norm_parts import at_least_float32
+from .taps import padded, place
 
 _AXES = {1: "W", 2: "HW", 3: "DHW"}
 _ENOUGH = 32
 """Channels that keep the multipliers of a CPU busy: smaller groups are computed together."""
-_CACHED, _SHARED = 3 * 2**17, 3 * 2**19
+CORE_CACHE, SHARED_CACHE = 3 * 2**17, 3 * 2**19
 """Bytes of x and ȳ that a core's cache holds while every tap reads them; that all cores' do."""
 _FEW_BLOCKS = 4
 """Fewer blocks than these are not worth a loop."""
@@ -42,20 +40,20 @@ _FEW_BLOCKS = 4
 
 def correlate(x: Any, w: Any, at: Windows, groups: int) -> Any:
     """Multiply by the window's weights at every place, and sum."""
-    return by_example(_either(_correlate, correlate_as_told, at, groups), x, shared=(w,))
+    return by_example(_either(_correlate, correlate_by_xla, at, groups), x, shared=(w,))
 
 
 def spread(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     """Send what stands at each place back to the numbers its window held."""
-    return by_example(_either(_spread, spread_as_told, at, groups), dy, shared=(w,))
+    return by_example(_either(_spread, spread_by_xla, at, groups), dy, shared=(w,))
 
 
 def weigh(x: Any, dy: Any, at: Windows, groups: int) -> Any:
     """Sum, for each weight, over all the places that share it."""
-    return over_examples(_either(_weigh, weigh_as_told, at, groups), x, dy)
+    return over_examples(_either(_weigh, weigh_by_xla, at, groups), x, dy)
 
 
-def _either(on_cpu: Any, as_told: Any, at: Windows, groups: int) -> Any:
+def _either(on_cpu: Any, by_xla: Any, at: Windows, groups: int) -> Any:
     """The product of two arrays, as it is fastest on the platform that it is compiled for."""
 
     def product(a, b):
@@ -63,7 +61,7 @@ def _either(on_cpu: Any, as_told: Any, at: Windows, groups: int) -> Any:
             a,
             b,
             cpu=lambda a, b: on_cpu(a, b, at, groups),
-            default=lambda a, b: as_told(a, b, at, groups),
+            default=lambda a, b: by_xla(a, b, at, groups),
         )
 
     return product
@@ -81,7 +79,7 @@ def exchange_channels(w: Any, groups: int) -> Any:
 # As XLA is told everywhere but on a CPU
 
 
-def correlate_as_told(x: Any, w: Any, at: Windows, groups: int) -> Any:
+def correlate_by_xla(x: Any, w: Any, at: Windows, groups: int) -> Any:
     """Correlate by XLA's convolution."""
     return _convolve(x, w, at.stride, at.padding, at.dilation, groups)
 
@@ -102,7 +100,7 @@ def _convolve(
     )
 
 
-def spread_as_told(dy: Any, w: Any, at: Windows, groups: int) -> Any:
+def spread_by_xla(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     """Correlate ȳ, with s - 1 zeros between its numbers, with the taps reversed."""
     ends = zip(at.inputs, at.outputs, at.stride, at.extent, at.padding, strict=True)
     padding = [(e - 1 - low, n + low - 1 - (m - 1) * s) for n, m, s, e, (low, _) in ends]
@@ -110,7 +108,7 @@ def spread_as_told(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     return _convolve(dy, w, (1,) * len(padding), padding, at.dilation, groups, at.stride)
 
 
-def weigh_as_told(x: Any, dy: Any, at: Windows, groups: int) -> Any:
+def weigh_by_xla(x: Any, dy: Any, at: Windows, groups: int) -> Any:
     """Correlate x with ȳ: the batch is what is summed over, so it takes the channels' part."""
     space = _AXES[len(at.size)]
     return lax.conv_general_dilated(
@@ -151,7 +149,7 @@ def _spread(dy: Any, w: Any, at: Windows, groups: int) -> Any:
     if _is_point(at, groups):
         return place(dy @ w.reshape(w.shape[-2:]).T, at, (0,) * len(at.size))
     if any(s > 1 and d > 1 for s, d in zip(at.stride, at.dilation, strict=True)):
-        return spread_as_told(dy, w, at, groups)
+        return spread_by_xla(dy, w, at, groups)
     return _spread_by_phases(dy, w, at, groups)
 
 
@@ -218,10 +216,10 @@ def _weigh_dense(x: Any, dy: Any, at: Windows) -> Any:
         return _weigh_block(x, dy, at)
 
     def add(dw, block):
-        return dw + wide(_weigh_block(block[0], block[1], at)), None
+        return dw + at_least_float32(_weigh_block(block[0], block[1], at)), None
 
     rest = len(x) % images
-    dw = wide(_weigh_block(x[:rest], dy[:rest], at))
+    dw = at_least_float32(_weigh_block(x[:rest], dy[:rest], at))
     parts = tuple(a[rest:].reshape(blocks, images, *a.shape[1:]) for a in (x, dy))
     return lax.scan(add, dw, parts)[0].astype(x.dtype)
 
@@ -245,12 +243,12 @@ def _images_together(x: Any, dy: Any, at: Windows) -> int:
     if len(at.size) == 1 or dy.shape[-1] < _ENOUGH or not x.size or not dy.size:
         return 0
     image = (x.nbytes + dy.nbytes) // len(x)
-    least = _SHARED if dy.shape[-1] >= 4 * _ENOUGH else _CACHED
-    return 0 if image > _SHARED else 1 << max(-(-least // image) - 1, 1).bit_length()
+    least = SHARED_CACHE if dy.shape[-1] >= 4 * _ENOUGH else CORE_CACHE
+    return 0 if image > SHARED_CACHE else 1 << max(-(-least // image) - 1, 1).bit_length()
 
 
 def _weigh_block(x: Any, dy: Any, at: Windows) -> Any:
-    """Correlate as `weigh_as_told` does, with the axes in the order of a plain convolution."""
+    """Correlate as `weigh_by_xla` does, with the axes in the order of a plain convolution."""
     axes = len(at.size)
     if axes == 3 or at.size[-1] == 1:
         return _weigh_rows(x, dy, at)
@@ -334,7 +332,10 @@ def _weigh_taps(x: Any, dy: Any, at: Windows) -> Any:
     over = tuple(range(len(at.size) + 1))
     each = [
         jnp.stack(
-            [wide(x[(slice(None), *at.met(o))] * dy[..., m]).sum(over) for _, o in at.offsets()]
+            [
+                at_least_float32(x[(slice(None), *at.met(o))] * dy[..., m]).sum(over)
+                for _, o in at.offsets()
+            ]
         )
         for m in range(dy.shape[-1])
     ]
@@ -367,34 +368,3 @@ def _of_block_diagonal(w: Any, groups: int, together: int) -> Any:
 def _same(together: int) -> np.ndarray:
     """Whether the first and the fourth axis of a block name the same group."""
     return np.eye(together, dtype=bool)[:, None, None, :, None]
-
-
-# What a tap meets and gives back, for patches and pools as well
-
-
-def padded(x: Any, at: Windows) -> Any:
-    """Return x with zeros around its spatial axes; negative padding cuts numbers off."""
-    ends = [(0, 0, 0), *((low, high, 0) for low, high in at.padding), (0, 0, 0)]
-    return lax.pad(x, jnp.zeros((), x.dtype), ends)
-
-
-def add_up(parts: Sequence[Any], at: Windows) -> Any:
-    """Add what each tap met, at every place, where it stands on the (unpadded) axes."""
-    offsets = [offset for _, offset in at.offsets()]
-    if max(at.stride) > 1:
-        each = [place(part, at, o) for part, o in zip(parts, offsets, strict=True)]
-        return functools.reduce(operator.add, reversed(each))  # the last first: 10 % faster, 2 × 2
-    batch, *_, channels = parts[0].shape
-    x = jnp.zeros((batch, *at.padded, channels), parts[0].dtype, out_sharding=layout(parts[0]))
-    for part, offset in zip(parts, offsets, strict=True):  # whole rows at a time, in place
-        now = x[(slice(None), *at.met(offset))]
-        x = lax.dynamic_update_slice(x, now + part, (0, *offset, 0))
-    return x[(slice(None), *at.inside)]
-
-
-def place(part: Any, at: Windows, offset: tuple[int, ...]) -> Any:
-    """Put what one tap met, at every place, where it stands on the (unpadded) axes."""
-    zero = jnp.zeros((), part.dtype)
-    each = zip(at.inputs, at.outputs, at.stride, at.padding, offset, strict=True)
-    ends = [(o - low, n + low - o - (m - 1) * s - 1, s - 1) for n, m, s, (low, _), o in each]
-    return lax.pad(part, zero, ((0, 0, 0), *ends, (0, 0, 0)))

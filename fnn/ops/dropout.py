@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ..custom_op import op
 from ..errors import ShapeError
 from ..example import example, key, normal, values
-from .moments import wide
+from .norm_parts import at_least_float32
 
 # The negative saturation -λα of the activation selu, by which alpha dropout replaces numbers.
 _SATURATION = -1.7580993408473766
@@ -24,7 +24,7 @@ def _probability(name, rate, x):
     # Under jit, comparing a concrete array gives a tracer; its float can still be compared.
     if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) <= 1:
         raise ValueError(f"{name}: rate must be from 0 to 1, got {rate}")
-    return jax.lax.stop_gradient(rate).astype(jnp.finfo(wide(x).dtype).dtype)
+    return jax.lax.stop_gradient(rate).astype(jnp.finfo(at_least_float32(x).dtype).dtype)
 
 
 def _checked(p, number, otherwise=jnp.nan):
@@ -57,7 +57,7 @@ def _divided(name, x, key, rate, shape):
 def _thinned(name, x, key, rate, shape):
     """The same as a product, rounded once."""
     p = _probability(name, rate, x)
-    grown = (wide(x) * _checked(p, jnp.where(p == 1, 0, 1 / (1 - p)))).astype(x.dtype)
+    grown = (at_least_float32(x) * _checked(p, jnp.where(p == 1, 0, 1 / (1 - p)))).astype(x.dtype)
     return jnp.where(_kept(key, p, shape), grown, 0)
 
 
@@ -221,7 +221,7 @@ def alpha_dropout(x, key, rate):
 @alpha_dropout.def_fwd
 def alpha_dropout_fwd(x, key, rate):
     p, a, b, dropped = _alpha_map(rate, x)
-    y = jnp.where(_kept(key, p, x.shape), a * wide(x) + b, dropped)
+    y = jnp.where(_kept(key, p, x.shape), a * at_least_float32(x) + b, dropped)
     return y.astype(x.dtype), (key, rate)
 
 
@@ -229,5 +229,5 @@ def alpha_dropout_fwd(x, key, rate):
 def alpha_dropout_bwd(residuals, dy):
     key, rate = residuals
     p, a, *_ = _alpha_map(rate, dy)
-    grown = (wide(dy) * a).astype(dy.dtype)
+    grown = (at_least_float32(dy) * a).astype(dy.dtype)
     return jnp.where(_kept(key, p, dy.shape), grown, 0), None, _no_gradient(rate)

@@ -10,7 +10,7 @@ from ..custom_op import Static, op
 from ..errors import ShapeError
 from ..example import example, normal, values
 from .geometry import spatial
-from .moments import wide
+from .norm_parts import at_least_float32
 
 
 def _space(name, x):
@@ -52,7 +52,9 @@ def global_avg_pool(x):
 
 @global_avg_pool.def_fwd
 def global_avg_pool_fwd(x):
-    return jnp.mean(wide(x), _space("global_avg_pool", x)).astype(x.dtype), Static(x.shape)
+    return jnp.mean(at_least_float32(x), _space("global_avg_pool", x)).astype(x.dtype), Static(
+        x.shape
+    )
 
 
 @global_avg_pool.def_bwd
@@ -137,7 +139,7 @@ def global_softmax_pool(x):
 
 @global_softmax_pool.def_fwd
 def global_softmax_pool_fwd(x):
-    axes, wide_x = _space("global_softmax_pool", x), wide(x)
+    axes, wide_x = _space("global_softmax_pool", x), at_least_float32(x)
     largest, grown, total = _softly(wide_x, axes)
     # Around the largest: sums of large numbers would lose what tells them apart.
     y = largest + jnp.sum(grown * (wide_x - largest), axes, keepdims=True) / total
@@ -147,5 +149,5 @@ def global_softmax_pool_fwd(x):
 @global_softmax_pool.def_bwd
 def global_softmax_pool_bwd(residuals, dy):
     x, largest, total, y = residuals
-    p = jnp.exp(wide(x) - largest) / total
-    return wide(dy).reshape(y.shape) * p * (1 + (wide(x) - y))
+    p = jnp.exp(at_least_float32(x) - largest) / total
+    return at_least_float32(dy).reshape(y.shape) * p * (1 + (at_least_float32(x) - y))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ..custom_op import op
 from ..errors import ShapeError
 from ..example import example, normal, values
-from .moments import affine, check, count, scaled, wide
+from .norm_parts import affine, at_least_float32, check, count, scaled
 
 _EXTREME = values([[[1e4, 1e-6], [1e4, -1e-6], [-1e4, 0.0]], [[100.0, 0.0]] * 2 + [[101.0, 0.0]]])
 
@@ -47,7 +47,7 @@ def _check(name, x, scale, bias, eps, groups):
 
 
 def _forward(x, scale, bias, groups, eps):
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     mean = _group_mean(jnp.sum(wide_x, _places(x)), x, groups)
     centred = wide_x - _at_places(mean, x)
     var = _group_mean(jnp.sum(centred * centred, _places(x)), x, groups)
@@ -58,7 +58,7 @@ def _forward(x, scale, bias, groups, eps):
 
 def _backward(residuals, dy, groups):
     x, scale, mean, r = residuals
-    dy, z = wide(dy), (wide(x) - _at_places(mean, x)) * _at_places(r, x)
+    dy, z = at_least_float32(dy), (at_least_float32(x) - _at_places(mean, x)) * _at_places(r, x)
     dscale, dbias = jnp.sum(dy * z, _places(x)), jnp.sum(dy, _places(x))
     along_one, along_z = (
         _at_places(_group_mean(scaled(totals, scale), x, groups), x) for totals in (dbias, dscale)
@@ -119,7 +119,9 @@ def group_norm(x, scale=None, bias=None, *, groups: int, eps: float = 1e-5):
     channels.
     """
     _check("group_norm", x, scale, bias, eps, groups)
-    rows = wide(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), groups, x.shape[-1] // groups)
+    rows = at_least_float32(x).reshape(
+        x.shape[0], math.prod(x.shape[1:-1]), groups, x.shape[-1] // groups
+    )
     mean = jnp.mean(rows, (1, 3), keepdims=True)
     var = jnp.mean((rows - mean) ** 2, (1, 3), keepdims=True)
     z = (rows - mean) / jnp.sqrt(var + eps)
@@ -157,7 +159,7 @@ def instance_norm(x, scale=None, bias=None, *, eps: float = 1e-5):
     over the places of one example's channel, in at least float32. Backward as group_norm with as
     many groups as channels. Saves x, γ, and μ and r, (batch, channels) each.
     """
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     mean = jnp.mean(wide_x, _places(x), keepdims=True)
     var = jnp.mean((wide_x - mean) ** 2, _places(x), keepdims=True)
     return affine((wide_x - mean) / jnp.sqrt(var + eps), scale, bias).astype(x.dtype)

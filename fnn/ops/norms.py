@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..custom_op import op
 from ..errors import ShapeError
 from ..example import example, normal, values
-from .moments import affine, check, leading, per_channel, row_mean, scaled, wide
+from .norm_parts import affine, at_least_float32, check, leading, per_channel, row_mean, scaled
 
 
 def _examples(bias):
@@ -59,7 +59,7 @@ def layer_norm(x, scale=None, bias=None, *, eps: float = 1e-5):
 
     Saves x, γ, and μ and r of each row.
     """
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     mean = jnp.mean(wide_x, -1, keepdims=True)
     var = jnp.mean((wide_x - mean) ** 2, -1, keepdims=True)
     return affine((wide_x - mean) / jnp.sqrt(var + eps), scale, bias).astype(x.dtype)
@@ -68,7 +68,7 @@ def layer_norm(x, scale=None, bias=None, *, eps: float = 1e-5):
 @layer_norm.def_fwd
 def layer_norm_fwd(x, scale, bias, *, eps):
     check("layer_norm", x, eps, scale=scale, bias=bias)
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     mean = row_mean(wide_x)
     centred = wide_x - mean
     r = jax.lax.rsqrt(row_mean(centred * centred) + eps)
@@ -79,7 +79,7 @@ def layer_norm_fwd(x, scale, bias, *, eps):
 def layer_norm_bwd(residuals, dy, *, eps):
     del eps
     x, scale, mean, r = residuals
-    dy, z = wide(dy), (wide(x) - mean) * r
+    dy, z = at_least_float32(dy), (at_least_float32(x) - mean) * r
     dx = r * (scaled(dy, scale) - row_mean(dy, scale) - z * row_mean(dy * z, scale))
     return dx, jnp.sum(dy * z, leading(x)), jnp.sum(dy, leading(x))
 
@@ -106,7 +106,7 @@ def rms_norm(x, scale=None, *, eps: float = 1e-6):
 
     Saves x, γ, and r of each row.
     """
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     z = wide_x / jnp.sqrt(jnp.mean(wide_x**2, -1, keepdims=True) + eps)
     return scaled(z, scale).astype(x.dtype)
 
@@ -114,7 +114,7 @@ def rms_norm(x, scale=None, *, eps: float = 1e-6):
 @rms_norm.def_fwd
 def rms_norm_fwd(x, scale, *, eps):
     check("rms_norm", x, eps, scale=scale)
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     r = jax.lax.rsqrt(row_mean(wide_x * wide_x) + eps)
     return scaled(wide_x * r, scale).astype(x.dtype), (x, scale, r)
 
@@ -123,7 +123,7 @@ def rms_norm_fwd(x, scale, *, eps):
 def rms_norm_bwd(residuals, dy, *, eps):
     del eps
     x, scale, r = residuals
-    dy, z = wide(dy), wide(x) * r
+    dy, z = at_least_float32(dy), at_least_float32(x) * r
     dx = r * (scaled(dy, scale) - z * row_mean(dy * z, scale))
     return dx, jnp.sum(dy * z, leading(x))
 
@@ -153,7 +153,7 @@ def l2_normalize(x, *, axis: int = -1, eps: float = 1e-12):
     Shapes: x (..., n, ...) -> y of the same shape; sums along `axis`, in at least float32.
     Saves x, and r of each vector.
     """
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     squared = jnp.sum(wide_x**2, axis, keepdims=True)
     return (wide_x / jnp.sqrt(squared + eps)).astype(x.dtype)
 
@@ -163,7 +163,7 @@ def l2_normalize_fwd(x, *, axis, eps):
     check("l2_normalize", x, eps)
     if not -x.ndim <= axis < x.ndim:
         raise ShapeError(f"l2_normalize: there is no axis {axis} in x {x.shape}")
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     r = jax.lax.rsqrt(jnp.sum(wide_x * wide_x, axis, keepdims=True) + eps)
     return (wide_x * r).astype(x.dtype), (x, r)
 
@@ -172,7 +172,7 @@ def l2_normalize_fwd(x, *, axis, eps):
 def l2_normalize_bwd(residuals, dy, *, axis, eps):
     del eps
     x, r = residuals
-    x, dy = wide(x), wide(dy)
+    x, dy = at_least_float32(x), at_least_float32(dy)
     along = r * jnp.sum(dy * x, axis, keepdims=True)
     return r * (dy - x * (r * along))
 
@@ -205,7 +205,7 @@ def weight_norm(v, g, *, eps: float = 1e-12):
 
     ε keeps weights of 0 from a division by 0. Saves v, g, and r of each output.
     """
-    wide_v = wide(v)
+    wide_v = at_least_float32(v)
     length = jnp.sqrt(jnp.sum(wide_v**2, leading(v)) + eps)
     return scaled(wide_v / per_channel(length, wide_v), g).astype(v.dtype)
 
@@ -213,7 +213,7 @@ def weight_norm(v, g, *, eps: float = 1e-12):
 @weight_norm.def_fwd
 def weight_norm_fwd(v, g, *, eps):
     check("weight_norm", v, eps, g=g)
-    wide_v = wide(v)
+    wide_v = at_least_float32(v)
     r = jax.lax.rsqrt(jnp.sum(wide_v * wide_v, leading(v)) + eps)
     return (wide_v * per_channel(scaled(r, g), wide_v)).astype(v.dtype), (v, g, r)
 
@@ -222,7 +222,7 @@ def weight_norm_fwd(v, g, *, eps):
 def weight_norm_bwd(residuals, dw, *, eps):
     del eps
     v, g, r = residuals
-    v, dw = wide(v), wide(dw)
+    v, dw = at_least_float32(v), at_least_float32(dw)
     dg = jnp.sum(dw * v, leading(v)) * r
     return (dw - v * per_channel(r * dg, v)) * per_channel(scaled(r, g), v), dg
 
@@ -260,7 +260,7 @@ def local_response_norm(
 
     α multiplies the sum, as in the paper; elsewhere it multiplies the mean. Saves x.
     """
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     channels = x.shape[-1]
     below, above = min(size // 2, channels), min((size - 1) // 2, channels)
     aside = [(0, 0)] * (x.ndim - 1)
@@ -297,14 +297,14 @@ def local_response_norm_fwd(x, *, size, alpha, beta, k):
             "local_response_norm: expected size ≥ 1, k > 0 and alpha ≥ 0, got "
             f"size {size!r}, k {k!r}, alpha {alpha!r}"
         )
-    wide_x = wide(x)
+    wide_x = at_least_float32(x)
     d = k + alpha * _neighbours(wide_x * wide_x, size // 2, (size - 1) // 2)
     return (wide_x * _power(d, -beta)).astype(x.dtype), x
 
 
 @local_response_norm.def_bwd
 def local_response_norm_bwd(x, dy, *, size, alpha, beta, k):
-    x, dy = wide(x), wide(dy)
+    x, dy = at_least_float32(x), at_least_float32(dy)
     d = k + alpha * _neighbours(x * x, size // 2, (size - 1) // 2)
     direct = dy * _power(d, -beta)
     return direct - 2 * alpha * beta * x * _neighbours(direct * x / d, (size - 1) // 2, size // 2)

@@ -6,8 +6,8 @@ from jax import lax
 from ..custom_op import Static, op
 from ..errors import ShapeError
 from ..example import example, normal
-from .correlation import add_up, padded
 from .geometry import Padding, Sizes, sizes, spatial, windows
+from .taps import add_up, padded
 
 
 def _windows(x, window, stride, padding, dilation):

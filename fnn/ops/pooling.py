@@ -12,7 +12,7 @@ from ..errors import ShapeError
 from ..example import Example, example, integers, normal, uniform, values
 from .devices import by_example
 from .geometry import Padding, Sizes, Windows, spatial
-from .moments import wide
+from .norm_parts import at_least_float32
 from .taps import blocks, inside, met, over_windows, pooling_windows, to_inputs
 
 _SOURCE = "Ranzato, Huang, Boureau & LeCun 2007, CVPR, doi:10.1109/CVPR.2007.383157"
@@ -120,7 +120,7 @@ def max_pool_bwd(residuals, dy, **_):
     def won(number, tap, dy):
         return jnp.where(tap == number.astype(tap.dtype), dy, 0)
 
-    return to_inputs(win.value, won, taps, wide(dy))
+    return to_inputs(win.value, won, taps, at_least_float32(dy))
 
 
 @op(
@@ -171,7 +171,7 @@ def max_pool_with_indices_bwd(residuals, dy, **_):
     def won(_, index, dy):
         return jnp.where(index == here, dy, 0)
 
-    return to_inputs(win.value, won, indices, wide(dy[0]))
+    return to_inputs(win.value, won, indices, at_least_float32(dy[0]))
 
 
 def _flat(win: Windows, offset):
@@ -237,8 +237,10 @@ def max_unpool_fwd(y, indices, *, space):
         batch, _, channels = flat.shape
         rows = np.arange(batch, dtype=np.int32)[:, None, None]
         columns = np.arange(channels, dtype=np.int32)
-        x = jnp.zeros((batch, size, channels), wide(flat).dtype)
-        return x.at[rows, _or_out(index, size), columns[None, None]].add(wide(flat), mode="drop")
+        x = jnp.zeros((batch, size, channels), at_least_float32(flat).dtype)
+        return x.at[rows, _or_out(index, size), columns[None, None]].add(
+            at_least_float32(flat), mode="drop"
+        )
 
     x = by_example(put, *_flattened(y, indices, space))
     return x.astype(y.dtype).reshape(y.shape[0], *space, y.shape[-1]), indices

@@ -19,7 +19,7 @@ from ..errors import ShapeError
 from ..example import Example, example, key, normal, uniform, values
 from .devices import layout
 from .geometry import Sizes, sizes, spatial
-from .moments import wide
+from .norm_parts import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _find_largest(x, regions):
 def _to_largest(index, dy, regions, space):
     """Sum for each number over the regions that it won."""
     here = np.arange(math.prod(space), dtype=index.dtype).reshape(1, *space, 1)
-    parts = [(index, wide(dy))]
+    parts = [(index, at_least_float32(dy))]
     for axis, (r, n) in enumerate(zip(regions, space, strict=True), 1):
         holders = list(r.holders(n))
         parts = [
@@ -194,7 +194,7 @@ def adaptive_avg_pool(x, *, output: Sizes):
 
 @adaptive_avg_pool.def_fwd
 def adaptive_avg_pool_fwd(x, *, output):
-    y = wide(x)
+    y = at_least_float32(x)
     for axis, bins in enumerate(_bins("adaptive_avg_pool", x, output), 1):
         parts = [
             jnp.where(_along(has, axis, y.ndim), _take(y, rows, axis), 0)
@@ -207,7 +207,7 @@ def adaptive_avg_pool_fwd(x, *, output):
 
 @adaptive_avg_pool.def_bwd
 def adaptive_avg_pool_bwd(shape, dy, *, output):
-    dx = wide(dy)
+    dx = at_least_float32(dy)
     regions = _bins("adaptive_avg_pool", jax.ShapeDtypeStruct(shape.value, dy.dtype), output)
     for axis, bins in enumerate(regions, 1):
         number = jnp.asarray(bins.end - bins.first, dx.dtype)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..config.training import Precision
-from ..ops.moments import wide
+from ..ops.norm_parts import at_least_float32
 
 FLOAT32 = Precision()
 FIRST_SCALE, LARGEST_SCALE = 2.0**15, 2.0**24
@@ -38,7 +38,7 @@ def cast(tree: Any, dtype: str) -> Any:
 
 def widen(tree: Any) -> Any:
     """Return a tree of arrays in float32 where they are narrower, as averages and files are."""
-    return jax.tree.map(wide, tree)
+    return jax.tree.map(at_least_float32, tree)
 
 
 def first_scale(precision: Precision) -> LossScale | tuple[()]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..errors import ShapeError
 
 
-def wide(x):
+def at_least_float32(x):
     """Return x in its own dtype, float32 if that is narrower: what statistics are taken in."""
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
@@ -21,6 +21,11 @@ def leading(x):
 def per_channel(v, like):
     """One number a channel, in the dtype of `like` and with as many axes."""
     return jnp.expand_dims(v.astype(like.dtype), leading(like))
+
+
+def add_bias(y, b):
+    """y + b, one number per channel, where there is a b."""
+    return y if b is None else y + jnp.expand_dims(b, leading(y))
 
 
 def scaled(z, scale):
