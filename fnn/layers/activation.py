@@ -1,14 +1,12 @@
 """Activations and Flatten: layers without parameters."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .. import ops
 from ..custom_op import Op
-from ..errors import ShapeError
 from .layer import OpLayer, Reach
 
 ACTIVATIONS = {
@@ -43,24 +41,12 @@ class Activation(OpLayer):
         """What is given to the op; it has defaults for the rest."""
         return self.given
 
-    def init(self, key, x_shape):
-        """No parameters, and the same shape."""
-        del key
-        return {}, {}, x_shape
-
 
 @dataclass(frozen=True)
 class Flatten(OpLayer):
     """Make one row of each example: (batch, ...) to (batch, numbers of an example)."""
 
     op = ops.flatten
-
-    def init(self, key, x_shape):
-        """No parameters."""
-        del key
-        if len(x_shape) < 1:
-            raise ShapeError(f"flatten: expects (batch, ...), got {x_shape}")
-        return {}, {}, (x_shape[0], math.prod(x_shape[1:]))
 
     def reach(self, x_shape):
         """All there is: what comes after it tells no places apart."""

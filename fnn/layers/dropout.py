@@ -21,11 +21,6 @@ class _Dropout(OpLayer):
         if not isinstance(self.rate, jax.core.Tracer) and not 0 <= float(self.rate) <= 1:
             raise ValueError(f"{self.name}: rate must be from 0 to 1, got {self.rate!r}")
 
-    def init(self, key, x_shape):
-        """No parameters, and the same shape."""
-        del key
-        return {}, {}, self.y_shape({}, x_shape)
-
     def call(self, params, state, x_shape, *, key=None, train=False):
         """OpCall the op with the key when it trains; otherwise hand x on.
 

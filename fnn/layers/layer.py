@@ -110,7 +110,7 @@ class OpLayer(Layer):
     """A layer that is one call of an op.
 
     Parameters and state are named as the op's arguments, hyperparameters as its statics. A layer
-    that does something else when it trains says so in `call`.
+    with parameters draws them in `init`; one that trains differently says so in `call`.
     """
 
     op: Op
@@ -124,6 +124,11 @@ class OpLayer(Layer):
     def name(self) -> str:
         """The op's name."""
         return self.op.name
+
+    def init(self, key, x_shape):
+        """Return no parameters, no state, and the shape that the op makes of `x_shape`."""
+        del key
+        return {}, {}, self.y_shape({}, x_shape)
 
     def call(
         self,

@@ -116,8 +116,3 @@ class LocalResponseNorm(OpLayer):
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 2.0
-
-    def init(self, key, x_shape):
-        """No parameters, and the same shape."""
-        del key
-        return {}, {}, self.y_shape({}, x_shape)

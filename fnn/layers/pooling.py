@@ -7,17 +7,8 @@ from ..ops.geometry import Padding, Sizes
 from .layer import OpLayer, Reach, Windowed
 
 
-class _Pool(OpLayer):
-    """What they share: no parameters, and the op says the shape."""
-
-    def init(self, key, x_shape):
-        """No parameters."""
-        del key
-        return {}, {}, self.y_shape({}, x_shape)
-
-
 @dataclass(frozen=True)
-class _Sliding(Windowed, _Pool):
+class _Sliding(Windowed):
     """A pool that slides a window; `stride` None is the window."""
 
     window: Sizes
@@ -41,7 +32,7 @@ class AvgPool(_Sliding):
     count_padding: bool = True
 
 
-class _Global(_Pool):
+class _Global(OpLayer):
     """A pool over all of space: (batch, *space, channels) to (batch, channels)."""
 
     def reach(self, x_shape):

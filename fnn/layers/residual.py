@@ -18,7 +18,7 @@ class Add(OpLayer):
     op = ops.add
 
     def init(self, key, x_shape):
-        """No parameters, and the same shape."""
+        """Return no parameters, no state, and the shape that both branches have."""
         del key
         return {}, {}, x_shape
 
@@ -35,17 +35,13 @@ class Residual(Layer):
     Source: He, Zhang, Ren & Sun 2016, arXiv:1512.03385.
     """
 
+    name = "residual"
     body: Sequence[Layer]
     shortcut: Sequence[Layer] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "body", tuple(self.body))
         object.__setattr__(self, "shortcut", tuple(self.shortcut))
-
-    @property
-    def name(self):
-        """`residual`."""
-        return "residual"
 
     def _branches(self):
         return (("body", Serial(self.body)), ("shortcut", Serial(self.shortcut)))

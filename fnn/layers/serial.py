@@ -13,16 +13,11 @@ class Serial(Layer):
     """Layers applied in order; the parameters of layer i are under the key `i_name`."""
 
     layers: tuple[Layer, ...]
-    label: str = "serial"
+    name: str = "serial"
 
-    def __init__(self, layers: Sequence[Layer], label: str = "serial"):
+    def __init__(self, layers: Sequence[Layer], name: str = "serial"):
         object.__setattr__(self, "layers", tuple(layers))
-        object.__setattr__(self, "label", label)
-
-    @property
-    def name(self):
-        """Its label."""
-        return self.label
+        object.__setattr__(self, "name", name)
 
     def keyed(self) -> list[tuple[str, Layer]]:
         """The layers with their keys: `[("0_flatten", Flatten()), ("1_dense", Dense(15))]`."""

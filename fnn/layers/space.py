@@ -22,11 +22,6 @@ class Unfold(Windowed):
     padding: Padding = "VALID"
     dilation: Sizes = 1
 
-    def init(self, key, x_shape):
-        """No parameters."""
-        del key
-        return {}, {}, self.y_shape({}, x_shape)
-
 
 @dataclass(frozen=True)
 class Upsample(OpLayer):
@@ -37,15 +32,7 @@ class Upsample(OpLayer):
     method: Method = "nearest"
     align_corners: bool = False
 
-    @property
-    def name(self):
-        """`upsample`."""
-        return "upsample"
-
-    def init(self, key, x_shape):
-        """No parameters."""
-        del key
-        return {}, {}, (x_shape[0], *self._size(x_shape), x_shape[-1])
+    name = "upsample"
 
     def _size(self, x_shape):
         space = spatial(self.name, jax.ShapeDtypeStruct(x_shape, jnp.float32))

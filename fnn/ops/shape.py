@@ -1,8 +1,11 @@
 """Ops that move numbers without changing them; their Jacobians are permutations."""
 
+import math
+
 import jax.numpy as jnp
 
 from ..custom_op import Static, op
+from ..errors import ShapeError
 from ..example import example, normal
 
 
@@ -26,10 +29,9 @@ def flatten(x):
 
     Shapes: x (batch, ...) -> y (batch, size of the rest). Saves the shape alone.
     """
-    size = 1
-    for n in x.shape[1:]:
-        size *= n
-    return x.reshape(x.shape[0], size)
+    if x.ndim < 1:
+        raise ShapeError(f"flatten: expects (batch, ...), got {x.shape}")
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 @flatten.def_fwd
