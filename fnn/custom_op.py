@@ -22,10 +22,10 @@ the one place that touches `jax.custom_vjp`, and does once what every rule would
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ from .example import Example
 OPS: dict[str, "Op"] = {}
 """Every op by name. The verifier, the command line and the tests read this table."""
 
+Made = TypeVar("Made")
 Rules = Literal["manual", "autodiff"]
 _RULES = jax.make_user_context("manual")
 _Literal = np.ndarray | np.generic | bool | int | float | complex
@@ -155,7 +156,7 @@ class Op:
                 f"{self.name}.bwd takes what {self.name}.fwd saved, and the cotangent dy: "
                 f"`y, saved = {self.name}.fwd(...)`, then `{self.name}.bwd(saved, dy)`"
             )
-        _, statics = self._bind_statics(kwargs)
+        _, statics = self.bind_statics(kwargs)
         return self._backward(saved, dy, statics)
 
     def bind(self, *args: Any, **kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -166,15 +167,18 @@ class Op:
                 f"positional arguments; give {', '.join(self.statics) or 'nothing else'} by keyword"
             )
         arrays = dict(zip(self.arguments, args, strict=False))
-        named, statics = self._bind_statics(kwargs)
+        named, statics = self.bind_statics(kwargs)
         for name, value in named.items():
             if name in arrays:
                 raise TypeError(f"{self.name}: argument {name!r} is given twice")
             arrays[name] = value
         return [self._array(name, arrays.get(name)) for name in self.arguments], statics
 
-    def _bind_statics(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Part keywords into arrays and statics, and fill in the statics' defaults."""
+    def bind_statics(self, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Part keywords into arrays and statics, and fill in the statics' defaults.
+
+        Raises TypeError for a name that is no argument, and for a static that is missing.
+        """
         statics = self.statics | {k: v for k, v in kwargs.items() if k in self.statics}
         arrays = {k: v for k, v in kwargs.items() if k not in self.statics}
         for name in arrays:
@@ -188,6 +192,22 @@ class Op:
         if missing:
             raise TypeError(f"{self.name}: missing keyword argument {missing[0]!r}")
         return arrays, statics
+
+    def factory(
+        self, make: Callable[["Op", dict[str, Any]], Made], without: Collection[str] = ()
+    ) -> Callable[..., Made]:
+        """Return a function of the op's statics that returns `make(op, statics)`.
+
+        Its name and docstring are the op's; its signature lacks the statics named by `without`.
+        """
+
+        def build(**statics: Any) -> Made:
+            return make(self, statics)
+
+        build.__name__, build.__doc__ = self.name, self.__doc__
+        statics = [self.signature.parameters[name] for name in self.statics if name not in without]
+        build.__signature__ = inspect.Signature(statics)  # type: ignore[attr-defined]
+        return build
 
     def _array(self, name: str, value: Any) -> Any:
         if isinstance(value, jax.Array):

@@ -4,7 +4,6 @@ A `Loss` knows what its op wants for a target (labels, one-hot rows, or one colu
 and how an output is read as a decision. `LOSSES` is the table a config names them by.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,21 +81,8 @@ class Loss:
         )
 
 
-def _loss(op: Op) -> Callable[..., Loss]:
-    """Make the maker of `op`'s losses, whose signature is the op's statics but for the axis."""
-
-    def make(**statics: Any) -> Loss:
-        return Loss(op, statics)
-
-    make.__name__ = op.name
-    make.__doc__ = op.__doc__
-    kept = [op.signature.parameters[name] for name in op.statics if name != "axis"]
-    make.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
-    return make
-
-
 LOSSES: dict[str, Callable[..., Loss]] = {
-    op.name: _loss(op)
+    op.name: op.factory(Loss, without=["axis"])
     for op in (
         ops.squared_error,
         ops.binary_cross_entropy,

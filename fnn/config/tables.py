@@ -1,6 +1,7 @@
 """The tables that a config's names are looked up in, each imported when it is first asked for."""
 
 import functools
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,7 @@ def _layers() -> Table:
     from ..layers import LAYERS
     from ..models import MODELS
 
-    return {**LAYERS, **MODELS}
+    return ChainMap(MODELS, LAYERS)  # a view: later layers and models are found as well
 
 
 def _losses() -> Table:

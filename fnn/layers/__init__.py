@@ -1,11 +1,11 @@
-"""Layers: hyperparameters, `init` and `apply`. `LAYERS` is the table a config names them by."""
+"""Layers: hyperparameters, `init` and `apply`. `LAYERS` is the table a config names them by.
 
-from collections.abc import Callable
+`register` enters a layer in the table; the import here makes it a name of `fnn.layers` as well.
+"""
 
 from .activation import ACTIVATIONS as ACTIVATIONS
 from .activation import Activation as Activation
 from .activation import Flatten as Flatten
-from .activation import activation as activation
 from .affine import Dense as Dense
 from .affine import MaskedDense as MaskedDense
 from .convolution import Conv as Conv
@@ -14,11 +14,13 @@ from .dropout import AlphaDropout as AlphaDropout
 from .dropout import ChannelDropout as ChannelDropout
 from .dropout import Dropout as Dropout
 from .dropout import DropPath as DropPath
+from .layer import LAYERS as LAYERS
 from .layer import Layer as Layer
 from .layer import OpLayer as OpLayer
 from .layer import Reach as Reach
 from .layer import graph as graph
 from .layer import own_key as own_key
+from .layer import register as register
 from .normalisation import BatchNorm as BatchNorm
 from .normalisation import GroupNorm as GroupNorm
 from .normalisation import LayerNorm as LayerNorm
@@ -33,29 +35,3 @@ from .scan_1d import scan_1d as scan_1d
 from .serial import Serial as Serial
 from .space import Unfold as Unfold
 from .space import Upsample as Upsample
-
-LAYERS: dict[str, Callable[..., Layer]] = {
-    "flatten": Flatten,
-    "dense": Dense,
-    "masked_dense": MaskedDense,
-    "conv": Conv,
-    "conv_transpose": ConvTranspose,
-    "max_pool": MaxPool,
-    "avg_pool": AvgPool,
-    "global_avg_pool": GlobalAvgPool,
-    "global_max_pool": GlobalMaxPool,
-    "global_softmax_pool": GlobalSoftmaxPool,
-    "unfold": Unfold,
-    "upsample": Upsample,
-    "batch_norm": BatchNorm,
-    "layer_norm": LayerNorm,
-    "group_norm": GroupNorm,
-    "local_response_norm": LocalResponseNorm,
-    "dropout": Dropout,
-    "channel_dropout": ChannelDropout,
-    "alpha_dropout": AlphaDropout,
-    "drop_path": DropPath,
-    "residual": Residual,
-    "scan_1d": scan_1d,
-    **{name: activation(op) for name, op in ACTIVATIONS.items()},
-}

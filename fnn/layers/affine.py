@@ -9,30 +9,19 @@ import jax.numpy as jnp
 from .. import ops
 from ..errors import ShapeError
 from ..init import Fans, Initializer, glorot_uniform, zeros
-from .layer import OpLayer
+from .layer import Weighted, register
 
 
-class _Affine(OpLayer):
-    """What the two share: the checks of shapes, and the bias."""
-
-    features: int
-    use_bias: bool
-    b_init: Initializer
-
-    def _check(self):
-        if self.features < 1:
-            raise ValueError(f"{self.name}: features must be at least 1, got {self.features}")
+class _Affine(Weighted):
+    """What the two share: the checks of shapes, and the count of multiplications."""
 
     def _inputs(self, x_shape):
         if len(x_shape) < 2 or x_shape[-1] < 1:
             raise ShapeError(f"{self.name}: expects (batch, ..., inputs), got {x_shape}")
         return x_shape[-1]
 
-    def _bias(self, key):
-        return {"b": self.b_init(key, (self.features,))} if self.use_bias else {}
-
     def call(self, params, state, x_shape, *, key=None, train=False):
-        """OpCall the op, once the shapes are known to fit."""
+        """Call the op, once the shapes are known to fit."""
         inputs = params["w"].shape[0]
         if x_shape[-1] != inputs:
             fix = "; add flatten before it" if math.prod(x_shape[1:]) == inputs else ""
@@ -40,10 +29,11 @@ class _Affine(OpLayer):
         return super().call(params, state, x_shape, key=key, train=train)
 
     def multiply_adds(self, x_shape, y_shape):
-        """One for every weight, at every place where the weights are used."""
+        """Count one per weight and place where the weights are used."""
         return x_shape[-1] * math.prod(y_shape[1:])
 
 
+@register("dense")
 @dataclass(frozen=True)
 class Dense(_Affine):
     """Map the last axis to `features` numbers: y = x W + b.
@@ -57,16 +47,13 @@ class Dense(_Affine):
     w_init: Initializer = field(default_factory=glorot_uniform)
     b_init: Initializer = field(default_factory=zeros)
 
-    def __post_init__(self):
-        self._check()
-
     def init(self, key, x_shape):
         """Draw w and b."""
-        w_key, b_key = jax.random.split(key)
-        w = self.w_init(w_key, (self._inputs(x_shape), self.features))
-        return {"w": w, **self._bias(b_key)}, {}, (*x_shape[:-1], self.features)
+        params = self.draw(key, (self._inputs(x_shape), self.features))
+        return params, {}, (*x_shape[:-1], self.features)
 
 
+@register("masked_dense")
 @dataclass(frozen=True)
 class MaskedDense(_Affine):
     """A dense layer each unit of which sees only `fan_in` inputs, drawn at random once.
@@ -84,7 +71,7 @@ class MaskedDense(_Affine):
     seed: int = 0
 
     def __post_init__(self):
-        self._check()
+        super().__post_init__()
         if self.fan_in < 1:
             raise ValueError(f"{self.name}: fan_in must be at least 1, got {self.fan_in}")
 
@@ -98,7 +85,6 @@ class MaskedDense(_Affine):
         ranks = jnp.tile(jnp.arange(inputs)[:, None], self.features)
         shuffle = jax.random.key(self.seed)
         mask = jax.random.permutation(shuffle, ranks, independent=True) < self.fan_in
-        w_key, b_key = jax.random.split(key)
-        fans = Fans(self.fan_in, self.fan_in * self.features / inputs)
-        w = jnp.where(mask, self.w_init(w_key, mask.shape, fans), 0)
-        return {"w": w, **self._bias(b_key)}, {"mask": mask}, (*x_shape[:-1], self.features)
+        params = self.draw(key, mask.shape, Fans(self.fan_in, self.fan_in * self.features / inputs))
+        params["w"] = jnp.where(mask, params["w"], 0)
+        return params, {"mask": mask}, (*x_shape[:-1], self.features)

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from .. import ops
 from ..init import Initializer, glorot_uniform, zeros
 from ..ops.geometry import Padding, Sizes, sizes, spatial
-from .layer import Reach, Windowed
+from .layer import Reach, Weighted, Windowed, register
 
 
 @dataclass(frozen=True)
-class _Convolution(Windowed):
-    """What the two share: the hyperparameters, the checks of shapes, and the parameters."""
+class _Convolution(Weighted, Windowed):
+    """What the two share: the hyperparameters and the parameters."""
 
     features: int
     window: Sizes
@@ -27,22 +27,16 @@ class _Convolution(Windowed):
     w_init: Initializer = field(default_factory=glorot_uniform)
     b_init: Initializer = field(default_factory=zeros)
 
-    def __post_init__(self):
-        if self.features < 1:
-            raise ValueError(f"{self.name}: features must be at least 1, got {self.features}")
-
     def init(self, key, x_shape):
         """Draw w and b."""
         space = spatial(self.name, jax.ShapeDtypeStruct(x_shape, jnp.float32))
         window = sizes(self.name, "window", self.window, len(space))
-        w_key, b_key = jax.random.split(key)
-        w_shape = (*window, max(x_shape[-1] // max(self.groups, 1), 1), self.features)
-        params = {"w": self.w_init(w_key, w_shape)}
-        if self.use_bias:
-            params["b"] = self.b_init(b_key, (self.features,))
+        inputs = max(x_shape[-1] // max(self.groups, 1), 1)
+        params = self.draw(key, (*window, inputs, self.features))
         return params, {}, self.y_shape(params, x_shape)
 
 
+@register("conv")
 @dataclass(frozen=True)
 class Conv(_Convolution):
     """Slide a window of weights over 1, 2 or 3 axes of space; see `fnn.ops.conv`.
@@ -58,6 +52,7 @@ class Conv(_Convolution):
         return math.prod(y_shape[1:]) * taps * (x_shape[-1] // self.groups)
 
 
+@register("conv_transpose")
 @dataclass(frozen=True)
 class ConvTranspose(_Convolution):
     """Enlarge 1, 2 or 3 axes of space, each number painting a window; see `fnn.ops.conv_transpose`.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 
 from .. import ops
-from .layer import OpCall, OpLayer
+from .layer import OpCall, OpLayer, register
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class _Dropout(OpLayer):
         return OpCall(self.op, {"key": key, "rate": self.rate}, {}, lambda y: (y, state))
 
 
+@register("dropout")
 @dataclass(frozen=True)
 class Dropout(_Dropout):
     """Set each number to 0 with probability `rate`; see `fnn.ops.dropout`."""
@@ -42,6 +43,7 @@ class Dropout(_Dropout):
     op = ops.dropout
 
 
+@register("channel_dropout")
 @dataclass(frozen=True)
 class ChannelDropout(_Dropout):
     """Drop whole channels of an example; see `fnn.ops.channel_dropout`."""
@@ -49,6 +51,7 @@ class ChannelDropout(_Dropout):
     op = ops.channel_dropout
 
 
+@register("alpha_dropout")
 @dataclass(frozen=True)
 class AlphaDropout(_Dropout):
     """Drop numbers and keep mean and variance; see `fnn.ops.alpha_dropout`."""
@@ -56,6 +59,7 @@ class AlphaDropout(_Dropout):
     op = ops.alpha_dropout
 
 
+@register("drop_path")
 @dataclass(frozen=True)
 class DropPath(_Dropout):
     """Drop a residual branch, the last layer of its body; see `fnn.ops.drop_path`."""

@@ -5,13 +5,14 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from ..custom_op import Op
 from ..errors import ShapeError
+from ..init import Fans, Initializer
 from ..ops.geometry import Sizes, sizes
 
 Params = dict[str, Any]
@@ -62,6 +63,28 @@ class Layer(ABC):
         """Add what is in it to the graph, reading `x`; return what holds its output."""
         nodes.append(Node(path, self, (x,)))
         return len(nodes)
+
+
+LAYERS: dict[str, Callable[..., Layer]] = {}
+"""Every layer by the name that configs use, and what makes it: a class or a function."""
+
+Maker = TypeVar("Maker", bound=Callable[..., Layer])
+
+
+def register(name: str) -> Callable[[Maker], Maker]:
+    """Return a decorator that enters a layer's class or function in LAYERS.
+
+    Raises ValueError if another module has a layer of that name.
+    """
+
+    def enter(maker: Maker) -> Maker:
+        old = LAYERS.get(name, maker)
+        if old.__module__ != maker.__module__:
+            raise ValueError(f"there is a layer {name!r} already, in {old.__module__}")
+        LAYERS[name] = maker
+        return maker
+
+    return enter
 
 
 @contextlib.contextmanager
@@ -164,6 +187,25 @@ class OpLayer(Layer):
     def reach(self, x_shape: Shape) -> tuple[Reach, ...]:
         """What of the input a number of the output sees, along each axis of space of `x_shape`."""
         return (Reach(),) * max(len(x_shape) - 2, 0)
+
+
+class Weighted(OpLayer):
+    """A layer with weights w for `features` outputs and, unless `use_bias` is false, a bias b."""
+
+    features: int
+    use_bias: bool
+    w_init: Initializer
+    b_init: Initializer
+
+    def __post_init__(self):
+        if self.features < 1:
+            raise ValueError(f"{self.name}: features must be at least 1, got {self.features}")
+
+    def draw(self, key: jax.Array, w_shape: Shape, fans: Fans | None = None) -> Params:
+        """Draw w of `w_shape`, and b (features,)."""
+        w_key, b_key = jax.random.split(key)
+        params = {"w": self.w_init(w_key, w_shape, fans)}
+        return params | ({"b": self.b_init(b_key, (self.features,))} if self.use_bias else {})
 
 
 class Windowed(OpLayer):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import ops
-from .layer import OpCall, OpLayer
+from .layer import OpCall, OpLayer, register
 
 
 class _Norm(OpLayer):
@@ -27,6 +27,7 @@ class _Norm(OpLayer):
         return params | ({"bias": jnp.zeros(x_shape[-1:])} if self.use_bias else {})
 
 
+@register("layer_norm")
 @dataclass(frozen=True)
 class LayerNorm(_Norm):
     """Give the channels of every place mean 0 and variance 1; see `fnn.ops.layer_norm`.
@@ -40,6 +41,7 @@ class LayerNorm(_Norm):
     use_bias: bool = True
 
 
+@register("group_norm")
 @dataclass(frozen=True)
 class GroupNorm(_Norm):
     """Give every group of channels mean 0 and variance 1 over space; see `fnn.ops.group_norm`.
@@ -54,6 +56,7 @@ class GroupNorm(_Norm):
     use_bias: bool = True
 
 
+@register("batch_norm")
 @dataclass(frozen=True)
 class BatchNorm(_Norm):
     """Give every channel mean 0 and variance 1 over the batch; see `fnn.ops.batch_norm`.
@@ -107,6 +110,7 @@ class BatchNorm(_Norm):
         return momentum * running + (1 - momentum) * new.astype(running.dtype)
 
 
+@register("local_response_norm")
 @dataclass(frozen=True)
 class LocalResponseNorm(OpLayer):
     """Divide every channel by what its neighbours show; see `fnn.ops.local_response_norm`."""

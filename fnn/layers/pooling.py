@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from .. import ops
 from ..ops.geometry import Padding, Sizes
-from .layer import OpLayer, Reach, Windowed
+from .layer import OpLayer, Reach, Windowed, register
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class _Sliding(Windowed):
     dilation: Sizes = 1
 
 
+@register("max_pool")
 @dataclass(frozen=True)
 class MaxPool(_Sliding):
     """Keep the largest number of each window; see `fnn.ops.max_pool`."""
@@ -24,6 +25,7 @@ class MaxPool(_Sliding):
     op = ops.max_pool
 
 
+@register("avg_pool")
 @dataclass(frozen=True)
 class AvgPool(_Sliding):
     """Take the mean of each window; see `fnn.ops.avg_pool`."""
@@ -40,6 +42,7 @@ class _Global(OpLayer):
         return tuple(Reach(n) for n in x_shape[1:-1])
 
 
+@register("global_avg_pool")
 @dataclass(frozen=True)
 class GlobalAvgPool(_Global):
     """Take the mean over all of space; see `fnn.ops.global_avg_pool`."""
@@ -47,6 +50,7 @@ class GlobalAvgPool(_Global):
     op = ops.global_avg_pool
 
 
+@register("global_max_pool")
 @dataclass(frozen=True)
 class GlobalMaxPool(_Global):
     """Keep the largest number of all of space; see `fnn.ops.global_max_pool`."""
@@ -54,6 +58,7 @@ class GlobalMaxPool(_Global):
     op = ops.global_max_pool
 
 
+@register("global_softmax_pool")
 @dataclass(frozen=True)
 class GlobalSoftmaxPool(_Global):
     """Take the mean over all of space, weighted by softmax; see `fnn.ops.global_softmax_pool`."""

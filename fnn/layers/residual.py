@@ -7,7 +7,7 @@ import jax
 
 from .. import ops
 from ..errors import ShapeError
-from .layer import Layer, Node, OpLayer, Params, State, own_key, part
+from .layer import Layer, Node, OpLayer, Params, State, own_key, part, register
 from .serial import Serial
 
 
@@ -23,6 +23,7 @@ class Add(OpLayer):
         return {}, {}, x_shape
 
 
+@register("residual")
 @dataclass(frozen=True)
 class Residual(Layer):
     """y = body(x) + shortcut(x), layers in order each; without a shortcut, y = body(x) + x.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from .layer import Layer
+from .layer import Layer, register
 from .pooling import GlobalAvgPool, GlobalMaxPool, GlobalSoftmaxPool
 from .serial import Serial
 from .space import Unfold
@@ -11,6 +11,7 @@ from .space import Unfold
 _POOLS = {"max": GlobalMaxPool, "softmax": GlobalSoftmaxPool, "mean": GlobalAvgPool}
 
 
+@register("scan_1d")
 def scan_1d(
     *,
     window: int,

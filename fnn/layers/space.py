@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from .. import ops
 from ..ops.geometry import Padding, Sizes, sizes, spatial
 from ..ops.resize import Method
-from .layer import OpCall, OpLayer, Reach, Windowed
+from .layer import OpCall, OpLayer, Reach, Windowed, register
 
 
+@register("unfold")
 @dataclass(frozen=True)
 class Unfold(Windowed):
     """Lay the numbers of each window out as channels of its place; see `fnn.ops.unfold`."""
@@ -23,6 +24,7 @@ class Unfold(Windowed):
     dilation: Sizes = 1
 
 
+@register("upsample")
 @dataclass(frozen=True)
 class Upsample(OpLayer):
     """Enlarge each axis of space `scale` times; see `fnn.ops.resize`."""

@@ -102,7 +102,7 @@ def describe(layer: Layer) -> str:
         return layer.name
     for field in fields_of(layer):
         value = getattr(layer, field.name)
-        if isinstance(layer, Activation) and field.name == "given":
+        if isinstance(layer, Activation) and field.name == "arguments":
             usual = layer.op.statics
             words += [f"{name}={item}" for name, item in value.items() if item != usual[name]]
         elif field.default is MISSING and isinstance(value, int | float | str | tuple):
