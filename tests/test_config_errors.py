@@ -120,7 +120,7 @@ WRONG = [
     # references
     ("- dense: {", "- denze: {", ["x:6: model.1: unknown layer 'denze'; did you mean 'dense'?"]),
     ("- relu", "- rellu", ["x:7: model.2: unknown layer 'rellu'; did you mean 'relu'?"]),
-    ("- relu", "- zzzz", ["x:7: model.2: unknown layer 'zzzz'; known layers: flatten, dense, "]),
+    ("- relu", "- zzzz", ["x:7: model.2: unknown layer 'zzzz'; known layers: identity, sigmoid, "]),
     ("digits:", "digit:", ["x:3: data: unknown dataset 'digit'; did you mean 'digits'?"]),
     ("softmax_cross_entropy", "softmax", ["x:10: loss: unknown loss 'softmax'; did you mean"]),
     ("adam", "adamm", ["x:11: optimizer: unknown optimizer 'adamm'; did you mean 'adam'?"]),

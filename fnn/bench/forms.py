@@ -73,7 +73,7 @@ def forms(op: Op, example: Example, dtype: str) -> tuple[Call, list[Form]]:
     except Exception as error:
         named = f"{op.name} cannot run its bench example in {dtype}"
         raise FnnError(f"{named}: {_first_line(error)}") from error
-    functions = {"manual": op, "autodiff": op}
+    functions: dict[str, Callable[..., Any] | None] = {"manual": op, "autodiff": op}
     if "no reference" not in example.tags:
         functions["reference"] = op.reference
     made: dict[str, Form] = {}
