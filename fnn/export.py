@@ -25,6 +25,7 @@ from .report.run import Parts, read_arrays, read_summary
 from .train.evaluate import outputs
 from .train.folder import named_arrays, version, write_bytes
 from .train.precision import widen
+from .tree import leaf_path
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -88,7 +89,7 @@ def _filled(tree: Any, arrays: Mapping[str, np.ndarray], file: Path) -> Any:
     """Return a tree of shapes with the arrays of those paths in their places."""
 
     def array(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        name = leaf_path(path)
         found = arrays.get(name)
         if found is None or found.shape != leaf.shape or found.dtype.kind not in "fiub":
             got = "nothing" if found is None else f"{found.dtype} of shape {found.shape}"

@@ -15,8 +15,8 @@ import yaml
 from hypothesis import strategies as st
 
 from fnn.config import json_schema
-from fnn.config.loader import read_yaml
-from fnn.config.tables import KINDS, table
+from fnn.config.choice import KINDS, table
+from fnn.config.source import read_yaml
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = {path.stem: path.read_text() for path in sorted((ROOT / "configs").glob("*.yaml"))}

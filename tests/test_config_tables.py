@@ -11,11 +11,12 @@ import pytest
 from annotated_types import Ge
 from pydantic import TypeAdapter, ValidationError
 
-from fnn.config.choice import Choice, Chooser, arguments_of, nested_form
-from fnn.config.optax_tables import optimizers, schedules
+from fnn.config import Choice
+from fnn.config.choice import KINDS, LEFT_OUT, arguments_of, chooser, form_of_choice, table
 from fnn.config.section import Phrase
 from fnn.config.signature import NotWritableError, arguments_model
-from fnn.config.tables import KINDS, LEFT_OUT, table
+
+OPTIMIZERS, SCHEDULES = table("optimizer"), table("schedule")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_forms(annotation, phrase, good, bad):
         pass
 
     function.__annotations__["argument"] = annotation
-    model = arguments_model(function, "function", nested_form)
+    model = arguments_model(function, "function", form_of_choice)
     (note,) = [note for note in model.model_fields["argument"].metadata if isinstance(note, Phrase)]
     assert note.text == phrase
     for value in good:
@@ -61,9 +62,9 @@ def test_what_cannot_be_written_is_left_out_or_refused(annotation):
         pass
 
     optional.__annotations__["argument"] = required.__annotations__["argument"] = annotation
-    assert not arguments_model(optional, "optional", nested_form).model_fields
+    assert not arguments_model(optional, "optional", form_of_choice).model_fields
     with pytest.raises(NotWritableError, match="argument"):
-        arguments_model(required, "required", nested_form)
+        arguments_model(required, "required", form_of_choice)
 
 
 def test_a_number_stays_what_it_is():
@@ -98,7 +99,8 @@ def built(kind: str, name: str):
     required = [field for field in fields if fields[field].is_required() or field == "key"]
     numbers = {f: 3 if "an integer" in str(fields[f].metadata) else 0.5 for f in required}
     arguments = {field: SAMPLES.get(field, number) for field, number in numbers.items()}
-    return TypeAdapter(Annotated[Choice, Chooser(kind)]).validate_python({name: arguments}).build()
+    choice = TypeAdapter(Annotated[Choice, *chooser(kind)])
+    return choice.validate_python({name: arguments}).build()
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def standard_promotion():
 
 
 @pytest.mark.usefixtures("standard_promotion")
-@pytest.mark.parametrize("name", optimizers())
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_takes_a_step(name):
     tx = optax.with_extra_args_support(built("optimizer", name))
     params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
@@ -118,13 +120,13 @@ def test_every_optimizer_takes_a_step(name):
 
 
 @pytest.mark.usefixtures("standard_promotion")
-@pytest.mark.parametrize("name", schedules())
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_gives_a_number(name):
     assert jnp.shape(built("schedule", name)(jnp.asarray(1))) == ()
 
 
 def test_the_tables_hold_the_names_people_know():
-    assert {"sgd", "adam", "adamw", "rmsprop", "lion", "clip_by_global_norm"} <= set(optimizers())
-    assert {"constant_schedule", "join_schedules", "exponential_decay"} <= set(schedules())
-    assert not {"chain", "masked", "partition", *LEFT_OUT} & set(optimizers())
+    assert {"sgd", "adam", "adamw", "rmsprop", "lion", "clip_by_global_norm"} <= set(OPTIMIZERS)
+    assert {"constant_schedule", "join_schedules", "exponential_decay"} <= set(SCHEDULES)
+    assert not {"chain", "masked", "partition", *LEFT_OUT} & set(OPTIMIZERS)
     assert set(vars(optax)) >= set(LEFT_OUT)

@@ -10,7 +10,7 @@ from .runs import python
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fnn"
 ORDER = [
-    {"cotangent", "errors", "example", "memory", "progress"},
+    {"cotangent", "errors", "example", "memory", "progress", "tree"},
     {"custom_op"},
     {"ops", "init"},
     {"layers", "loss", "data"},

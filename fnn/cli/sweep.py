@@ -82,7 +82,7 @@ def go_on(ready: Any, where: Path, as_json: bool) -> None:
 
 def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
     """Print the best runs, and what the others came to."""
-    from ..config.section import shown
+    from ..config.section import quote
     from ..train.sweep import read_results
 
     plan = ready.plan
@@ -94,7 +94,7 @@ def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
         [
             (
                 f"{row['run']:03}",
-                *map(shown, row["values"].values()),
+                *map(quote, row["values"].values()),
                 *("–" if row[name] is None else f"{row[name]:.4g}" for name in METRICS),
             )
             for row in found[:BEST]

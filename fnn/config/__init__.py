@@ -2,8 +2,10 @@
 
 from .choice import Chain as Chain
 from .choice import Choice as Choice
+from .choice import plain as plain
 from .config import Config as Config
-from .load import dump as dump
-from .load import load as load
-from .load import parse as parse
+from .config import dump as dump
+from .config import load as load
+from .config import parse as parse
 from .schema import json_schema as json_schema
+from .source import SourceLocations as SourceLocations

@@ -1,92 +1,130 @@
-"""A choice: a name out of a table, and the arguments of the callable it names.
+"""A choice: a name from a table, and the arguments of the callable with that name.
 
-In YAML a choice is the name, `relu`, or a mapping of that one key, `{dense: {features: 10}}`.
-The arguments are checked against the callable's signature, and the callable is called once, so
-that what it refuses is said with its line.
+In YAML a choice is the name, `relu`, or a mapping with that one key, `{dense: {features: 10}}`.
+Its arguments are checked against the callable's signature. The callable is then called once, so
+that an error it raises is reported with its line.
 """
 
 import functools
-from collections.abc import Collection
-from dataclasses import dataclass
+import inspect
+import types
+from collections import ChainMap
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NoReturn
 
-from pydantic import GetJsonSchemaHandler, TypeAdapter, ValidationError
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import (
+    BaseModel,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
 
 from ..errors import FnnError, did_you_mean
-from .section import Place, Section, any_of, not_empty, places, problem, problems, shown
-from .signature import Form, arguments_model
-from .tables import KINDS, table
+from .section import Section, any_of, messages_of, not_empty, problem, problems, quote
+from .signature import Form, NotWritableError, arguments_model
+from .source import KeyPath
 
-SCHEMA_MARK = "x-fnn-choice"  # stands in a JSON schema for the kind's own definition
+Table = Mapping[str, Callable[..., Any]]
 
+SCHEMA_REF = "x-fnn-ref"  # a reference in a JSON schema to a definition that `schema.py` writes
 
-@dataclass(frozen=True)
-class Choice:
-    """A name of a table and its arguments, checked and with every default filled in."""
-
-    kind: str
-    name: str
-    arguments: dict[str, Any]
-
-    def build(self, *inputs: Any) -> Any:
-        """Call what the name stands for with these arguments, nested choices built first.
-
-        Raises whatever the callable raises.
-        """
-        arguments = {key: _built(value) for key, value in self.arguments.items()}
-        return table(self.kind)[self.name](*inputs, **arguments)
+_SEARCH = "its line search needs the loss at other parameters, a function that no step has"
+_TREE = "it takes a tree like the parameters, which no config can write"
+LEFT_OUT = {  # optax's optimisers that are not in the table, with the reason
+    "freeze": _TREE,
+    "lbfgs": _SEARCH,
+    "lookahead": "it needs two copies of the parameters",
+    "optimistic_adam": "optax deprecates it; use optimistic_adam_v2",
+    "scale_by_backtracking_linesearch": _SEARCH,
+    "scale_by_zoom_linesearch": _SEARCH,
+    "selective_transform": _TREE,
+    "with_extra_args_support": "it changes nothing",
+}
 
 
 @dataclass(frozen=True)
-class Chain:
-    """Optimisers applied one after the other, as `optax.chain` does."""
+class Kind:
+    """One kind of choice: its names in messages, and how its callables are called."""
 
-    parts: tuple[Choice, ...]
-
-    def build(self) -> Any:
-        """Return one optax.GradientTransformation."""
-        import optax
-
-        return optax.chain(*(part.build() for part in self.parts))
+    phrase: str
+    plural: str
+    inputs: int = 0  # leading arguments, which the program supplies and not the config
+    is_pure: bool = True  # building it reads no file, so a config is checked by building it
+    left_out: Mapping[str, str] = field(default_factory=dict)  # name -> reason
 
 
-def plain(value: Any) -> Any:
-    """Return a validated value as YAML writes it, every default included."""
-    match value:
-        case Choice():
-            return {value.name: plain(value.arguments)} if value.arguments else value.name
-        case Chain():
-            return plain(value.parts)
-        case dict():
-            return {key: plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case _:
-            return value
+KINDS = {
+    "dataset": Kind("a dataset", "datasets", is_pure=False),
+    "transform": Kind("a transform", "transforms", inputs=1, is_pure=False),
+    "layer": Kind("a layer", "layers"),
+    "loss": Kind("a loss", "losses"),
+    "initializer": Kind("an initializer", "initializers"),
+    "optimizer": Kind("an optimizer", "optimizers", left_out=LEFT_OUT),
+    "schedule": Kind("a schedule", "schedules"),
+}
 
 
 @functools.cache
-def arguments_of(kind: str, name: str) -> type[Section]:
-    """Return the pydantic model of the arguments that a config may give to `name`."""
-    return arguments_model(table(kind)[name], name, nested_form, KINDS[kind].inputs)
+def _tables() -> dict[str, Table]:
+    from ..data import DATASETS, TRANSFORMS
+    from ..init import INITIALIZERS
+    from ..layers import LAYERS
+    from ..loss import LOSSES
+    from ..models import MODELS
+
+    return {
+        "dataset": DATASETS,
+        "transform": TRANSFORMS,
+        "layer": ChainMap(MODELS, LAYERS),
+        "loss": LOSSES,
+        "initializer": INITIALIZERS,
+        "optimizer": _optax_rows("optimizer"),
+        "schedule": _optax_rows("schedule"),
+    }
 
 
-def nested_form(annotation: Any) -> Form | None:
-    """Return how an argument that is itself a choice is written: a schedule, an initialiser."""
-    for kind, annotations in _annotations().items():
-        if any(annotation == known for known in annotations):
-            if kind == "optimizer":
-                chain: Any = Annotated[Choice | Chain, ChainChooser(kind)]
-                return Form(chain, KINDS[kind].phrase, frozenset({str, dict, list}))
-            choice: Any = Annotated[Choice, Chooser(kind)]
-            return Form(choice, KINDS[kind].phrase, frozenset({str, dict}))
-    return None
+def table(kind: str) -> Table:
+    """Return the table that contains the names of this kind; the first call imports JAX."""
+    return _tables()[kind]
+
+
+def _optax_rows(kind: str) -> Table:
+    """Return optax's public functions that return an optimiser or a schedule.
+
+    A function is left out if a config cannot write an argument that it needs: a mask, a function.
+    `optax.contrib` adds `reduce_on_plateau`, the optimiser that acts as a schedule.
+    """
+    import optax
+
+    rows = {
+        name: function
+        for name, function in vars(optax).items()  # getattr warns of a deprecated name
+        if isinstance(function, types.FunctionType | functools.partial)
+        and not name.startswith("_")
+        and name not in KINDS[kind].left_out
+        and inspect.signature(function).return_annotation in _annotations()[kind]
+        and _is_writable(name, function)
+    }
+    if kind == "optimizer":
+        rows["reduce_on_plateau"] = optax.contrib.reduce_on_plateau
+    return dict(sorted(rows.items()))
+
+
+def _is_writable(name: str, function: Callable[..., Any]) -> bool:
+    try:
+        arguments_model(function, name, form_of_choice)
+    except NotWritableError:
+        return False
+    return True
 
 
 @functools.cache
 def _annotations() -> dict[str, tuple[Any, ...]]:
+    """Return the annotations of an argument that is itself a choice, by kind."""
     import optax
 
     from ..init import Initializer
@@ -100,23 +138,100 @@ def _annotations() -> dict[str, tuple[Any, ...]]:
     }
 
 
+@functools.cache
+def arguments_of(kind: str, name: str) -> type[Section]:
+    """Return the pydantic model of the arguments that a config may write for `name`."""
+    return arguments_model(table(kind)[name], name, form_of_choice, KINDS[kind].inputs)
+
+
+def form_of_choice(annotation: Any) -> Form | None:
+    """Return how YAML writes an argument that is itself a choice: a schedule, an initialiser."""
+    for kind, annotations in _annotations().items():
+        if any(annotation == other for other in annotations):
+            is_list = kind == "optimizer"
+            choice: Any = Annotated[Choice | Chain, *chooser(kind, is_list=is_list)]
+            yaml_types = {str, dict, list} if is_list else {str, dict}
+            return Form(choice, KINDS[kind].phrase, frozenset(yaml_types))
+    return None
+
+
 @dataclass(frozen=True)
-class Chooser:
-    """The pydantic type of a choice: `Annotated[Choice, Chooser("layer")]`."""
+class Choice:
+    """A name of a table with its arguments, checked and with every default filled in."""
 
     kind: str
-    siblings: tuple[str, ...] = ()  # keys that may stand beside the name; taken out before
+    name: str
+    arguments: dict[str, Any]
+
+    def build(self, *inputs: Any) -> Any:
+        """Call the named callable with these arguments; nested choices are built first.
+
+        Raises whatever the callable raises.
+        """
+        arguments = {key: _build(value) for key, value in self.arguments.items()}
+        return table(self.kind)[self.name](*inputs, **arguments)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Optimisers to apply one after the other, as `optax.chain` does."""
+
+    parts: tuple[Choice, ...]
+
+    def build(self) -> Any:
+        """Return one optax.GradientTransformation."""
+        import optax
+
+        return optax.chain(*(part.build() for part in self.parts))
+
+
+def _build(value: Any) -> Any:
+    match value:
+        case Choice() | Chain():
+            return value.build()
+        case list() | tuple():
+            return type(value)(_build(item) for item in value)
+        case _:
+            return value
+
+
+def plain(value: Any) -> Any:
+    """Return a validated value, such as a Config, as YAML writes it, with every default."""
+    match value:
+        case Choice():
+            return {value.name: plain(value.arguments)} if value.arguments else value.name
+        case Chain():
+            return plain(value.parts)
+        case BaseModel():
+            return plain(value.model_dump())
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case _:
+            return value
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Turns a YAML value into a Choice."""
+
+    kind: str
+    siblings: tuple[str, ...] = ()  # keys that the section reads before it passes the choice on
+    is_list: bool = False  # whether a list is allowed too, which becomes a Chain
 
     def choose(self, value: Any) -> Any:
-        """Return the Choice that a YAML value says.
+        """Return the Choice, or the Chain, of a YAML value.
 
-        Raises pydantic's errors, each with its place below the choice's own.
+        Raises pydantic's errors, each with its path below that of the choice.
         """
+        if self.is_list and isinstance(value, list):
+            return Chain(tuple(_PARTS.validate_python(not_empty(value))))
         name, arguments = self._name_and_arguments(value)
         try:
             model = arguments_of(self.kind, name).model_validate(arguments)
         except ValidationError as error:
-            raise problems(places(error, below=(name,))) from None
+            raise problems(messages_of(error, below=(name,))) from None
         choice = Choice(
             self.kind, name, {key: getattr(model, key) for key in type(model).model_fields}
         )
@@ -129,7 +244,7 @@ class Chooser:
             value = {value: None}
         if not isinstance(value, dict) or not value:
             phrase = KINDS[self.kind].phrase
-            raise problem(f"expected {phrase}, its name or {{name: arguments}}, got {shown(value)}")
+            raise problem(f"expected {phrase}, its name or {{name: arguments}}, got {quote(value)}")
         if len(value) > 1:
             self._raise_many(value)
         (name,) = value
@@ -138,14 +253,14 @@ class Chooser:
         return name, {} if value[name] is None else value[name]
 
     def _unknown(self, name: Any) -> PydanticCustomError:
-        known, kind = table(self.kind), KINDS[self.kind]
+        names, kind = table(self.kind), KINDS[self.kind]
         text = str(name).lower()
-        hint = _completed(text, known) or did_you_mean(text, [*known, *self.siblings])
-        hint = hint or f"; known {kind.plural}: {', '.join(known)}"
+        hint = _hint_at_longer(text, names) or did_you_mean(text, [*names, *self.siblings])
+        hint = hint or f"; known {kind.plural}: {', '.join(names)}"
         if name in kind.left_out:
             hint = f", left out: {kind.left_out[name]}"
-        # pydantic fills them in in this order: the last may have braces of its own
-        context = {"kind": self.kind, "hint": hint, "name": shown(name)}
+        # pydantic fills in the fields in this order, so only the last may contain braces
+        context = {"kind": self.kind, "hint": hint, "name": quote(name)}
         return PydanticCustomError("unknown_name", "unknown {kind} {name}{hint}", context)
 
     def _raise_many(self, value: dict[Any, Any]) -> NoReturn:
@@ -156,79 +271,51 @@ class Chooser:
             one = "; begin each with '- '" if self.kind == "layer" else ""
             hint = one if names else "; write {name: {arguments}}"
             raise problem(f"expected one {self.kind}, got the keys {keys}{hint}")
-        name = names[0]
+        (name,) = names
         fields = arguments_of(self.kind, name).model_fields
-        found: list[tuple[Place, str]] = []
+        messages: list[tuple[KeyPath, str]] = []
         for key in value:
             hint = did_you_mean(str(key), [*self.siblings, *fields, name])
             if key in fields:
                 hint = f"; it is an argument of {name}: indent it further"
             if key != name:
-                found.append(((key,), f"unknown key {key!r} beside {name!r}{hint}"))
-        raise problems(found)
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        """Validate with `choose` and write with `plain`."""
-        return core_schema.no_info_plain_validator_function(
-            self.choose, serialization=core_schema.plain_serializer_function_ser_schema(plain)
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """Refer to the definition of the kind, which `schema.py` writes."""
-        return {SCHEMA_MARK: self.kind}
+                messages.append(((key,), f"unknown key {key!r} beside {name!r}{hint}"))
+        raise problems(messages)
 
 
-class ChainChooser(Chooser):
-    """The pydantic type of one optimiser, or of a list of them to apply in turn."""
+def chooser(kind: str, siblings: tuple[str, ...] = (), is_list: bool = False) -> tuple[Any, ...]:
+    """Return what makes a type a choice for pydantic: `Annotated[Choice, *chooser("layer")]`.
 
-    def choose(self, value: Any) -> Any:
-        """Return the Choice or the Chain that a YAML value says."""
-        if not isinstance(value, list):
-            return super().choose(value)
-        return Chain(tuple(_OPTIMIZERS.validate_python(not_empty(value))))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """Allow one choice or a list."""
-        one = {SCHEMA_MARK: self.kind}
-        return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+    It validates with a Chooser, writes with `plain`, and refers to the JSON schema of the kind.
+    """
+    one = {SCHEMA_REF: f"#/$defs/{kind}"}
+    several = {"type": "array", "items": one, "minItems": 1}
+    schema = WithJsonSchema({"anyOf": [one, several]} if is_list else one)
+    return PlainValidator(Chooser(kind, siblings, is_list).choose), PlainSerializer(plain), schema
 
 
-_OPTIMIZERS = TypeAdapter(list[Annotated[Choice, Chooser("optimizer")]])
+_PARTS = TypeAdapter(list[Annotated[Choice, *chooser("optimizer")]])
 
 
-def _completed(name: str, known: Collection[str]) -> str:
-    """Return a hint at the names that a part of a name may stand for: `cosine`, `softmax`."""
-    if name in known:  # but for upper case
-        return f"; did you mean {name!r}?"
-    longer = [repr(other) for other in known if name and f"_{name}_" in f"_{other}_"]
+def _hint_at_longer(text: str, names: Collection[str]) -> str:
+    """Return a hint at the names that contain `text` as a word, such as `cosine` or `softmax`."""
+    if text in names:  # it differs in case only
+        return f"; did you mean {text!r}?"
+    longer = [repr(name) for name in names if text and f"_{text}_" in f"_{name}_"]
     return f"; did you mean {any_of(longer)}?" if 0 < len(longer) <= 4 else ""
 
 
-def _built(value: Any) -> Any:
-    match value:
-        case Choice() | Chain():
-            return value.build()
-        case list() | tuple():
-            return type(value)(_built(item) for item in value)
-        case _:
-            return value
-
-
 def _check_builds(choice: Choice) -> None:
-    """Build the choice once. Anything it raises is about the values that the config gave it.
+    """Build the choice once. Any error is about the values in the config.
 
-    A schedule is asked for its first value as well: optax looks at some arguments only then.
+    A schedule is also called for its first value, since optax checks some arguments only then.
     """
     import jax
 
     try:
         built = choice.build()
         if choice.kind == "schedule":
-            with jax.numpy_dtype_promotion("standard"):  # which is what optax is written for
+            with jax.numpy_dtype_promotion("standard"):  # optax is written for this promotion
                 jax.eval_shape(built, jax.ShapeDtypeStruct((), "int32"))
     except (FnnError, ValueError, TypeError) as error:
         message = str(error).removeprefix(f"{choice.name}: ")

@@ -1,12 +1,12 @@
-"""The JSON Schema of a config, for an editor to complete names and to check arguments."""
+"""The JSON Schema of a config, with which an editor completes names and checks arguments."""
 
+import json
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from .choice import SCHEMA_MARK, arguments_of
+from .choice import KINDS, SCHEMA_REF, arguments_of, table
 from .config import Config
-from .tables import KINDS, table
 
 
 class _Untitled(GenerateJsonSchema):
@@ -19,7 +19,7 @@ class _Untitled(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a config; every table is a definition of its own.
 
-    Its optimisers and schedules are those of the optax that is installed, which it names.
+    The optimisers and schedules are those of the installed optax, whose version it contains.
     """
     import optax
 
@@ -27,9 +27,11 @@ def json_schema() -> dict[str, Any]:
     definitions = schema.setdefault("$defs", {})
     definitions |= {kind: _choice(kind) for kind in KINDS}
     definitions["data"] = _data(definitions["dataset"])
+    # pydantic refuses a $ref to a definition that it did not make, so it gets its name here.
+    schema = json.loads(json.dumps(schema).replace(f'"{SCHEMA_REF}":', '"$ref":'))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_with_references(schema),
+        **schema,
         "title": "fnn experiment",
         "$comment": f"optax {optax.__version__}",
     }
@@ -43,41 +45,22 @@ def _choice(kind: str) -> dict[str, Any]:
     bare = [name for name, schema in arguments.items() if "required" not in schema]
     for name in bare:
         arguments[name]["type"] = ["object", "null"]
-    return {
-        "anyOf": [
-            {"enum": bare},
-            {
-                "type": "object",
-                "properties": arguments,
-                "minProperties": 1,
-                "maxProperties": 1,
-                "additionalProperties": False,
-            },
-        ]
+    choice = {
+        "type": "object",
+        "properties": arguments,
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": False,
     }
+    return {"anyOf": [{"enum": bare}, choice]}
 
 
 def _data(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a dataset's choice that may have `target` beside it."""
     names, mapping = dataset["anyOf"]
     target = {
         "description": "what to ask of the labels",
-        "anyOf": [{SCHEMA_MARK: "transform"}, {"type": "null"}],
+        "anyOf": [{SCHEMA_REF: "#/$defs/transform"}, {"type": "null"}],
     }
-    with_target = mapping | {
-        "properties": mapping["properties"] | {"target": target},
-        "maxProperties": 2,
-    }
-    return {"anyOf": [names, with_target]}
-
-
-def _with_references(schema: Any) -> Any:
-    """Turn each mark of a choice into a reference to its definition."""
-    match schema:
-        case {"x-fnn-choice": kind, **others}:
-            return {"$ref": f"#/$defs/{kind}"} | others
-        case dict():
-            return {key: _with_references(value) for key, value in schema.items()}
-        case list():
-            return [_with_references(item) for item in schema]
-        case _:
-            return schema
+    properties = mapping["properties"] | {"target": target}
+    return {"anyOf": [names, mapping | {"properties": properties, "maxProperties": 2}]}

@@ -1,14 +1,14 @@
-"""A callable's signature as a pydantic model: what a config may write as its arguments.
+"""A callable's signature as a pydantic model: the arguments that a config may write.
 
-Annotations become types that YAML can say:
+Annotations become types that YAML can express:
 
     int, bool, str, Literal, lists and mappings of these      themselves, strictly
     float, and optax's and jax's unions of array-likes        a number
     Initializer, Schedule, GradientTransformation, Layer      a choice by name (see choice.py)
-    X | Y                                                     one of them, by the kind of value
+    X | Y                                                     one of them, by the type of the value
     anything else (a mask, a callable)                        cannot be written: left out
 
-A parameter named after a dtype is one of the floating dtypes, by name.
+A parameter whose name contains "dtype" takes the name of a floating dtype.
 """
 
 import dataclasses
@@ -23,47 +23,48 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Le
 from pydantic import Discriminator, Field, PlainValidator, Strict, Tag, WithJsonSchema, create_model
 
-from .section import Phrase, Section, any_of, problem, shown
+from .section import Phrase, Section, any_of, problem, quote
 
 
 @dataclass(frozen=True)
 class Form:
-    """How an argument is written: its pydantic type, its name in a message, its YAML types."""
+    """How a config writes an argument: pydantic's type, the words of an error, YAML's types."""
 
     type: Any
     phrase: str
-    takes: frozenset[type]
+    yaml_types: frozenset[type]
 
 
 Nested = Callable[[Any], Form | None]
+"""Returns the form of an annotation that is a choice, and None for any other annotation."""
 
 
 class NotWritableError(TypeError):
-    """A callable that needs an argument which no config can write."""
+    """A callable needs an argument that no config can write."""
 
 
-MAX_NUMBER = 2**128 - 2**104  # the largest of float32, which is what computes with it
+MAX_NUMBER = 2**128 - 2**104  # the largest float32
 MIN_INTEGER, MAX_INTEGER = -(2**31), 2**32 - 1
-"""Integers are 32 bits wide: signed where they count or measure, unsigned where they are seeds."""
+"""Integers have 32 bits: signed for counts and sizes, unsigned for seeds."""
 
 
-def number(value: Any) -> int | float:
-    """Return a finite int or float as it is, but an int of more than 32 bits as a float.
+def check_number(value: Any) -> int | float:
+    """Return a finite int or float unchanged, but an int of more than 32 bits as a float.
 
-    JAX refuses such an int. true is no number.
+    JAX refuses such an int. A bool is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise problem(f"expected a number, got {shown(value)}")
+        raise problem(f"expected a number, got {quote(value)}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise problem(f"expected a finite number, got {shown(value)}")
+        raise problem(f"expected a finite number, got {quote(value)}")
     if abs(value) > MAX_NUMBER:
-        raise problem(f"expected a number within ±3.4e38, as float32 has it, got {shown(value)}")
+        raise problem(f"expected a number within ±3.4e38, as float32 has it, got {quote(value)}")
     return value if abs(value) < 2**31 else float(value)
 
 
-Number = Annotated[float, PlainValidator(number), WithJsonSchema({"type": "number"})]
+Number = Annotated[float, PlainValidator(check_number), WithJsonSchema({"type": "number"})]
+DTypeName = Literal["float32", "float64", "bfloat16", "float16"]
 
-_DTYPE = Literal["float32", "float64", "bfloat16", "float16"]
 _PLAIN = {
     int: Form(
         Annotated[int, Strict(), Ge(MIN_INTEGER), Le(MAX_INTEGER)], "an integer", frozenset({int})
@@ -75,21 +76,12 @@ _PLAIN = {
 }
 
 
-def summary(function: Callable[..., Any]) -> str:
-    """Return the first line of a callable's docstring."""
-    if isinstance(function, functools.partial):
-        function = function.func
-    return (inspect.getdoc(function) or "").partition("\n")[0]
-
-
 def arguments_model(
     function: Callable[..., Any], name: str, nested: Nested, inputs: int = 0
 ) -> type[Section]:
     """Return the pydantic model of a callable's arguments, without its first `inputs` ones.
 
-    `nested` gives the form of annotations that are choices, or None for all others.
-
-    Raises NotWritableError where a parameter without a default cannot be written in YAML.
+    Raises NotWritableError if YAML cannot express a parameter without a default.
     """
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())[inputs:]
     fields: dict[str, Any] = {}
@@ -101,7 +93,9 @@ def arguments_model(
             fields[parameter.name] = (Annotated[form.type, Phrase(form.phrase)], default)
         elif required and parameter.kind is not parameter.VAR_KEYWORD:
             raise NotWritableError(f"{name}: argument {parameter.name!r} cannot be written in YAML")
-    return create_model(name, __base__=Section, __doc__=summary(function), **fields)
+    documented = function.func if isinstance(function, functools.partial) else function
+    summary = (inspect.getdoc(documented) or "").partition("\n")[0]
+    return create_model(name, __base__=Section, __doc__=summary, **fields)
 
 
 def _form_of_parameter(parameter: inspect.Parameter, nested: Nested) -> Form | None:
@@ -111,17 +105,18 @@ def _form_of_parameter(parameter: inspect.Parameter, nested: Nested) -> Form | N
     if annotation is parameter.empty:
         annotation = type(default)
     if "dtype" in parameter.name:
-        annotation = _DTYPE
+        annotation = DTypeName
     if default is None:
         annotation = Union[annotation, None]  # noqa: UP007 (the members need not be types)
     return form_of(annotation, nested)
 
 
 def form_of(annotation: Any, nested: Nested) -> Form | None:
-    """Return how a value of this annotation is written in YAML, or None if it cannot be."""
+    """Return how YAML writes a value of this annotation, or None if it cannot."""
     if annotation is None:
         annotation = types.NoneType
-    form = nested(annotation) or _PLAIN.get(annotation) if _hashable(annotation) else None
+    plain = (form for kind, form in _PLAIN.items() if annotation is kind)
+    form = nested(annotation) or next(plain, None)
     if form is not None:
         return form
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -158,35 +153,30 @@ def _mapping(arguments: tuple[Any, ...], nested: Nested) -> Form | None:
 
 
 def _union(members: tuple[Any, ...], nested: Nested) -> Form | None:
-    if float in members:  # an array-like: bool, int and complex stand in it beside float
+    """Return the union of the forms; the type of the YAML value selects one of them."""
+    if float in members:  # an array-like, which also has bool, int and complex as members
         members = tuple(member for member in members if member not in (int, bool, complex))
     forms = [form for member in members if (form := form_of(member, nested)) is not None]
-    forms.sort(key=lambda form: types.NoneType in form.takes)  # "a number or null", null last
-    if not forms or types.NoneType in forms[0].takes:
+    forms.sort(key=lambda form: types.NoneType in form.yaml_types)  # "a number or null", null last
+    if not forms or types.NoneType in forms[0].yaml_types:
         return None
     if len(forms) == 1:
         return forms[0]
-    phrase = any_of(form.phrase for form in forms)
-    takes = frozenset(kind for form in forms for kind in form.takes)
-    return Form(_by_kind_of_value(forms, phrase), phrase, takes)
-
-
-def _by_kind_of_value(forms: list[Form], phrase: str) -> Any:
-    """Return the union of the forms, each chosen by the type that YAML gave the value."""
 
     def tag(value: Any) -> str | None:
-        return next((f"<{form.phrase}>" for form in forms if type(value) in form.takes), None)
+        return next((f"<{form.phrase}>" for form in forms if type(value) in form.yaml_types), None)
 
-    tagged: Any = tuple(Annotated[form.type, Tag(f"<{form.phrase}>")] for form in forms)
+    phrase = any_of(form.phrase for form in forms)
+    members = tuple(Annotated[form.type, Tag(f"<{form.phrase}>")] for form in forms)
     by_tag = Discriminator(
         tag, custom_error_type="wrong_kind", custom_error_message=f"expected {phrase}"
     )
-    union: Any = Union[tagged]  # noqa: UP007 (a tuple of members)
-    return Annotated[union, by_tag]
+    union: Any = Annotated[Union[members], by_tag]  # noqa: UP007 (a tuple of members)
+    return Form(union, phrase, frozenset().union(*(form.yaml_types for form in forms)))
 
 
 def _default(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """Return a default as a config writes it: a dtype or a maker of defaults by its name."""
+    """Return a default as a config writes it: a dtype or a default factory by its name."""
     default = parameter.default
     if isinstance(default, type):
         import numpy as np
@@ -195,14 +185,6 @@ def _default(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     if dataclasses.is_dataclass(function):
         (field,) = (field for field in dataclasses.fields(function) if field.name == parameter.name)
         if field.default_factory is not dataclasses.MISSING:
-            maker: Any = field.default_factory
-            return Field(maker.__name__, validate_default=True)
+            factory: Any = field.default_factory
+            return Field(factory.__name__, validate_default=True)
     return Field(default)
-
-
-def _hashable(annotation: Any) -> bool:
-    try:
-        hash(annotation)
-    except TypeError:
-        return False
-    return True

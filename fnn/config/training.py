@@ -1,21 +1,29 @@
-"""How an experiment trains: how long, in which dtypes, and what else happens at a step."""
+"""The sections about training: length, dtypes, checkpoints, devices and processes."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from .section import Phrase, PositiveInt, Section, problem, shown
-from .signature import Number
-
-
-def _batch_size(value: Any) -> Any:
-    if value == "full" or (type(value) is int and value >= 1):
-        return value
-    raise problem(f"expected a positive integer or 'full', got {shown(value)}")
+from ..errors import did_you_mean
+from .section import Count, Phrase, PositiveInt, Section, problem, quote
+from .signature import DTypeName, Number
 
 
-def _switched_on(dtype: str) -> str:
+def _count_or(word: str) -> tuple[PlainValidator, WithJsonSchema]:
+    """Return the validator and the JSON schema of a positive integer or one word."""
+
+    def check(value: Any) -> Any:
+        if value == word or (type(value) is int and value >= 1):
+            return value
+        raise problem(f"expected a positive integer or {word!r}, got {quote(value)}")
+
+    schema = {"anyOf": [{"type": "integer", "minimum": 1}, {"const": word}]}
+    return PlainValidator(check), WithJsonSchema(schema)
+
+
+def _check_enabled(dtype: str) -> str:
     import jax
 
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
@@ -26,22 +34,17 @@ def _switched_on(dtype: str) -> str:
     return dtype
 
 
-BatchSize = Annotated[
-    int | Literal["full"],
-    PlainValidator(_batch_size),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}]}),
-]
+BatchSize = Annotated[int | Literal["full"], *_count_or("full")]
 PositiveNumber = Annotated[Number, Gt(0), Phrase("a number above 0")]
+NumberFrom0 = Annotated[Number, Ge(0), Phrase("a number, 0 or more")]
 Decay = Annotated[Number, Gt(0), Lt(1), Phrase("a number above 0 and below 1")]
-WideDType = Annotated[Literal["float32", "float64", "bfloat16"], AfterValidator(_switched_on)]
-DType = Annotated[
-    Literal["float32", "float64", "bfloat16", "float16"], AfterValidator(_switched_on)
-]
+WideDType = Annotated[Literal["float32", "float64", "bfloat16"], AfterValidator(_check_enabled)]
+DType = Annotated[DTypeName, AfterValidator(_check_enabled)]
 Metric = Literal["train_loss", "test_loss", "test_accuracy"]
 
 
 class Precision(Section):
-    """The dtypes of a step. float16 is for `compute` alone, where the loss is scaled for it."""
+    """The dtypes of a step. Only `compute` may be float16; the loss is then scaled for it."""
 
     params: WideDType = Field(
         default="float32", description="of the parameters and the optimiser's state"
@@ -51,7 +54,7 @@ class Precision(Section):
 
     @property
     def wide(self) -> Literal["float32", "float64"]:
-        """The parameters' dtype, or float32 if that is narrower: for what is summed over steps."""
+        """The dtype of sums over steps: that of the parameters, but at least float32."""
         return "float64" if self.params == "float64" else "float32"
 
 
@@ -67,9 +70,7 @@ class EarlyStopping(Section):
 
     metric: Metric = Field("test_loss", description="what is watched; an accuracy is to grow")
     patience: PositiveInt = Field(5, description="epochs to wait for something better")
-    min_delta: Annotated[Number, Ge(0), Phrase("a number, 0 or more")] = Field(
-        0.0, description="by how much more it must be better"
-    )
+    min_delta: NumberFrom0 = Field(0.0, description="by how much more it must be better")
 
 
 class Train(Section):
@@ -92,3 +93,92 @@ class Train(Section):
         description="once a loss is not finite: stop; leave such steps out; or go back to the "
         "last checkpoint and on with the next batch",
     )
+
+
+class Checkpoint(Section):
+    """A checkpoint is due after so many steps or seconds, whichever comes first.
+
+    It is written at the end of the compiled call in which it falls due; one more when training
+    ends or is told to stop. Metrics are those of an epoch's end.
+    """
+
+    steps: Count = Field(default=0, description="steps from one to the next; 0 is never")
+    seconds: NumberFrom0 = Field(
+        default=60.0, description="seconds from one to the next; 0 is never"
+    )
+    keep_last: PositiveInt = Field(default=2, description="the last so many are kept")
+    keep_best: Count = Field(
+        default=0, description="and the best so many, each written at its epoch's end"
+    )
+    metric: Metric = Field(default="test_loss", description="what the best are chosen by")
+
+    def is_due(self, step: int, saved_step: int, seconds: float) -> bool:
+        """Return whether one is due at `step`, `seconds` after that of `saved_step`."""
+        steps_passed = self.steps and step // self.steps > saved_step // self.steps
+        return bool(steps_passed or (self.seconds and seconds >= self.seconds))
+
+
+class Mesh(Section):
+    """The devices as a table: rows share a batch, columns share the parameters of large layers."""
+
+    data: Annotated[int | Literal["all"], *_count_or("all")] = Field(
+        1, description="parts that a batch is split into; `all` that the devices allow"
+    )
+    model: PositiveInt = Field(1, description="parts that `sharding` can split parameters into")
+
+
+_WORDS = ("fsdp", "replicate")
+_AXES = (None, "data", "model")
+
+
+def _check_sharding(value: Any) -> Any:
+    if isinstance(value, str) and value in _WORDS:
+        return value
+    if not isinstance(value, list | tuple):
+        hint = did_you_mean(value, _WORDS) if isinstance(value, str) else ""
+        raise problem(
+            "expected fsdp, replicate, or a list of data, model or null, one for each dimension, "
+            f"got {quote(value)}{hint}"
+        )
+    for axis in value:
+        if not (axis is None or isinstance(axis, str)) or axis not in _AXES:
+            raise problem(f"expected data, model or null for each dimension, got {quote(axis)}")
+        if axis is not None and value.count(axis) > 1:
+            raise problem(f"expected {axis!r} for one dimension at most, got {quote(list(value))}")
+    return tuple(value)
+
+
+_SHARDING_SCHEMA = {"anyOf": [{"enum": _WORDS}, {"type": "array", "items": {"enum": _AXES}}]}
+Sharding = dict[
+    str, Annotated[Any, PlainValidator(_check_sharding), WithJsonSchema(_SHARDING_SCHEMA)]
+]
+"""Pattern of a parameter's path -> how to split it. The first pattern that matches applies."""
+
+
+def _check_address(value: str) -> str:
+    if not re.fullmatch(r"[^\s/]+:[0-9]{1,5}", value):
+        raise problem(f"expected host:port, got {quote(value)}")
+    return value
+
+
+class Distributed(Section):
+    """One of several processes. JAX takes missing fields from the cluster (Slurm, Kubernetes)."""
+
+    address: Annotated[str, AfterValidator(_check_address)] | None = Field(
+        None, description="host:port of process 0, which all others can reach"
+    )
+    processes: PositiveInt | None = Field(None, description="how many there are")
+    index: Count | None = Field(None, description="which of them this is, from 0")
+    timeout: PositiveInt = Field(300, description="seconds to wait for the others at the start")
+
+
+def _expand_auto(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise problem(f"expected auto or a mapping, got {quote(value)}")
+    return {} if value == "auto" else value
+
+
+Processes = Annotated[
+    Distributed | None,
+    BeforeValidator(_expand_auto, json_schema_input_type=Distributed | Literal["auto"] | None),
+]

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config.loader import read_yaml
-from ..config.origin import dotted
+from ..config.source import flatten, read_yaml
 from . import words
 from .run import Epoch, Parts, read_epochs, read_object, read_summary
 
@@ -98,7 +97,9 @@ def _read(folder: Path) -> _Run:
     rows = parts.read("metrics.jsonl", read_epochs, no_rows)
     run = _Run(
         config=parts.read("config.yaml", _read_config, nothing),
-        environment=parts.read("environment.json", lambda file: _flat(read_object(file)), nothing),
+        environment=parts.read(
+            "environment.json", lambda file: flatten(read_object(file)), nothing
+        ),
         summary=parts.read("summary.json", _read_figures, nothing),
         epochs={row.epoch: _metrics(row) for row in rows},
         problems=parts.problems,
@@ -111,7 +112,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     config, _ = read_yaml(file.read_text("utf-8"), file.name)
     if not isinstance(config, dict):
         raise ValueError(f"expected a mapping, got {type(config).__name__}")
-    return _flat(config)
+    return flatten(config)
 
 
 def _read_figures(file: Path) -> dict[str, Any]:
@@ -124,14 +125,6 @@ def _read_figures(file: Path) -> dict[str, Any]:
 def _metrics(row: Epoch) -> dict[str, float]:
     values = {metric: getattr(row, metric) for metric in METRICS}
     return {metric: value for metric, value in values.items() if words.finite(value)}
-
-
-def _flat(value: Any, path: tuple[str | int, ...] = ()) -> dict[str, Any]:
-    """Return nested mappings and lists as one mapping by dotted key; an empty one is a value."""
-    if not isinstance(value, Mapping | list) or not value:
-        return {dotted(path): value}
-    items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    return {k: v for key, inner in items for k, v in _flat(inner, (*path, key)).items()}
 
 
 def _paired(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> dict[Any, Sides]:

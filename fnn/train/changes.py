@@ -1,11 +1,10 @@
 """What a changed config means for a training that goes on under it."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .. import config as configs
 from ..config import Config
-from ..config.loader import read_yaml
+from ..config.source import flatten, read_yaml
 from ..errors import ConfigError
 from .checkpoint import Checkpoint
 from .run import Run
@@ -49,7 +48,7 @@ class Change(NamedTuple):
 def changes(found: Checkpoint, config: Config) -> list[Change]:
     """Return what differs between a config and the one that a checkpoint was trained with."""
     before, after = (
-        dict(_flat(read_yaml(text, "config.yaml")[0]))
+        flatten(read_yaml(text, "config.yaml")[0])
         for text in (found.meta["config"], configs.dump(config))
     )
     return [
@@ -96,13 +95,3 @@ def _meaning(key: str) -> str:
     parts = key.split(".")
     beginnings = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return next((MEANING[start] for start in beginnings if start in MEANING), "another experiment")
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every scalar of nested mappings and lists with its dotted key."""
-    if isinstance(value, dict | list) and value:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, item in items:
-            yield from _flat(item, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, value

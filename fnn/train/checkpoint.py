@@ -29,6 +29,7 @@ from jax.experimental.multihost_utils import sync_global_devices
 from safetensors import SafetensorError, safe_open
 
 from ..errors import FnnError
+from ..tree import leaf_path
 from .folder import to_disk
 from .image import HEADER, HEADER_SUM, Image, array_sum, text_sum
 
@@ -205,7 +206,7 @@ def restore(checkpoint: Checkpoint, like: Any) -> Any:
     """
     found = _read_arrays(checkpoint.folder)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    names = [_name(path) for path, _ in leaves]
+    names = [leaf_path(path) for path, _ in leaves]
     if other := set(names) ^ set(found):
         first = min(other)
         side = "holds" if first in found else "lacks"
@@ -243,14 +244,14 @@ def _arrays(state: Any) -> dict[str, np.ndarray]:
             leaf = jax.random.key_data(leaf)
         if leaf.is_fully_addressable or leaf.is_fully_replicated:
             if jax.process_index() == 0:
-                arrays[_name(path)] = _plain(leaf)
+                arrays[leaf_path(path)] = _plain(leaf)
             continue
         for shard in leaf.addressable_shards:
             if shard.replica_id == 0:
                 bounds = (s.indices(n)[:2] for s, n in zip(shard.index, leaf.shape, strict=True))
                 place = ",".join(f"{start}:{stop}" for start, stop in bounds)
                 shape = "x".join(map(str, leaf.shape))
-                arrays[f"{_name(path)}[{place}]{shape}"] = _plain(shard.data)
+                arrays[f"{leaf_path(path)}[{place}]{shape}"] = _plain(shard.data)
     return arrays
 
 
@@ -350,10 +351,6 @@ def _partial(folder: Path, step: int) -> Path:
 
 def _file(folder: Path, index: int) -> Path:
     return folder / f"{index}.safetensors"
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _unnamed(folder: Path) -> Path:

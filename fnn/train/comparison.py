@@ -12,6 +12,7 @@ import optax
 from ..data import Streamed
 from ..layers import Layer
 from ..loss import Loss
+from ..tree import leaf_path
 from .feed import steps_a_call
 from .plan import layer_table, step_memory
 from .precision import FLOAT32, Precision, widen
@@ -107,7 +108,7 @@ def _differences(gradients: Any, expected: Any) -> list[dict[str, Any]]:
             largest = overall
         rows.append(
             {
-                "path": jax.tree_util.keystr(path, simple=True, separator="/"),
+                "path": leaf_path(path),
                 "shape": list(want.shape),
                 "max_relative_difference": difference / largest if largest else difference,
             }

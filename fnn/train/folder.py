@@ -29,6 +29,7 @@ import jax
 import numpy as np
 
 from ..errors import FnnError
+from ..tree import leaf_path
 from .distributed import is_first
 
 
@@ -171,7 +172,7 @@ def finite(value: Any) -> Any:
 def named_arrays(tree: Any) -> dict[str, np.ndarray]:
     """Return parameters, or layers' state, by their path: `{"1_dense/w": ...}`."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {leaf_path(path): leaf for path, leaf in leaves}
 
 
 def environment(seed: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ..config import Config
 from ..errors import ConfigError, did_you_mean
 from ..layers import Layer
+from ..tree import leaf_path
 from .plan import abstract_init
 
 DATA, MODEL = "data", "model"
@@ -53,7 +54,7 @@ class Placement:
         split = {tuple(path.split("/")): axes for path, axes in self.split.items()}
 
         def of(path: Any, leaf: Any) -> NamedSharding:
-            names = tuple(_path(path).split("/"))
+            names = tuple(leaf_path(path).split("/"))
             found = (split[names[i:]] for i in range(len(names)) if names[i:] in split)
             axes = next(found, ())
             return self.sharding(*(() if _misfit(axes, leaf.shape, self.mesh) else axes))
@@ -135,7 +136,7 @@ def place(config: Config, model: Layer, x_shape: tuple[int, ...]) -> Placement:
             f"into the {mesh.shape[DATA]} equal parts of mesh.data; make it a multiple"
         )
     params, _, _ = abstract_init(model, x_shape)
-    shapes = {_path(at): leaf.shape for at, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    shapes = {leaf_path(at): leaf.shape for at, leaf in jax.tree_util.tree_leaves_with_path(params)}
     return Placement(mesh, _split(config, shapes, mesh))
 
 
@@ -215,7 +216,3 @@ def _misfit(axes: Axes, shape: tuple[int, ...], mesh: Mesh) -> str | None:
         if axis is not None and n % mesh.shape[axis]:
             return f"dimension {i} is {n}, no multiple of the {mesh.shape[axis]} of {axis!r}"
     return None
-
-
-def _path(keys: Any) -> str:
-    return jax.tree_util.keystr(keys, simple=True, separator="/")

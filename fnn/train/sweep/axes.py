@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...config.loader import Reader, read_yaml
+from ...config.source import PlainLoader, read_argument, read_yaml
 from ...errors import ConfigError, FnnError
 
 MAX_RUNS = 10_000
@@ -120,11 +120,10 @@ def _items(word: str, text: str) -> list[Value]:
     """Cut at the commas that stand outside of brackets and quotes, as YAML does."""
     listed = f"[{text}]"
     try:
-        values, _ = read_yaml(listed, f"sweep {word}")
-    except ConfigError as error:  # its line is the only one there is
-        message = str(error).replace(f"sweep {word}:1:", f"sweep {word}:", 1)
-        raise ConfigError(f"{message}; {_FORMS}") from None
-    reader: Any = Reader(listed)
+        values = read_argument(listed, f"sweep {word}")
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {_FORMS}") from None
+    reader: Any = PlainLoader(listed)
     try:
         nodes = reader.get_single_node().value
     finally:

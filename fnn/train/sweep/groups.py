@@ -9,7 +9,7 @@ import numpy as np
 
 from ...config import Config, parse
 from ...config.choice import plain
-from ...config.origin import split
+from ...config.source import parse_path
 from ...errors import ConfigError
 from ..run import Run, prepare
 from .axes import Axes, Point, Value
@@ -59,7 +59,7 @@ def make_rows(base: Base, axes: Axes, points: Sequence[Point], first: int = 0) -
         values = {axis.key: value for axis, value in zip(axes, point, strict=True)}
         words = {key: f"{key}={value.text}" for key, value in values.items()}
         config = base.config(tuple(words.values()))
-        said = plain(config.model_dump())
+        said = plain(config)
         for key, word in words.items():
             if not _holds(said, key) or config.where(key) != f"override {word}":
                 raise ConfigError(
@@ -72,7 +72,7 @@ def make_rows(base: Base, axes: Axes, points: Sequence[Point], first: int = 0) -
 
 def _holds(said: Any, key: str) -> bool:
     """Whether there is something at this key of a config; a name may stand without arguments."""
-    for part in split(key):
+    for part in parse_path(key):
         if said == part:
             return True
         try:

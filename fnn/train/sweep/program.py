@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ...config.origin import split
+from ...config.source import parse_path
 from ..evaluate import CHUNK, CHUNK_BYTES, Evaluation, look
 from ..results import learnt
 from ..run import Run
@@ -63,7 +63,9 @@ class Program:
         drawn: dict[tuple[str, ...], TrainState] = {}
         states = []
         for row in self._group.rows:
-            key = tuple(v.text for k, v in row.values.items() if split(k)[0] in ("seed", "model"))
+            key = tuple(
+                v.text for k, v in row.values.items() if parse_path(k)[0] in ("seed", "model")
+            )
             if key not in drawn:
                 drawn[key] = as_configured(self._group.run, row.config).init()
             states.append(drawn[key])

@@ -18,7 +18,7 @@ from typing import Any, cast, get_args
 import yaml
 
 from ... import config as configs
-from ...config.loader import read_file, read_yaml
+from ...config.source import read_file, read_yaml
 from ...config.training import Metric
 from ...errors import ConfigError, FnnError
 from .. import folder as files

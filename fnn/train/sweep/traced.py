@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...config import Chain, Choice, Config
-from ...config.origin import Key, split
+from ...config.source import Key, parse_path
 from ...config.training import Precision
 from ..evaluate import look
 from ..optimizer import build_optimizer
@@ -25,7 +25,7 @@ COMPUTED_IN = {"model": "compute", "loss": "reduce", "optimizer": "params"}
 def replaced(config: Config, values: Values) -> Config:
     """Return the config with these values, which nothing checks: they may be tracers."""
     for key, value in values.items():
-        config = _replaced(config, split(key), value)
+        config = _replaced(config, parse_path(key), value)
     return config
 
 
@@ -74,7 +74,7 @@ def argument_dtype(key: str, values: Sequence[Any]) -> Any:
     """
     if key == "seed":
         return np.uint32
-    is_inside = split(key)[0] in COMPUTED_IN
+    is_inside = parse_path(key)[0] in COMPUTED_IN
     return np.float32 if is_inside and any(isinstance(v, float) for v in values) else None
 
 
@@ -83,7 +83,7 @@ def keeps_types(precision: Precision, key: str) -> bool:
 
     A constant takes the type of the array that it meets; an argument would change the array's.
     """
-    return key == "seed" or getattr(precision, COMPUTED_IN[str(split(key)[0])]) == "float32"
+    return key == "seed" or getattr(precision, COMPUTED_IN[str(parse_path(key)[0])]) == "float32"
 
 
 def is_traceable(run: Run, values: Values) -> bool:
