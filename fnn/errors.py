@@ -1,7 +1,7 @@
-"""What a user can get wrong.
+"""Errors that the user can correct.
 
-Every error of this family is the user's to mend, so its message says what came, what was
-expected, where, and the fix; the command line prints it without a traceback and exits with 2.
+The message of each names the actual value, the expected one, the place and the fix. The command
+line prints it without a traceback and exits with status 2.
 """
 
 import difflib
@@ -9,26 +9,26 @@ from collections.abc import Iterable
 
 
 class FnnError(Exception):
-    """A mistake in what fnn was given: a config, a file, a shape."""
+    """A mistake in the input of fnn: a config, a file, a shape."""
 
 
 class ConfigError(FnnError):
-    """A config that does not say a valid experiment."""
+    """A config that does not describe a valid experiment."""
 
 
 class DataError(FnnError):
-    """A data file that is missing, damaged or not what it says."""
+    """A data file that is missing, damaged or of another format."""
 
 
 class ShapeError(FnnError, ValueError):
-    """Layers whose shapes do not fit together; `path` is where: `(3,)` is the model's layer 3."""
+    """Layers whose shapes do not fit together; `path` `(3,)` means layer 3 of the model."""
 
     def __init__(self, message: str, path: tuple[int | str, ...] = ()):
         super().__init__(message)
         self.path = path
 
     def inside(self, part: int | str) -> "ShapeError":
-        """Return the error as the container sees it, whose layer or branch `part` raised it."""
+        """Return the error with its path as seen from the container of layer or branch `part`."""
         return ShapeError(self.args[0], (part, *self.path))
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class ShapeError(FnnError, ValueError):
 
 
 def printable(text: str) -> str:
-    """Return one line that a terminal can show: what is not printable, escaped as in Python."""
+    """Return one line for a terminal: unprintable characters are escaped as in Python."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

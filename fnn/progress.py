@@ -1,4 +1,4 @@
-"""How work goes, on standard error: a bar in a terminal; in a pipe, lines of a training."""
+"""Progress on standard error: a bar in a terminal, lines in a pipe."""
 
 import sys
 import time
@@ -16,13 +16,13 @@ from rich.progress import (
 )
 
 LINES = 10
-"""Lines that a whole training prints into a pipe, about."""
+"""The approximate number of lines that a run prints into a pipe."""
 SILENCE = 60.0
-"""Seconds after which a long epoch says where it stands."""
+"""Seconds without a line after which a long epoch prints its position."""
 
 
 class Bar:
-    """A bar over all steps, with the loss as it is and the accuracy of the last evaluation."""
+    """A bar over all steps, with the current loss and the accuracy of the last evaluation."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -43,54 +43,54 @@ class Bar:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None:
-        """Draw the bar, from `step` on."""
-        self._per_epoch = steps_an_epoch
+    def start(self, epochs: int, steps_per_epoch: int, step: int) -> None:
+        """Draw the bar, which starts at `step`."""
+        self._per_epoch = steps_per_epoch
         self._task = self._progress.add_task(
             "",
-            total=epochs * steps_an_epoch,
+            total=epochs * steps_per_epoch,
             completed=step,
-            epoch=step // steps_an_epoch,
+            epoch=step // steps_per_epoch,
             epochs=epochs,
             loss="–",
             accuracy="–",
         )
 
     def steps(self, epoch: int, done: int, loss: float) -> None:
-        """Move the bar: `done` steps of this epoch, with this mean loss."""
+        """Move the bar: `done` steps of this epoch have this mean loss."""
         completed = (epoch - 1) * self._per_epoch + done
         self._progress.update(self._task, completed=completed, epoch=epoch, loss=f"{loss:.4f}")
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Show an epoch's evaluation."""
+        """Show the evaluation of an epoch."""
         self._progress.update(self._task, accuracy=f"{row['test_accuracy']:.2%}")
 
 
 class Lines:
-    """Now and then one plain line."""
+    """A plain line from time to time."""
 
     def __enter__(self) -> "Lines":
         return self
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None:
-        """Note how much there is to do, and say where it begins, if not at the first step."""
+    def start(self, epochs: int, steps_per_epoch: int, step: int) -> None:
+        """Record the length of the run; print the first step if it is not 0."""
         self._epochs, self._every = epochs, max(1, epochs // LINES)
-        self._per_epoch, self._printed = steps_an_epoch, time.perf_counter()
+        self._per_epoch, self._last_line_at = steps_per_epoch, time.perf_counter()
         if step:
-            self._print(f"from step {step} of {epochs * steps_an_epoch}")
+            self._print(f"from step {step} of {epochs * steps_per_epoch}")
 
     def steps(self, epoch: int, done: int, loss: float) -> None:
-        """Print where a long epoch stands."""
-        if time.perf_counter() - self._printed > SILENCE:
+        """Print the position in a long epoch."""
+        if time.perf_counter() - self._last_line_at > SILENCE:
             self._print(
                 f"epoch {epoch}/{self._epochs}  step {done}/{self._per_epoch}  "
                 f"train loss {loss:.4f}"
             )
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Print the epoch's line, if it is one of the few."""
+        """Print the line of an epoch, if it has one."""
         if row["epoch"] % self._every == 0 or row["epoch"] == self._epochs:
             left = row["seconds"] / row["epoch"] * (self._epochs - row["epoch"])
             self._print(
@@ -101,23 +101,23 @@ class Lines:
 
     def _print(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
-        self._printed = time.perf_counter()
+        self._last_line_at = time.perf_counter()
 
 
 def progress() -> Bar | Lines:
-    """Return what suits standard error."""
+    """Return a bar for a terminal, and lines for anything else."""
     return Bar() if sys.stderr.isatty() else Lines()
 
 
 def each(names: Collection[str], doing: str) -> Iterator[str]:
-    """Yield names, with a bar that says which is being done: `verifying relu`, 3/18."""
+    """Yield the names, with a bar that shows the current one: `verifying relu`, 3/18."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(
         *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as shown:
-        task = shown.add_task(doing, total=len(names))
+    ) as bar:
+        task = bar.add_task(doing, total=len(names))
         for name in names:
-            shown.update(task, description=f"{doing} {name}")
+            bar.update(task, description=f"{doing} {name}")
             yield name
-            shown.advance(task)
+            bar.advance(task)

@@ -340,9 +340,9 @@ def test_the_command_leaves_a_report_that_holds_all_runs(config, tmp_path, capsy
     assert "4 runs" in capsys.readouterr().out
     before = (where / "summary.json").read_bytes()
     for arguments, message in (
-        (["resume", where, "seed=1"], "a sweep, which goes on as it was"),
-        (["resume", where.parent, "seed=1"], "a sweep, which goes on as it was"),
-        (["resume", where / "runs/001"], r"is a run of a sweep, .*; go on with fnn resume"),
+        (["resume", where, "seed=1"], "a sweep, which continues without changes"),
+        (["resume", where.parent, "seed=1"], "a sweep, which continues without changes"),
+        (["resume", where / "runs/001"], r"is a run of a sweep, .*; continue with fnn resume"),
         (["replay", where, "--step", 1], r"is a sweep; name one of its runs, such as .*runs/000"),
         (["export", where.parent, "--to", "safetensors"], "is a sweep; name one of its runs"),
     ):

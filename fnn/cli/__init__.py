@@ -1,7 +1,7 @@
 """The command `fnn`: each verb is a few lines that call the library.
 
-A family of verbs is a file. To add one, write the file and import it here, at its place in
-`fnn --help`. A file imports what is heavy where it uses it, so that `fnn --help` answers at once.
+Each file contains a family of verbs. To add a file, import it here, at its place in `fnn --help`.
+A verb imports heavy modules inside its function, so that `fnn --help` answers at once.
 """
 
 from .command import app, main

@@ -1,4 +1,4 @@
-"""The verb that times the ops' rules: bench."""
+"""The verb that times the rules of the ops: bench."""
 
 import sys
 from typing import Annotated
@@ -16,23 +16,23 @@ def bench(
         list[str] | None,
         typer.Argument(help='Ops; by default all with an example tagged "bench".', metavar="[OP]"),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Of the floating-point arrays.")] = "float32",
-    seconds: Annotated[float, typer.Option(help="For timing a row, at most.", min=0.0)] = 3.0,
-    cores: Annotated[int, typer.Option(help="Run on so many cores; 0: on all.", min=0)] = 0,
+    dtype: Annotated[str, typer.Option(help="The dtype of the floating-point arrays.")] = "float32",
+    seconds: Annotated[float, typer.Option(help="The time limit per row.", min=0.0)] = 3.0,
+    cores: Annotated[int, typer.Option(help="The number of cores; 0 is all.", min=0)] = 0,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with status 1 if an op misses the bar.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time the ops' rules against automatic differentiation, and weigh what they keep.
+    """Compare the ops' rules with automatic differentiation: time, and bytes of residuals.
 
     With --check, exit with status 1 if an op is more than 5 % slower than the fastest form that
-    JAX differentiates, or keeps more bytes for the backward pass than the definition does.
+    JAX differentiates, or has more bytes of residuals than the definition.
     """
     from ..bench import command
 
-    chosen = {name: find_op(name) for name in names or ()}
-    rows, failures = command.measure_each(chosen or all_ops(), bool(chosen), dtype, seconds, cores)
+    ops = {name: find_op(name) for name in names or ()}
+    rows, failures = command.measure_each(ops or all_ops(), bool(ops), dtype, seconds, cores)
     if as_json:
         print_json(command.as_json(rows, failures))
     elif rows:

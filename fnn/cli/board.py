@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard, written beside what is shown of a training."""
+"""Metrics for TensorBoard, written while another progress shows the run."""
 
 import importlib.util
 from pathlib import Path
@@ -8,32 +8,31 @@ from ..errors import FnnError
 
 
 def check_tensorboard() -> None:
-    """Raise FnnError where tensorboardX is not installed."""
+    """Raise FnnError if tensorboardX is not installed."""
     if importlib.util.find_spec("tensorboardX") is None:
         raise FnnError("--tensorboard needs tensorboardX; pip install 'fnn[tensorboard]'")
 
 
 class Board:
-    """Tell another progress everything, and write each epoch's metrics to `folder/tensorboard`."""
+    """Write the metrics of each epoch to `folder/tensorboard`, and call another progress."""
 
-    def __init__(self, shown: Any, folder: Path) -> None:
-        """Write nothing yet."""
-        self.shown, self.folder = shown, folder / "tensorboard"
+    def __init__(self, progress: Any, folder: Path) -> None:
+        self.progress, self.folder = progress, folder / "tensorboard"
 
-    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None:
-        """Open the file; what an earlier process wrote of later steps does not count."""
+    def start(self, epochs: int, steps_per_epoch: int, step: int) -> None:
+        """Open the file; TensorBoard ignores what an earlier process wrote about later steps."""
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(self.folder), purge_step=step + 1)
-        self.shown.start(epochs, steps_an_epoch, step)
+        self.progress.start(epochs, steps_per_epoch, step)
 
     def steps(self, epoch: int, done: int, loss: float) -> None:
-        """Pass it on."""
-        self.shown.steps(epoch, done, loss)
+        """Call the other progress."""
+        self.progress.steps(epoch, done, loss)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Write the metrics of an epoch, by its last step."""
+        """Write the metrics of an epoch under its last step."""
         for name in ("train_loss", "test_loss", "test_accuracy"):
             self._writer.add_scalar(name, row[name], row["step"])
         self._writer.flush()
-        self.shown.epoch(row)
+        self.progress.epoch(row)

@@ -1,6 +1,6 @@
-"""The command itself: its entry, its `--version`, and the arguments that several verbs take.
+"""The command itself: its entry, its `--version`, and the arguments that several verbs share.
 
-A mistake of the user's is one message on standard error and exit status 2, never a traceback.
+A mistake of the user gives one message on standard error and exit status 2, never a traceback.
 """
 
 import os
@@ -15,7 +15,7 @@ import typer
 from ..errors import FnnError
 
 START = time.perf_counter()
-"""When the command started, nearly."""
+"""The time at which the command started, approximately."""
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -29,18 +29,21 @@ app = typer.Typer(
 ConfigFile = Annotated[Path, typer.Argument(help="The experiment: a YAML file.", metavar="CONFIG")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Changes to it: train.epochs=5", metavar="[KEY=VALUE]..."),
+    typer.Argument(help="Changes to the config: train.epochs=5", metavar="[KEY=VALUE]..."),
 ]
 RunFolder = Annotated[
-    Path, typer.Argument(help="A run folder, or an experiment's: its newest run.", metavar="RUN")
+    Path,
+    typer.Argument(
+        help="A run folder, or the folder of an experiment: its newest run.", metavar="RUN"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def main() -> None:
     """Run the command."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored
-        signal.signal(signal.SIGINT, _leave)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app(prog_name="fnn")
     except FnnError as error:
@@ -58,25 +61,26 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # a full disk, a folder without write permission
         print(f"fnn: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def _leave(number: int, frame: object) -> None:
-    """End at once, and leave the terminal's cursor visible.
+def _interrupt(number: int, frame: object) -> None:
+    """Exit at once, with the cursor of the terminal visible.
 
-    An exception instead may be raised in a function that C calls, and be lost there.
+    An exception could be raised inside a callback from C, where it is lost.
     """
-    shown = b"\x1b[?25h" if sys.stderr.isatty() else b""
-    os.write(sys.stderr.fileno(), shown + b"fnn: interrupted\n")
+    del frame
+    show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
+    os.write(sys.stderr.fileno(), show_cursor + b"fnn: interrupted\n")
     os._exit(128 + number)
 
 
 def ask_for_devices(count: int) -> None:
-    """Have JAX show the CPU as so many devices.
+    """Make JAX present the CPU as `count` devices; call this before JAX starts.
 
-    It has to be said before JAX starts. Who has set a number of devices keeps it.
+    A number of devices already set in the environment takes precedence.
     """
     flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
     if flag not in flags and "JAX_NUM_CPU_DEVICES" not in os.environ:
@@ -85,10 +89,10 @@ def ask_for_devices(count: int) -> None:
 
 @app.callback()
 def version(
-    asked: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    show: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     """Train networks from config files, with every backward pass written by hand."""
-    if asked:
+    if show:
         from importlib import metadata
 
         print(f"fnn {metadata.version('fnn')}")

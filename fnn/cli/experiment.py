@@ -16,19 +16,19 @@ from .command import START, AsJson, ConfigFile, Overrides, RunFolder, app
 from .show import keep_libraries_off_stdout, print_json, print_table, shape
 
 TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Write metrics for TensorBoard as well (an extra).")
+    bool, typer.Option("--tensorboard", help="Also write metrics for TensorBoard (an extra).")
 ]
 
 
 @app.command(epilog="Example: fnn run configs/digits_mlp.yaml train.epochs=5 seed=1")
 def run(
-    config: ConfigFile,
+    file: ConfigFile,
     overrides: Overrides = None,
-    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="The folder for run folders.")] = Path("runs"),
     tensorboard: TensorBoard = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train an experiment; leave a run folder with its report."""
+    """Train an experiment, and write a run folder with a report."""
     from ..config import load
     from ..progress import progress
     from ..train import distributed, folder, prepare, train
@@ -36,18 +36,18 @@ def run(
 
     if tensorboard:
         check_tensorboard()
-    checked = load(config, overrides or ())
-    keep_compiled(checked)
-    if checked.distributed is not None:
+    config = load(file, overrides or ())
+    keep_compiled(config)
+    if config.distributed is not None:
         keep_libraries_off_stdout()
-    with distributed.joined(checked):
-        ready = prepare(checked)
+    with distributed.joined(config):
+        experiment = prepare(config)
         first = distributed.is_first()
-        made = str(folder.create(runs, checked.name)) if first else ""
-        where = Path(distributed.from_first(made))
-        with progress() if first else contextlib.nullcontext() as shown:
-            told = Board(shown, where) if tensorboard and first else shown
-            summary = train(ready, where, told, START)
+        name = str(folder.create(runs, config.name)) if first else ""
+        where = Path(distributed.from_first(name))
+        with progress() if first else contextlib.nullcontext() as bar:
+            display = Board(bar, where) if tensorboard and first else bar
+            summary = train(experiment, where, display, START)
     _finish(where, summary, first, as_json)
 
 
@@ -58,7 +58,7 @@ def resume(
     tensorboard: TensorBoard = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped, from its last checkpoint."""
+    """Continue a run that was stopped, from its last checkpoint."""
     from ..config import load
     from ..progress import progress
     from ..report.find import find_run_or_sweep, is_sweep
@@ -76,78 +76,79 @@ def resume(
         return
     if is_sweep(whole := run.resolve().parent.parent):
         raise FnnError(
-            f"{run} is a run of a sweep, whose checkpoints hold all its runs; go on with fnn "
+            f"{run} is a run of a sweep, whose checkpoints hold all its runs; continue with fnn "
             f"resume {whole}, or train it by itself: fnn run {run / 'config.yaml'}"
         )
     if tensorboard:
         check_tensorboard()
-    checked = load(run / "config.yaml", overrides or ())
-    keep_compiled(checked)
-    if checked.distributed is not None:
+    config = load(run / "config.yaml", overrides or ())
+    keep_compiled(config)
+    if config.distributed is not None:
         keep_libraries_off_stdout()
-    with distributed.joined(checked):
-        first, found = distributed.is_first(), latest(run / "checkpoints")
-        if first and not found:
+    with distributed.joined(config):
+        first, checkpoint = distributed.is_first(), latest(run / "checkpoints")
+        if first and not checkpoint:
             print(f"fnn: no checkpoint in {run} yet: from the first step", file=sys.stderr)
-        for key, before, after, meaning in changes(found, checked) if first and found else ():
+        differences = changes(checkpoint, config) if first and checkpoint else ()
+        for key, before, after, meaning in differences:
             print(f"fnn: {key}: {before} -> {after}: {meaning}", file=sys.stderr)
-        with progress() if first else contextlib.nullcontext() as shown:
-            told = Board(shown, run) if tensorboard and first else shown
-            summary = go_on(prepare(checked), run, told, START)
+        with progress() if first else contextlib.nullcontext() as bar:
+            display = Board(bar, run) if tensorboard and first else bar
+            summary = go_on(prepare(config), run, display, START)
     _finish(run, summary, first, as_json)
 
 
 @app.command(epilog="Example: fnn replay runs/digits_mlp/20260131-120000 --step 1234")
 def replay(
     run: RunFolder,
-    step: Annotated[int, typer.Option(help="Which step; the first is 0.", min=0)],
+    step: Annotated[int, typer.Option(help="The step; the first is 0.", min=0)],
     as_json: AsJson = False,
 ) -> None:
-    """Run one step once more; show each layer's ranges both ways."""
+    """Repeat one step, and show the ranges of each layer's arrays, forward and backward."""
     from ..config import load
     from ..report.find import find_run
     from ..train import prepare
     from ..train import replay as once_more
 
     run = find_run(run)
-    found = once_more(prepare(load(run / "config.yaml")), run, step)
+    result = once_more(prepare(load(run / "config.yaml")), run, step)
     if as_json:
-        print_json(found._asdict() | {"arrays": [a.as_json() for a in found.arrays]})
+        print_json(result._asdict() | {"arrays": [a.as_json() for a in result.arrays]})
         return
     print_table(
-        f"step {step}, epoch {found.epoch}: loss {found.loss:.6g}",
+        f"step {step}, epoch {result.epoch}: loss {result.loss:.6g}",
         ("layer", "", "array", "forward", "∂loss/∂", "after the step"),
-        [(a.path, a.layer, a.name, *map(_range, a[3:])) for a in found.arrays],
+        [(a.path, a.layer, a.name, *map(_range, a[3:])) for a in result.arrays],
     )
-    print(f"not finite first: {found.first}" if found.first else "everything is finite")
+    print(f"not finite first: {result.first}" if result.first else "everything is finite")
 
 
-def _range(found: Any) -> str:
-    if found is None:
+def _range(values: Any) -> str:
+    if values is None:
         return ""
-    text = f"{found.low:.3g} to {found.high:.3g}" if found.low <= found.high else "none finite"
-    return f"{text}, {found.nonfinite} not finite" if found.nonfinite else text
+    text = f"{values.low:.3g} to {values.high:.3g}" if values.low <= values.high else "none finite"
+    return f"{text}, {values.nonfinite} not finite" if values.nonfinite else text
 
 
 def _finish(where: Path, summary: dict[str, Any], first: bool, as_json: bool) -> None:
-    """Have the first process say how training ended; exit with a status that says it too."""
+    """Print in the first process how training ended; exit with the status for it."""
     if first:
-        _tell(where, summary, as_json)
+        _print_results(where, summary, as_json)
     if summary["status"] == "diverged":
-        found = summary["first_nonfinite"]
+        nonfinite = summary["first_nonfinite"]
         raise FnnError(
             f"the training loss is no longer finite (epoch {summary['epochs']}); the first that "
-            f"was not finite, in step {found['step']}, is {found['place'] or 'the loss'}; "
-            f"lower the learning rate; what was done is in {where}"
+            f"was not finite, in step {nonfinite['step']}, is {nonfinite['place'] or 'the loss'}; "
+            f"lower the learning rate; the results are in {where}"
         )
     if summary["status"] == "interrupted":
         if first:
-            print(f"go on with: fnn resume {where}", file=sys.stderr)
-        sys.exit(128 + (summary["signal"] or signal.SIGTERM))  # 0 where another process was asked
+            print(f"continue with: fnn resume {where}", file=sys.stderr)
+        sys.exit(128 + (summary["signal"] or signal.SIGTERM))  # 0 if another process got it
 
 
-def _tell(where: Path, summary: dict[str, Any], as_json: bool) -> None:
-    """Write the report, and say what it comes to."""
+def _print_results(where: Path, summary: dict[str, Any], as_json: bool) -> None:
+    """Write the report, and print the results."""
     from ..report import write_report
 
     report = write_report(where)
@@ -202,33 +203,33 @@ def compare(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = F
 
 
 @app.command(epilog="Example: fnn plan configs/mnist_784_15_10.yaml")
-def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show an experiment's layers and what a step takes."""
+def plan(file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show the layers of an experiment, and the memory of a step."""
     from ..config import load
     from ..train import layer_table, prepare, step_memory
 
-    ready = prepare(load(config, overrides or ()))
-    rows = layer_table(ready.model, ready.x_shape)
-    parts = ready.model, ready.loss, ready.optimizer, ready.x_shape
-    memory = step_memory(*parts, ready.config.gradient, ready.config.precision)
-    steps = ready.steps_an_epoch
+    experiment = prepare(load(file, overrides or ()))
+    rows = layer_table(experiment.model, experiment.x_shape)
+    parts = experiment.model, experiment.loss, experiment.optimizer, experiment.x_shape
+    memory = step_memory(*parts, experiment.config.gradient, experiment.config.precision)
+    steps = experiment.steps_an_epoch
     totals = {
         "parameters": sum(row.parameters for row in rows),
         "multiply_adds": sum(row.multiply_adds for row in rows),
-        "train_examples": len(ready.data.x_train),
-        "test_examples": len(ready.data.x_test),
-        "batch_size": ready.batch_size,
+        "train_examples": len(experiment.data.x_train),
+        "test_examples": len(experiment.data.x_test),
+        "batch_size": experiment.batch_size,
         "steps_per_epoch": steps,
-        "epochs": ready.config.train.epochs,
+        "epochs": experiment.config.train.epochs,
         "step_memory_bytes": memory._asdict() if memory else None,
     }
     if as_json:
         layers = [row._asdict() for row in rows]
-        x_shape = list(ready.data.x_shape)
-        print_json({"name": ready.config.name, "x_shape": x_shape, "layers": layers, **totals})
+        x_shape = list(experiment.data.x_shape)
+        print_json({"name": experiment.config.name, "x_shape": x_shape, "layers": layers, **totals})
         return
     print_table(
-        f"{ready.config.name}: one example, input {shape(ready.data.x_shape)}",
+        f"{experiment.config.name}: one example, input {shape(experiment.data.x_shape)}",
         ("layer", "", "output", "receptive field", "parameters", "multiply-adds"),
         [
             *((r.path, r.layer, *map(shape, r[2:4]), *map("{:,}".format, r[4:])) for r in rows),
@@ -237,7 +238,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
     )
     print(
         f"{totals['train_examples']} training examples, {totals['test_examples']} for testing; "
-        f"batches of {ready.batch_size}: {steps} steps an epoch, {totals['epochs']} epochs"
+        f"batches of {experiment.batch_size}: {steps} steps per epoch, {totals['epochs']} epochs"
     )
     if memory:
         print(

@@ -1,4 +1,4 @@
-"""The ops by name, for the verbs that take one."""
+"""The ops by name, for the verbs that take the name of an op."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from ..errors import FnnError, did_you_mean
 
 
 def all_ops() -> dict[str, Any]:
-    """The table of ops, which loads JAX."""
+    """Return the table of ops; this imports JAX."""
     import fnn
 
     return fnn.OPS
 
 
 def find_op(name: str) -> Any:
-    """The op of that name; an FnnError if there is none."""
+    """Return the op of that name. Raises FnnError if there is none."""
     ops = all_ops()
     if name not in ops:
         raise FnnError(

@@ -15,17 +15,17 @@ def ops(
     as_json: AsJson = False,
 ) -> None:
     """List the ops, or show one: mathematics, shapes, source."""
-    chosen = [find_op(name)] if name else list(all_ops().values())
+    selection = [find_op(name)] if name else list(all_ops().values())
     if as_json:
-        print_json({"ops": [_describe(op) for op in chosen]})
+        print_json({"ops": [_describe(op) for op in selection]})
     elif name:
-        (op,) = chosen
+        (op,) = selection
         print(f"{op.name}{op.signature}\n\n{_describe(op)['doc']}\n\nSource: {op.source}")
     else:
         print_table(
-            f"{len(chosen)} ops; `fnn ops OP` shows one's mathematics",
+            f"{len(selection)} ops; `fnn ops OP` shows the mathematics of one",
             ("op", "what it does", "source"),
-            [(op.name, _describe(op)["doc"].splitlines()[0], op.source) for op in chosen],
+            [(op.name, _describe(op)["doc"].splitlines()[0], op.source) for op in selection],
         )
 
 

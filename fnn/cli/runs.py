@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .command import AsJson, app
+from .command import AsJson, RunFolder, app
 from .show import print_json, print_table
 
 
@@ -13,43 +13,44 @@ from .show import print_json, print_table
 def diff(
     a: Annotated[
         Path,
-        typer.Argument(help="A run folder, or an experiment's: its last run.", metavar="RUN_A"),
+        typer.Argument(
+            help="A run folder, or the folder of an experiment: its newest run.", metavar="RUN_A"
+        ),
     ],
-    b: Annotated[Path, typer.Argument(help="The other.", metavar="RUN_B")],
+    b: Annotated[Path, typer.Argument(help="The other run.", metavar="RUN_B")],
     as_json: AsJson = False,
 ) -> None:
     """Show two runs side by side: config, environment, metrics."""
     from ..report.diff import diff, tables, verdict
     from ..report.find import find_run
 
-    found = diff(find_run(a), find_run(b))
+    difference = diff(find_run(a), find_run(b))
     if as_json:
-        print_json(found.as_json())
+        print_json(difference.as_json())
         return
-    for name, run in found.runs.items():
+    for name, run in difference.runs.items():
         print(f"{name.upper()}: {run}")
-        for problem in found.problems[name]:
+        for problem in difference.problems[name]:
             print(f"   {problem}")
-    for table in tables(found):
+    for table in tables(difference):
         print_table(*table)
-    print(verdict(found))
+    print(verdict(difference))
 
 
 @app.command(epilog="Example: fnn export runs/digits_mlp --to stablehlo")
 def export(
-    run: Annotated[
-        Path, typer.Argument(help="A run folder, or an experiment's: its last run.", metavar="RUN")
-    ],
+    run: RunFolder,
     to: Annotated[
         Literal["safetensors", "stablehlo"],
         typer.Option(help="Arrays by name, or the function from inputs to outputs."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where; by default RUN/model.FORM.", metavar="FILE")
+        Path | None,
+        typer.Option(help="The file to write; RUN/model.FORM by default.", metavar="FILE"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's model in a form that others read."""
+    """Write the model of a run in a format that other programs read."""
     from ..export import export
     from ..report.find import find_run
 

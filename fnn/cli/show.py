@@ -1,4 +1,4 @@
-"""What a verb prints: a table for the reader, or one JSON object."""
+"""The output of a verb: a table for the reader, or one JSON object."""
 
 import json
 import os
@@ -8,25 +8,25 @@ from typing import Any
 
 
 def shape(shape: Any) -> str:
-    """A shape as 28×28; that of a scalar as a dash."""
+    """Return a shape as `28×28`, and that of a scalar as a dash."""
     return "×".join(map(str, shape)) or "–"
 
 
 def keep_libraries_off_stdout() -> None:
-    """Send to standard error what others print; Gloo tells of every process that it finds."""
+    """Send to standard error what libraries print; Gloo prints a line for every process."""
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print `value` as one line of JSON, with null for what is not finite."""
+    """Print `value` as one line of JSON, with null for every number that is not finite."""
     plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
     print(json.dumps(plain, allow_nan=False))
 
 
 def print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows of text; a column whose every entry is a number goes to the right."""
+    """Print rows of text; a column that contains only numbers is aligned to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -14,7 +14,7 @@ from .command import START, AsJson, ConfigFile, app, ask_for_devices
 from .show import print_json, print_table
 
 BEST = 10
-"""Runs that the terminal lists; the report has them all."""
+"""The number of runs that the terminal lists; the report lists all."""
 METRICS = ("train_loss", "test_loss", "test_accuracy")
 
 
@@ -33,19 +33,23 @@ def sweep(
         ),
     ],
     random: Annotated[
-        int, typer.Option(help="Draw N points, of ranges such as 1e-4..1e-1:log too.", min=0)
+        int,
+        typer.Option(
+            help="Draw N random points; a range such as 1e-4..1e-1:log is allowed.", min=0
+        ),
     ] = 0,
     optuna: Annotated[int, typer.Option(help="Let optuna choose N points.", min=0)] = 0,
     by: Annotated[
-        str, typer.Option(help="What is best: test_loss, test_accuracy, train_loss.")
+        str,
+        typer.Option(help="The metric that ranks the runs: test_loss, test_accuracy, train_loss."),
     ] = "test_loss",
-    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="The folder for run folders.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Train an experiment with many values, in as few programs as there can be.
+    """Train an experiment with many values, in as few programs as possible.
 
     Numbers, such as a learning rate or the seed, are arguments of one compiled program; other
-    values make programs of their own. Each run has its folder, and all have one report.
+    values need a program each. Each run has its folder, and the sweep has one report.
     """
     ask_for_devices(os.cpu_count() or 1)
     from ..train import folder
@@ -56,13 +60,13 @@ def sweep(
 
 
 def go_on(ready: Any, where: Path, as_json: bool) -> None:
-    """Train what the folder does not hold yet, write the reports, and say what came of it."""
+    """Train the runs that the folder lacks, write the reports, and print the results."""
     from ..progress import progress
     from ..report import write_report, write_sweep_report
     from ..train.sweep import sweep as train
 
-    with progress() as shown:
-        summary = train(ready, where, shown, START)
+    with progress() as display:
+        summary = train(ready, where, display, START)
     best = summary["best"]
     if best:
         write_report(where / best["folder"])
@@ -76,17 +80,17 @@ def go_on(ready: Any, where: Path, as_json: bool) -> None:
     if summary["runs"] and summary["diverged"] == summary["runs"]:
         raise FnnError(f"all {summary['runs']} runs diverged; try smaller learning rates")
     if summary["status"] == "interrupted":
-        print(f"go on with: fnn resume {where}", file=sys.stderr)
+        print(f"continue with: fnn resume {where}", file=sys.stderr)
         sys.exit(128 + summary["signal"])
 
 
 def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
-    """Print the best runs, and what the others came to."""
+    """Print the best runs and a line about all of them."""
     from ..config.section import quote
     from ..train.sweep import read_results
 
     plan = ready.plan
-    found = sorted(read_results(where), key=plan.score)
+    results = sorted(read_results(where), key=plan.score)
     print_table(
         f"{summary['name']}: {summary['runs']} runs in {summary['programs']} programs, "
         f"{summary['diverged']} diverged; best by {plan.by}",
@@ -97,19 +101,19 @@ def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
                 *map(quote, row["values"].values()),
                 *("–" if row[name] is None else f"{row[name]:.4g}" for name in METRICS),
             )
-            for row in found[:BEST]
+            for row in results[:BEST]
         ],
     )
 
 
 def resume_sweep(where: Path, overrides: Sequence[str], as_json: bool) -> None:
-    """Go on with a sweep that was stopped, as it was."""
+    """Continue a sweep that was stopped, without changes."""
     ask_for_devices(os.cpu_count() or 1)
     from ..train.sweep import Ready, read_plan
 
     if overrides:
         raise FnnError(
-            f"{where} is a sweep, which goes on as it was; leave out {' '.join(overrides)}, or "
-            "start another sweep"
+            f"{where} is a sweep, which continues without changes; leave out "
+            f"{' '.join(overrides)}, or start another sweep"
         )
     go_on(Ready(read_plan(where)), where, as_json)

@@ -16,7 +16,7 @@ from .show import print_json
 
 
 class _SeveralValues(typer.core.TyperCommand):
-    """A command whose `--args` and `--static` take every word up to the next option."""
+    """A command whose `--args` and `--static` take all words up to the next option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(_spread(args)))
@@ -57,7 +57,7 @@ def verify(
     ] = None,
     args: Annotated[
         list[str] | None,
-        typer.Option(help="What to call F with: arrays (f32[8,16]), literals.", metavar="A..."),
+        typer.Option(help="The arguments of F: arrays (f32[8,16]), literals.", metavar="A..."),
     ] = None,
     static: Annotated[
         list[str] | None, typer.Option(help="Keyword arguments of F.", metavar="NAME=VALUE...")
@@ -67,24 +67,24 @@ def verify(
         typer.Option(help="The same function in plain JAX.", metavar="MODULE:FUNCTION"),
     ] = None,
     no_vary: Annotated[
-        bool, typer.Option("--no-vary", help="Draw no other values and shapes.")
+        bool, typer.Option("--no-vary", help="Use only the given values and shapes.")
     ] = False,
     html: Annotated[
-        Path | None, typer.Option(help="Write the reports as a page.", metavar="FILE")
+        Path | None, typer.Option(help="Write the reports as a web page.", metavar="FILE")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check backward rules: fnn's, or those of any custom_vjp or custom_jvp.
+    """Check backward rules: those of fnn, or of any custom_vjp or custom_jvp.
 
-    Exit with status 1 if one fails.
+    Exit with status 1 if a rule fails.
     """
-    ask_for_devices(2)  # so that splitting over devices is tried
+    ask_for_devices(2)  # the checks split arrays over devices
     from ..verify import command
     from ..verify.page import write_page
 
     if html and not html.parent.is_dir():
         raise FnnError(f"{html}: there is no folder {html.parent}")
-    # Where there are dots and slashes, a module was meant.
+    # A name with dots, colons or slashes is a module.
     functions = {n: command.load(n) if set(n) & set(":./") else find_op(n) for n in names or ()}
     start = time.perf_counter()
     reports = command.verify_each(
