@@ -112,9 +112,15 @@ class SourceLocations:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's plain scalars and without tags."""
+    """PyYAML's safe loader with YAML 1.2's plain scalars, without tags, with source locations."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own attribute)
+
+    def __init__(self, text: str, filename: str = ""):
+        super().__init__(text)
+        self.source_locations = SourceLocations(filename)
+        self.open_nodes: set[int] = set()  # the containers around the current node
+        self.count = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         """Compose one node; a tag such as `!!python/name` is an error."""
@@ -123,6 +129,58 @@ class PlainLoader(yaml.SafeLoader):
             mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(problem=f"the tag {tag!r} is not allowed", problem_mark=mark)
         return super().compose_node(parent, index)
+
+    def read(self, node: Node | None, path: KeyPath = ()) -> Any:
+        """Return the value of a composed node and record the locations of its parts."""
+        if node is None:
+            return None
+        self.source_locations.add_line(path, node.start_mark.line + 1)
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise self._error(node, path, f"more than {MAX_VALUES} values, aliases written out")
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        if id(node) in self.open_nodes:
+            raise self._error(node, path, "an alias that contains itself")
+        self.open_nodes.add(id(node))
+        value = (
+            self._mapping(node, path)
+            if isinstance(node, MappingNode)
+            else [self.read(item, (*path, i)) for i, item in enumerate(node.value)]
+        )
+        self.open_nodes.remove(id(node))
+        return value
+
+    def _mapping(self, node: Any, path: KeyPath) -> dict[Key, Any]:
+        mapping: dict[Key, Any] = {}
+        lines: dict[Key, int] = {}
+        for key_node, value_node in node.value:
+            key = self._key(key_node, path)
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                raise self._error(
+                    key_node, (*path, key), f"duplicate key {key!r}, first on line {lines[key]}"
+                )
+            lines[key] = line
+            mapping[key] = self.read(value_node, (*path, key))
+            self.source_locations.add_line((*path, key), line)
+        return mapping
+
+    def _key(self, node: Node, path: KeyPath) -> Key:
+        key = self._scalar(node, path) if isinstance(node, ScalarNode) else None
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            text = f"{node.value!r}" if isinstance(node, ScalarNode) else "a list or a mapping"
+            raise self._error(node, path, f"a key must be a text or an integer, got {text}")
+        return key
+
+    def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
+        if node.tag == f"{_YAML}int" and len(node.value) > 100:
+            raise self._error(node, path, f"a number of {len(node.value)} digits")
+        return self.construct_object(node)
+
+    def _error(self, node: Node, path: KeyPath, message: str) -> ConfigError:
+        place = f"{self.source_locations.filename}:{node.start_mark.line + 1}"
+        return ConfigError(": ".join([place, *([format_path(path)] if path else []), message]))
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -171,12 +229,9 @@ def read_yaml(text: str, filename: str) -> tuple[Any, SourceLocations]:
 
     Raises ConfigError, with the line, for anything that is not plain YAML as described above.
     """
-    loader = PlainLoader("")
     try:
-        loader = PlainLoader(text)
-        node = loader.get_single_node()
-        values = _Values(filename)
-        value = None if node is None else values.of(node, ())
+        loader = PlainLoader(text, filename)
+        return loader.read(loader.get_single_node()), loader.source_locations
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(
@@ -186,9 +241,6 @@ def read_yaml(text: str, filename: str) -> tuple[Any, SourceLocations]:
         raise ConfigError(_syntax_error(error, filename)) from None
     except RecursionError:
         raise ConfigError(f"{filename}: nested too deeply") from None
-    finally:
-        loader.dispose()
-    return value, values.locations
 
 
 def read_argument(text: str, place: str) -> Any:
@@ -200,75 +252,6 @@ def read_argument(text: str, place: str) -> Any:
         return read_yaml(text, place)[0]
     except ConfigError as error:
         raise ConfigError(str(error).replace(f"{place}:1:", f"{place}:", 1)) from None
-
-
-class _Values:
-    """Converts composed nodes to values and records the location of each."""
-
-    def __init__(self, filename: str):
-        self.locations = SourceLocations(filename)
-        self.open: set[int] = set()  # the containers around the current node
-        self.count = 0
-
-    def of(self, node: Node, path: KeyPath) -> Any:
-        self.locations.add_line(path, node.start_mark.line + 1)
-        self.count += 1
-        if self.count > MAX_VALUES:
-            raise self._error(node, path, f"more than {MAX_VALUES} values, aliases written out")
-        if isinstance(node, ScalarNode):
-            return self._scalar(node, path)
-        if id(node) in self.open:
-            raise self._error(node, path, "an alias that contains itself")
-        self.open.add(id(node))
-        value = (
-            self._mapping(node, path)
-            if isinstance(node, MappingNode)
-            else [self.of(item, (*path, i)) for i, item in enumerate(node.value)]
-        )
-        self.open.remove(id(node))
-        return value
-
-    def _mapping(self, node: Any, path: KeyPath) -> dict[Key, Any]:
-        mapping: dict[Key, Any] = {}
-        lines: dict[Key, int] = {}
-        for key_node, value_node in node.value:
-            key = self._key(key_node, path)
-            line = key_node.start_mark.line + 1
-            if key in lines:
-                raise self._error(
-                    key_node, (*path, key), f"duplicate key {key!r}, first on line {lines[key]}"
-                )
-            lines[key] = line
-            mapping[key] = self.of(value_node, (*path, key))
-            self.locations.add_line((*path, key), line)
-        return mapping
-
-    def _key(self, node: Node, path: KeyPath) -> Key:
-        key = self._scalar(node, path) if isinstance(node, ScalarNode) else None
-        if isinstance(key, bool) or not isinstance(key, str | int):
-            text = f"{node.value!r}" if isinstance(node, ScalarNode) else "a list or a mapping"
-            raise self._error(node, path, f"a key must be a text or an integer, got {text}")
-        return key
-
-    def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
-        text = node.value
-        match node.tag.removeprefix(_YAML):
-            case "null":
-                return None
-            case "bool":
-                return text.lower() == "true"
-            case "int" if len(text) > 100:
-                raise self._error(node, path, f"a number of {len(text)} digits")
-            case "int":
-                return int(text)
-            case "float":
-                return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
-            case _:
-                return text
-
-    def _error(self, node: Node, path: KeyPath, message: str) -> ConfigError:
-        place = f"{self.locations.filename}:{node.start_mark.line + 1}"
-        return ConfigError(": ".join([place, *([format_path(path)] if path else []), message]))
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, filename: str) -> str:

@@ -123,11 +123,8 @@ def _items(word: str, text: str) -> list[Value]:
         values = read_argument(listed, f"sweep {word}")
     except ConfigError as error:
         raise ConfigError(f"{error}; {_FORMS}") from None
-    reader: Any = PlainLoader(listed)
-    try:
-        nodes = reader.get_single_node().value
-    finally:
-        reader.dispose()
+    loader: Any = PlainLoader(listed)
+    nodes = loader.get_single_node().value
     texts = [listed[node.start_mark.index : node.end_mark.index] for node in nodes]
     return [Value(*pair) for pair in zip(texts, values, strict=True)]
 
