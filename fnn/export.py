@@ -21,7 +21,7 @@ from . import config as configs
 from .config import Config
 from .errors import FnnError
 from .layers import Layer
-from .report.run import Parts, read_arrays, read_summary
+from .report.run import Reader, read_arrays, read_summary
 from .train.evaluate import outputs
 from .train.folder import named_arrays, version, write_bytes
 from .train.precision import widen
@@ -74,15 +74,15 @@ def load_trained(run: Path) -> Trained:
     return Trained(config, model, params, layers, x_shape)
 
 
-def _read(file: Path, reader: Callable[[Path], Part]) -> Part:
-    parts = Parts(file.parent)
-    read = parts.read(file.name, reader, None)
-    if read is None:
+def _read(file: Path, parse: Callable[[Path], Part]) -> Part:
+    reader = Reader(file.parent)
+    part = reader.read(file.name, parse, None)
+    if part is None:
         raise FnnError(
-            f"{file.parent}: {parts.problems[file.name]}; it is written when a run ends: "
+            f"{file.parent}: {reader.problems[file.name]}; it is written when a run ends: "
             "let this one end, or train it again"
         )
-    return read
+    return part
 
 
 def _filled(tree: Any, arrays: Mapping[str, np.ndarray], file: Path) -> Any:

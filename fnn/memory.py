@@ -1,6 +1,5 @@
 """Memory in bytes: the residuals of a backward pass, and the temporaries of a program."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,11 +32,3 @@ def temporary_bytes(compiled: Any) -> int:
     """Return a program's bytes beside arguments and outputs, or 0 if XLA does not report them."""
     analysis = compiled.memory_analysis()
     return int(analysis.temp_size_in_bytes) if analysis is not None else 0
-
-
-def size(octets: float) -> str:
-    """Return 41216 as `40.2 KiB`."""
-    if octets < 1024:
-        return f"{octets:.0f} B"
-    power = min(int(math.log2(octets) // 10), 4)
-    return f"{octets / 1024**power:.1f} {'KMGT'[power - 1]}iB"

@@ -10,8 +10,8 @@ from .runs import python
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fnn"
 ORDER = [
-    {"cotangent", "errors", "example", "memory", "progress", "tree"},
-    {"custom_op"},
+    {"cotangent", "errors", "example", "memory", "metrics", "text", "tree"},
+    {"custom_op", "page", "progress"},
     {"ops", "init"},
     {"layers", "loss", "data"},
     {"backprop", "verify", "bench", "models"},

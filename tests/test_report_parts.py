@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fnn.report import charts, pictures, predictions, words
+from fnn import text
+from fnn.report import charts, pictures, predictions
+from fnn.report.page import yaml_tokens
 from fnn.report.run import Predictions
 
 from .report_runs import CONFIG, make_run, report
@@ -53,7 +55,7 @@ def test_what_the_true_class_was_given(scores, loss, expected):
 
 def test_a_loss_that_spans_decades_has_a_logarithmic_axis():
     for values, log in (([1.0, 0.5], False), ([1.0, 0.05], True), ([1.0, 0.0], False)):
-        assert charts.loss_chart(np.arange(1.0, 3.0), [("train", np.array(values))]).log is log
+        assert charts.line_chart(np.arange(1.0, 3.0), [("train", np.array(values))]).log is log
 
 
 ENDS = ([0.0, 0.0], [0.693, 0.693 + 1e-16], [1e-9, 1e30], [-5.0, 3.0], [1e5, 3e5], [99.0, 100.5])
@@ -62,7 +64,7 @@ ENDS = ([0.0, 0.0], [0.693, 0.693 + 1e-16], [1e-9, 1e30], [-5.0, 3.0], [1e5, 3e5
 @pytest.mark.parametrize("values", [[1.0], *ENDS])
 def test_ticks_are_distinct_and_inside_the_plot(values):
     epochs = np.arange(1.0, len(values) + 1)
-    ticks = charts.loss_chart(epochs, [("train", np.array(values))]).y_ticks
+    ticks = charts.line_chart(epochs, [("train", np.array(values))]).y_ticks
     assert 2 <= len(ticks) <= 8
     assert len({tick.label for tick in ticks}) == len(ticks)
     assert all(charts.TOP - 0.1 <= tick.at <= charts.BOTTOM + 0.1 for tick in ticks)
@@ -71,7 +73,7 @@ def test_ticks_are_distinct_and_inside_the_plot(values):
 def test_a_long_curve_keeps_its_peak():
     values = np.full(20_000, 0.5)
     values[12_345] = 7.0
-    chart = charts.loss_chart(np.arange(20_000.0), [("train", values)])
+    chart = charts.line_chart(np.arange(20_000.0), [("train", values)])
     heights = [float(pair.split()[1]) for pair in re.split("[ML]", chart.lines[0].path) if pair]
     assert len(heights) < 1000
     assert np.ptp(heights) > 150
@@ -83,8 +85,8 @@ def test_many_epochs_make_a_short_table(tmp_path):
     assert (run / "report.html").stat().st_size < 300_000
 
 
-WORDS = {
-    words.number: {
+TEXTS = {
+    text.number: {
         0.06918: "0.0692",
         123456.0: "123,456",
         float("nan"): "not finite",
@@ -94,30 +96,31 @@ WORDS = {
         2.4e-7: "2.4\xa0×\xa010⁻⁷",
         -2.4e-7: "−2.4\xa0×\xa010⁻⁷",
     },
-    words.percent: {0.9783: "97.8\xa0%"},
-    words.duration: {0.613: "0.61 s", 59.96: "60.0 s", 200: "3 min 20 s", 7503: "2 h 5 min"},
-    words.microseconds: {6213: "6.21 ms"},
-    words.size: {41216: "40.2 KiB", 0: "0 B"},
-    words.moment: {"yesterday": "yesterday"},
-    lambda n: words.plural(n, "epoch"): {1: "1 epoch", 0: "0 epochs"},
+    text.percent: {0.9783: "97.8\xa0%"},
+    text.duration: {0.613: "0.61 s", 59.96: "60.0 s", 200: "3 min 20 s", 7503: "2 h 5 min"},
+    text.short_duration: {6213e-6: "6.21 ms", 96.2e-6: "96.2 µs", 2: "2 s"},
+    text.size: {41216: "40.2 KiB", 0: "0 B"},
+    text.shape: {(64, 128): "64×128", (): "scalar"},
+    text.moment: {"yesterday": "yesterday"},
+    lambda n: text.plural(n, "epoch"): {1: "1 epoch", 0: "0 epochs"},
 }
 
 
 def test_numbers_in_words():
-    for write, texts in WORDS.items():
+    for write, texts in TEXTS.items():
         assert {x: write(x) for x in texts} == texts
 
 
 def test_the_wilson_interval_is_the_published_one():
     # Newcombe 1998, Statistics in Medicine 17, table I: 81 of 263 and 0 of 20.
-    np.testing.assert_allclose(words.wilson(81, 263), (0.2553, 0.3662), atol=5e-5)
-    np.testing.assert_allclose(words.wilson(0, 20), (0.0, 0.1611), atol=5e-5)
+    np.testing.assert_allclose(predictions.wilson(81, 263), (0.2553, 0.3662), atol=5e-5)
+    np.testing.assert_allclose(predictions.wilson(0, 20), (0.0, 0.1611), atol=5e-5)
 
 
 def test_a_config_is_coloured_by_kind_and_loses_nothing():
-    for text in (CONFIG, "", "a: 'x # y' # z\n- [1, -2.5e3, true, {b: c}]\n", "é: ∂"):
-        assert "".join(piece for _, piece in words.yaml_tokens(text)) == text
-    kinds = dict(reversed([(piece, kind) for kind, piece in words.yaml_tokens(CONFIG)]))
+    for config in (CONFIG, "", "a: 'x # y' # z\n- [1, -2.5e3, true, {b: c}]\n", "é: ∂"):
+        assert "".join(piece for _, piece in yaml_tokens(config)) == config
+    kinds = dict(reversed([(piece, kind) for kind, piece in yaml_tokens(CONFIG)]))
     expected = {"name": "key", "1.0e-3": "number", "# the main job": "comment", "{": "mark"}
     assert {piece: kinds[piece] for piece in expected} == expected
 

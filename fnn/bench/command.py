@@ -8,8 +8,8 @@ import jax
 
 from ..custom_op import Op
 from ..errors import FnnError, did_you_mean
-from ..memory import size
 from ..progress import each
+from ..text import size
 from .cores import available, keep_memory, pin
 from .row import BAR, Row, examples, measure_one
 from .timing import Ratio

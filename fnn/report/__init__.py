@@ -1,4 +1,4 @@
-"""Run folders, read: one as a self-contained HTML page, two side by side; nothing else is read."""
+"""Reports of run folders: one as a self-contained HTML page, or two compared side by side."""
 
 from .diff import diff as diff
 from .find import find_run as find_run

@@ -1,4 +1,4 @@
-"""The hand-written gradient against automatic differentiation: same numbers? at what price?"""
+"""The hand-written gradient against automatic differentiation: differences, time and memory."""
 
 import math
 from collections.abc import Callable
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import words
+from .. import text
 from .run import Comparison, Difference, Sides
 
 _MOST_PARAMETERS = 40
-_TIMING_NOISE = 0.03  # a ratio of two timings is no surer than this
-_MEMORY_NOISE = 0.005  # the compiler's figure is exact; this is what two decimals show
-_ROUNDINGS = 1000  # what sums over a batch and a few layers can add up to; more is a fault
+_TIMING_NOISE = 0.03  # the uncertainty of a ratio of two timings
+_MEMORY_NOISE = 0.005  # the compiler's figure is exact; two decimals show this much
+_ROUNDINGS = 1000  # sums over a batch and a few layers reach this; more is a fault
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Price:
 
 
 def agreement(comparison: Comparison, dtype: str) -> Agreement | None:
-    """Lay the differences out for parameters of a floating dtype; None where there are none."""
+    """Lay out the differences for parameters of a floating dtype; None where there are none."""
     rows = sorted(comparison.parameters, key=_size, reverse=True)
     if not rows:
         return None
     rounding = float(np.finfo(dtype).eps)
-    drawn = [rounding, *(size for size in map(_size, rows) if 0 < size < math.inf)]
-    low, high = math.floor(math.log10(min(drawn))) - 1, math.ceil(math.log10(max(drawn))) + 1
+    sizes = [rounding, *(size for size in map(_size, rows) if 0 < size < math.inf)]
+    low, high = math.floor(math.log10(min(sizes))) - 1, math.ceil(math.log10(max(sizes))) + 1
 
     def length(size: float) -> float:
         if not 0 < size < math.inf:
@@ -65,12 +65,12 @@ def agreement(comparison: Comparison, dtype: str) -> Agreement | None:
     sound = largest <= _ROUNDINGS * rounding
     return Agreement(
         bars=tuple(
-            Bar(r.path, words.shape(r.shape), _exactly(_size(r)), length(_size(r)))
+            Bar(r.path, text.shape(r.shape, " × "), _exactly(_size(r)), length(_size(r)))
             for r in rows[:_MOST_PARAMETERS]
         ),
         left_out=len(rows[_MOST_PARAMETERS:]),
         rounding_at=length(rounding),
-        ends=(words.scientific(10.0**low), words.scientific(10.0**high)),
+        ends=(text.scientific(10.0**low), text.scientific(10.0**high)),
         largest=_exactly(largest),
         sentence=_agreement_sentence(largest, rounding, dtype, sound),
         sound=sound,
@@ -78,7 +78,7 @@ def agreement(comparison: Comparison, dtype: str) -> Agreement | None:
 
 
 def _size(row: Difference) -> float:
-    """Return the difference, infinite where it is unknown, so that it sorts as the worst."""
+    """Return the difference, infinite where it is unknown, which sorts it as the worst."""
     value = row.max_relative_difference
     return abs(value) if value is not None and math.isfinite(value) else math.inf
 
@@ -86,7 +86,7 @@ def _size(row: Difference) -> float:
 def _exactly(size: float) -> str:
     if size == 0:
         return "0"
-    return words.scientific(size) if math.isfinite(size) else "not known"
+    return text.scientific(size) if math.isfinite(size) else "not known"
 
 
 def _agreement_sentence(largest: float, rounding: float, dtype: str, sound: bool) -> str:
@@ -94,8 +94,8 @@ def _agreement_sentence(largest: float, rounding: float, dtype: str, sound: bool
         return "The two gradients are equal bit for bit."
     if not math.isfinite(largest):
         return "At least one difference is not known, so the two gradients cannot be called equal."
-    times = f"{words.number(largest / rounding, 2)} times"
-    roundings = f"{times} one {dtype} rounding ({words.scientific(rounding)})"
+    times = f"{text.number(largest / rounding, 2)} times"
+    roundings = f"{times} one {dtype} rounding ({text.scientific(rounding)})"
     if sound:
         return f"The two gradients are equal to rounding: the largest difference is {roundings}."
     return (
@@ -105,15 +105,15 @@ def _agreement_sentence(largest: float, rounding: float, dtype: str, sound: bool
 
 
 def step_time(comparison: Comparison) -> Price | None:
-    """Say what a training step's time comes to; None where it was not measured."""
+    """Compare the time of a training step; None where it was not measured."""
     ratio, sides = comparison.step_time_ratio, comparison.step_time_us
-    return _price(ratio, sides, "time", _TIMING_NOISE, words.microseconds)
+    return _price(ratio, sides, "time", _TIMING_NOISE, _microseconds)
 
 
 def temporary_memory(comparison: Comparison) -> Price | None:
-    """Say what the compiled step's temporary memory comes to; None where it is not known."""
+    """Compare the compiled step's temporary memory; None where it is not known."""
     ratio, sides = comparison.temp_ratio, comparison.temp_bytes
-    return _price(ratio, sides, "temporary memory", _MEMORY_NOISE, words.size)
+    return _price(ratio, sides, "temporary memory", _MEMORY_NOISE, text.size)
 
 
 def _price(
@@ -121,20 +121,24 @@ def _price(
     sides: Sides | None,
     cost: str,
     noise: float,
-    written: Callable[[float], str],
+    write: Callable[[float], str],
 ) -> Price | None:
     if ratio is None or not math.isfinite(ratio) or ratio <= 0:
         return None
-    share = words.percent(1 - 1 / ratio if ratio > 1 else 1 / ratio - 1, 0)
+    share = text.percent(1 - 1 / ratio if ratio > 1 else 1 / ratio - 1, 0)
     if abs(ratio - 1) <= noise:
-        says = f"A training step takes the same {cost} either way"
+        sentence = f"A training step takes the same {cost} either way"
     elif ratio > 1:
-        says = f"The hand-written rules need {share} less {cost} per training step"
+        sentence = f"The hand-written rules need {share} less {cost} per training step"
     else:
-        says = (
+        sentence = (
             "Here automatic differentiation does better: "
             f"the hand-written rules need {share} more {cost} per training step"
         )
-    if sides and words.finite(sides.manual) and words.finite(sides.autodiff):
-        says += f" ({written(sides.manual)} by hand, {written(sides.autodiff)} by autodiff)"
-    return Price(f"{ratio:.2f}×", says + ".", better=ratio > 1 + noise)
+    if sides and text.finite(sides.manual) and text.finite(sides.autodiff):
+        sentence += f" ({write(sides.manual)} by hand, {write(sides.autodiff)} by autodiff)"
+    return Price(f"{ratio:.2f}×", sentence + ".", better=ratio > 1 + noise)
+
+
+def _microseconds(us: float) -> str:
+    return text.short_duration(us / 1e6)

@@ -1,7 +1,7 @@
-"""Two runs side by side: what their configs and environments differ in, and their numbers.
+"""Two runs side by side: the differences of configs and environments, and the metrics.
 
-Nothing but the folders' files is read. A run that was cut short has fewer of them; what it has is
-compared, and `Diff.problems` says what it lacks.
+Only the folders' files are read. A run that was cut short has fewer of them; those present are
+compared, and `Diff.problems` names the others.
 """
 
 import json
@@ -10,20 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .. import text
 from ..config.source import flatten, read_yaml
-from . import words
-from .run import Epoch, Parts, read_epochs, read_object, read_summary
+from ..metrics import METRICS
+from .run import Epoch, Reader, read_epochs, read_object, read_summary
 
-METRICS: dict[str, Callable[..., Any]] = {
-    "train_loss": min,
-    "test_loss": min,
-    "test_accuracy": max,
-}
-"""The numbers of an epoch, and which of them is the best."""
 EPOCHS_SHOWN = 10
 
 Sides = dict[str, Any]
-"""What a run says, under "a" and under "b"; the run that does not say it has no entry."""
+"""The values of two runs, under "a" and "b"; a run without the value has no entry."""
 
 
 class Table(NamedTuple):
@@ -39,24 +34,24 @@ class Diff:
     """Two runs side by side."""
 
     runs: Sides  # their folders, as text
-    problems: dict[str, list[str]]  # under "a" and "b": what could not be read
+    problems: dict[str, list[str]]  # under "a" and "b": the files that cannot be read
     config: dict[str, Sides]  # by dotted key, where they differ
     environment: dict[str, Sides]  # by dotted key, where they differ
     summary: dict[str, Sides]  # the figures, alike or not
     metrics: dict[str, dict[str, Sides]]  # metric -> "last" and "best" -> {epoch, value}
     epochs: dict[int, dict[str, Sides]]  # epoch -> metric -> its value
     common_epochs: int
-    first_difference: int | None  # the first of these in which a metric is not the same
+    first_difference: int | None  # the first common epoch in which a metric differs
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as an object for JSON; an epoch is an object of a list."""
+        """Return it as an object for JSON; `epochs` is a list of one object per epoch."""
         epochs = [{"epoch": epoch, **row} for epoch, row in self.epochs.items()]
         return {**asdict(self), "epochs": epochs}
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One run, as far as it is compared; a number that is not there or not finite is left out."""
+    """The compared parts of one run; a number that is missing or not finite is left out."""
 
     config: dict[str, Any]
     environment: dict[str, Any]
@@ -91,20 +86,18 @@ def diff(a: Path, b: Path) -> Diff:
 
 
 def _read(folder: Path) -> _Run:
-    parts = Parts(folder)
-    nothing: dict[str, Any] = {}
+    reader = Reader(folder)
     no_rows: tuple[Epoch, ...] = ()
-    rows = parts.read("metrics.jsonl", read_epochs, no_rows)
     run = _Run(
-        config=parts.read("config.yaml", _read_config, nothing),
-        environment=parts.read(
-            "environment.json", lambda file: flatten(read_object(file)), nothing
-        ),
-        summary=parts.read("summary.json", _read_figures, nothing),
-        epochs={row.epoch: _metrics(row) for row in rows},
-        problems=parts.problems,
+        config=reader.read("config.yaml", _read_config, {}),
+        environment=reader.read("environment.json", lambda file: flatten(read_object(file)), {}),
+        summary=reader.read("summary.json", _read_figures, {}),
+        epochs={
+            row.epoch: _metrics(row) for row in reader.read("metrics.jsonl", read_epochs, no_rows)
+        },
+        problems=reader.problems,
     )
-    parts.check()
+    reader.check()
     return run
 
 
@@ -116,7 +109,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def _read_figures(file: Path) -> dict[str, Any]:
-    """Return what summary.json says in one word or number."""
+    """Return the entries of summary.json that are a word or a number."""
     return read_summary(file).model_dump(
         exclude={"classes", "x_shape", "layers"}, exclude_none=True
     )
@@ -124,7 +117,7 @@ def _read_figures(file: Path) -> dict[str, Any]:
 
 def _metrics(row: Epoch) -> dict[str, float]:
     values = {metric: getattr(row, metric) for metric in METRICS}
-    return {metric: value for metric, value in values.items() if words.finite(value)}
+    return {metric: value for metric, value in values.items() if text.finite(value)}
 
 
 def _paired(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> dict[Any, Sides]:
@@ -135,7 +128,7 @@ def _paired(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> dict[Any, Sides]:
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Sides]:
-    """Return the pairs that differ; none where one of the files was not there to be compared."""
+    """Return the pairs that differ; none where one of the two files is missing."""
     pairs = _paired(a, b) if a and b else {}
     return {key: pair for key, pair in pairs.items() if _differ(pair)}
 
@@ -152,57 +145,61 @@ def _extremes(run: _Run, metric: str) -> dict[str, dict[str, Any]]:
         for epoch in sorted(run.epochs)
         if metric in run.epochs[epoch]
     ]
-    best = METRICS[metric]
-    return {"last": rows[-1], "best": best(rows, key=lambda row: row["value"])} if rows else {}
+    if not rows:
+        return {}
+    return {"last": rows[-1], "best": min(rows, key=lambda row: METRICS[metric].cost(row["value"]))}
 
 
-def tables(found: Diff) -> Iterator[Table]:
-    """Lay a diff out for a reader, some of the epochs among it."""
-    for title, pairs, text in (
-        ("config: what differs", found.config, _exactly),
-        ("environment: what differs", found.environment, _exactly),
-        ("summary", found.summary, _rounded),
+def tables(comparison: Diff) -> Iterator[Table]:
+    """Lay out a comparison for a reader, with some of the epochs."""
+    for title, pairs, write in (
+        ("config: what differs", comparison.config, _exactly),
+        ("environment: what differs", comparison.environment, _exactly),
+        ("summary", comparison.summary, _rounded),
     ):
         if pairs:
-            yield Table(title, ("", "A", "B"), [(k, *_both(pairs[k], text)) for k in pairs])
-    if not found.epochs:
+            yield Table(title, ("", "A", "B"), [(k, *_both(pairs[k], write)) for k in pairs])
+    if not comparison.epochs:
         return
     yield Table(
         "metrics: the last epoch's, and the best",
         ("", "last A", "last B", "best A", "best B"),
         [
             (m, *(t for which in ("last", "best") for t in _both(pairs.get(which, {}), _in_epoch)))
-            for m, pairs in found.metrics.items()
+            for m, pairs in comparison.metrics.items()
         ],
     )
-    shown = _shown(list(found.epochs))
+    epochs = _spread(list(comparison.epochs))
     yield Table(
-        f"{len(shown)} of {len(found.epochs)} epochs",
+        f"{len(epochs)} of {len(comparison.epochs)} epochs",
         ("epoch", *(f"{metric} {name}" for metric in METRICS for name in "AB")),
         [
-            (str(e), *(t for m in METRICS for t in _both(found.epochs[e].get(m, {}), _rounded)))
-            for e in shown
+            (
+                str(e),
+                *(t for m in METRICS for t in _both(row.get(m, {}), _rounded)),
+            )
+            for e, row in ((e, comparison.epochs[e]) for e in epochs)
         ],
     )
 
 
-def verdict(found: Diff) -> str:
-    """Say in a sentence whether the metrics of the epochs that both runs have are the same."""
-    if found.first_difference is not None:
-        return f"the metrics differ from epoch {found.first_difference} on"
-    if not found.common_epochs:
+def verdict(comparison: Diff) -> str:
+    """Return a sentence that says whether the metrics of the common epochs are the same."""
+    if comparison.first_difference is not None:
+        return f"the metrics differ from epoch {comparison.first_difference} on"
+    if not comparison.common_epochs:
         return "the runs have no epoch in common"
-    return f"in {words.plural(found.common_epochs, 'epoch')} of both, the metrics are the same"
+    return f"in {text.plural(comparison.common_epochs, 'epoch')} of both, the metrics are the same"
 
 
-def _shown(epochs: list[int]) -> list[int]:
+def _spread(epochs: list[int]) -> list[int]:
     """Return epochs at equal distances, the first and the last among them."""
     count = min(EPOCHS_SHOWN, len(epochs))
     return [epochs[round(i * (len(epochs) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
-def _both(pair: Sides, text: Callable[[Any], str]) -> Iterator[str]:
-    return (text(pair[name]) if name in pair else words.MISSING for name in "ab")
+def _both(pair: Sides, write: Callable[[Any], str]) -> Iterator[str]:
+    return (write(pair[name]) if name in pair else text.MISSING for name in "ab")
 
 
 def _exactly(value: Any) -> str:

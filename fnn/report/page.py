@@ -1,15 +1,14 @@
-"""The page itself: what a run folder says, through a template, into one file."""
+"""The page of a run: its folder's files, rendered through a template into one file."""
 
-import os
+import re
+from collections.abc import Iterator
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
-
-from ..errors import FnnError
-from . import charts, sections, words
-from .run import Run, read_run
+from .. import page, text
+from ..metrics import METRICS
+from . import charts, sections
+from .run import RunFolder, metric_text, read_run
 
 
 def write_report(run: Path) -> Path:
@@ -24,24 +23,16 @@ def write_report(run: Path) -> Path:
 
 
 def write_page(report: Path, template: str, content: dict[str, object]) -> Path:
-    """Write a page whole, and return its path.
+    """Write a page from a template and its content, and return its path.
 
     Raises FnnError where it cannot be written.
     """
-    page = _template(template).render(content)
-    unfinished = report.with_name(f".report.html.{os.getpid()}")
-    try:
-        unfinished.write_bytes(page.encode("utf-8", "replace"))
-        os.replace(unfinished, report)
-    except OSError as error:
-        raise FnnError(f"{report}: cannot be written: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return report
+    tools = {"charts": charts, "text": text, "metrics": METRICS, "metric_text": metric_text}
+    return page.write(report, page.render("fnn.report", template, **content, **tools))
 
 
-def page_content(run: Run) -> dict[str, object]:
-    """Return what the template shows."""
+def page_content(run: RunFolder) -> dict[str, object]:
+    """Return the content of a run's template."""
     return {
         "run": run,
         "layers": run.summary.layers,
@@ -51,21 +42,35 @@ def page_content(run: Run) -> dict[str, object]:
         "examples": sections.examples(run),
         "filters": sections.filters(run),
         "gradients": sections.gradients(run),
-        "config": list(words.yaml_tokens(run.config)) or sections.why(run, "config.yaml"),
+        "config": list(yaml_tokens(run.config)) or sections.why(run, "config.yaml"),
         "environment": sections.environment(run),
         "why": partial(sections.why, run),
-        "charts": charts,
-        "words": words,
     }
 
 
-def _template(name: str) -> jinja2.Template:
-    folder = files("fnn.report")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
+_YAML_LINE = re.compile(
+    r"""(?P<comment>\#.*$)
+      | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')
+      | (?P<key>[\w.-]+(?=:(?:\s|$)))
+      | (?P<number>(?<![\w.-])[-+]?\d[\d._]*(?:[eE][-+]?\d+)?(?![\w.]))
+      | (?P<literal>\b(?:true|false|null)\b)
+      | (?P<mark>[-{}\[\],:])
+      """,
+    re.VERBOSE | re.MULTILINE,
+)
+
+
+def yaml_tokens(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (kind, piece) pairs for colouring YAML; the pieces joined are `text`.
+
+    The kind is empty for plain text. The regular expression reads one line at a time, so a string
+    over several lines stays plain.
+    """
+    end = 0
+    for match in _YAML_LINE.finditer(text):
+        if match.start() > end:
+            yield "", text[end : match.start()]
+        yield match.lastgroup or "", match.group()
+        end = match.end()
+    if end < len(text):
+        yield "", text[end:]

@@ -1,7 +1,7 @@
 """Arrays as small PNG pictures inside the page.
 
-Ink and weights are drawn as transparency, not as shades towards white: where nothing is, the
-page shows through, so one picture serves the light page, the dark page and paper.
+Ink and weights are drawn by their opacity, not as shades of white, so one picture serves the light
+page, the dark page and paper.
 """
 
 import base64
@@ -18,7 +18,7 @@ from .run import Array
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
-POSITIVE, NEGATIVE = (47, 111, 191), (208, 98, 36)  # blue and orange: told apart by every eye
+POSITIVE, NEGATIVE = (47, 111, 191), (208, 98, 36)  # blue and orange, for colour-blind readers too
 _MOST_TILES = 64
 _LARGEST_SIDE = 48  # pixels of a tile; a larger picture is averaged down to it
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> PNG: grey, grey + alpha, RGB, RGBA
@@ -26,7 +26,7 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> PNG: grey, grey + alpha,
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a grid, as a data URI, with what it is in words."""
+    """One picture of a grid, as a data URI, with a caption."""
 
     source: str
     caption: str

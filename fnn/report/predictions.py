@@ -1,4 +1,4 @@
-"""What the test predictions come to: who was taken for whom, and how sure the network was."""
+"""The test predictions: the confusion matrix, and the network's output for the true class."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ Floats = NDArray[np.float64]
 
 _MOST_CLASSES = 24  # beyond this a confusion matrix does not fit on a page
 _MOST_MISTAKES = 10
+_Z95 = 1.959964  # the normal distribution's 97.5 % point
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """How often examples of one class were taken for another."""
+    """How often examples of one class were predicted as another."""
 
     true: str
     predicted: str
@@ -37,10 +38,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Who was taken for whom among k classes.
-
-    With more classes than a page can hold there is no table, only the mistakes.
-    """
+    """True classes against predicted ones; the table is None where k classes do not fit a page."""
 
     classes: int
     table: Table | None
@@ -71,6 +69,18 @@ def confusion(predictions: Predictions, classes: Sequence[str]) -> Confusion:
     )
 
 
+def wilson(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion, correct of total > 0.
+
+    Unlike p ± 1.96 √(p(1-p)/n) it stays inside [0, 1] and keeps its width at p = 1.
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22(158).
+    """
+    p, z2 = correct / total, _Z95**2
+    centre = (p + z2 / (2 * total)) / (1 + z2 / total)
+    half = _Z95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def _table(counts: NDArray[np.int_], classes: Sequence[str]) -> Table:
     rows, columns, diagonal = counts.sum(1), counts.sum(0), counts.diagonal()
     return Table(
@@ -83,7 +93,7 @@ def _table(counts: NDArray[np.int_], classes: Sequence[str]) -> Table:
 
 
 def class_name(classes: Sequence[str], number: int) -> str:
-    """Return a class's name; one that was given none is called by its number."""
+    """Return a class's name, or its number where it has none."""
     return classes[number] if number < len(classes) else str(number)
 
 
@@ -94,11 +104,11 @@ def _shares(part: NDArray[np.int_], whole: NDArray[np.int_]) -> tuple[float, ...
 
 
 def true_class_output(predictions: Predictions, loss: str) -> tuple[str, Floats] | None:
-    """Return what the network gave the true class of each example, (n,), and what to call it.
+    """Return a name for the network's output for each example's true class, and its values (n,).
 
-    Logits, which the loss's name tells, become probabilities. Other scores are taken as they are
-    where all lie in [0, 1]: a probability `p` under a cross-entropy, an `output` otherwise.
-    Returns None for scores on no known scale, and for labels that have no output of their own.
+    Logits, recognised by the loss's name, become probabilities. Other scores stay as they are if
+    all lie in [0, 1]: a probability `p` under a cross-entropy, an `output` otherwise. Returns None
+    for scores on no known scale, and for labels without an output of their own.
     """
     scores = predictions.scores.astype(float)
     labels = predictions.y_true.astype(int)
@@ -110,8 +120,8 @@ def true_class_output(predictions: Predictions, loss: str) -> tuple[str, Floats]
         independent = "binary" in loss and scores.shape[1] > 1
         outputs = _sigmoid(logits) if independent else _softmax(logits)
         return "p", outputs[np.arange(len(labels)), labels]
-    known = scores[np.isfinite(scores)]
-    if known.size and (known.min() < -1e-6 or known.max() > 1 + 1e-6):
+    finite = scores[np.isfinite(scores)]
+    if finite.size and (finite.min() < -1e-6 or finite.max() > 1 + 1e-6):
         return None
     outputs = scores if scores.shape[1] > 1 else np.hstack([1 - scores, scores])
     name = "p" if "entropy" in loss or "divergence" in loss else "output"

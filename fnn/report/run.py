@@ -1,7 +1,7 @@
-"""What a run folder says, read file by file.
+"""The files of a run folder, read and checked one by one.
 
-A run may be cut short, so no file but one is needed: a file that is missing or damaged leaves
-its part empty, and `Run.problems` says why in words that the page can show.
+A run may be cut short. A file that is missing or damaged leaves its part empty, and
+`RunFolder.problems` holds the reason for the page to show.
 """
 
 import json
@@ -16,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from .. import text
 from ..errors import ConfigError, FnnError
+from ..metrics import METRICS
 
 Array = NDArray[np.generic]
 Part = TypeVar("Part")
 
 ESSENTIAL = ("config.yaml", "metrics.jsonl", "summary.json")
-"""What every run has at least one of."""
+"""Every run has at least one of these."""
 
-# What reading raises where a file is cut short, overwritten or not of its kind at all.
+# Raised by readers of a file that is cut short, overwritten or of another kind.
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -38,19 +40,24 @@ _UNREADABLE = (
 
 
 class Record(BaseModel):
-    """A JSON object whose every field may be missing; unknown fields are passed over."""
+    """A JSON object whose every field may be missing; unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Epoch(Record):
+class Scores(Record):
+    """One value per metric of METRICS."""
+
+    train_loss: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+
+
+class Epoch(Scores):
     """One line of metrics.jsonl. `seconds` counts from the start of training."""
 
     epoch: int
     step: int | None = None
-    train_loss: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
     seconds: float | None = None
 
 
@@ -66,7 +73,7 @@ class Layer(Record):
 
 
 class NonFinite(Record):
-    """Where a training whose loss was not finite was so first; steps count from 0."""
+    """Where the loss was first not finite; steps count from 0."""
 
     step: int
     epoch: int
@@ -137,7 +144,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class RunFolder:
     """A run folder in memory; a part that could not be read is empty and named in `problems`."""
 
     folder: Path
@@ -148,7 +155,7 @@ class Run:
     predictions: Predictions | None
     parameters: Mapping[str, Array]
     comparison: Comparison | None
-    problems: Mapping[str, str]  # file name -> a clause that says what is wrong with it
+    problems: Mapping[str, str]  # by file name: a clause for the page
 
     @property
     def name(self) -> str:
@@ -157,21 +164,21 @@ class Run:
 
     @property
     def started(self) -> str:
-        """When the run started, ISO 8601 or as written down; empty where it was not."""
+        """When the run started, usually in ISO 8601; empty if unknown."""
         return str(self.environment.get("started") or "")
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Reads a run folder file by file, and notes in `problems` what could not be read."""
+class Reader:
+    """Reads a run folder file by file, and notes in `problems` each file that it cannot read."""
 
     folder: Path
     problems: dict[str, str] = field(default_factory=dict)
 
-    def read(self, name: str, reader: Callable[[Path], Part], empty: Part) -> Part:
-        """Return what `reader` makes of the file, or `empty` where it is missing or damaged."""
+    def read(self, name: str, parse: Callable[[Path], Part], empty: Part) -> Part:
+        """Return the parsed file, or `empty` where it is missing or damaged."""
         try:
-            return reader(self.folder / name)
+            return parse(self.folder / name)
         except FileNotFoundError:
             self.problems[name] = f"{name} is not in the run folder"
         except _UNREADABLE as error:
@@ -179,7 +186,7 @@ class Parts:
         return empty
 
     def check(self) -> None:
-        """Raise FnnError where not one of the files was read that every run begins with."""
+        """Raise FnnError where none of the essential files could be read."""
         if all(name in self.problems for name in ESSENTIAL):
             raise FnnError(
                 f"{self.folder}: not a run folder: "
@@ -188,7 +195,7 @@ class Parts:
             )
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunFolder:
     """Read a run folder, whole or cut short.
 
     Raises FnnError when `folder` is no folder, or holds none of config.yaml, metrics.jsonl and
@@ -196,23 +203,29 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise FnnError(f"{folder}: expected a run folder, as written by `fnn run`; there is none")
-    parts = Parts(folder)
-    none: Predictions | None = None
+    reader = Reader(folder)
+    no_predictions: Predictions | None = None
     no_comparison: Comparison | None = None
-    nothing: Mapping[str, Array] = {}
-    run = Run(
+    run = RunFolder(
         folder=folder,
-        config=parts.read("config.yaml", _read_text, ""),
-        environment=parts.read("environment.json", read_object, {}),
-        epochs=parts.read("metrics.jsonl", read_epochs, ()),
-        summary=parts.read("summary.json", read_summary, Summary()),
-        predictions=parts.read("predictions.npz", _read_predictions, none),
-        parameters=parts.read("parameters.npz", read_arrays, nothing),
-        comparison=parts.read("comparison.json", _read_comparison, no_comparison),
-        problems=parts.problems,
+        config=reader.read("config.yaml", lambda file: file.read_text("utf-8"), ""),
+        environment=reader.read("environment.json", read_object, {}),
+        epochs=reader.read("metrics.jsonl", read_epochs, ()),
+        summary=reader.read("summary.json", read_summary, Summary()),
+        predictions=reader.read("predictions.npz", _read_predictions, no_predictions),
+        parameters=reader.read("parameters.npz", read_arrays, {}),
+        comparison=reader.read("comparison.json", _read_comparison, no_comparison),
+        problems=reader.problems,
     )
-    parts.check()
+    reader.check()
     return run
+
+
+def metric_text(name: str, value: float | None, digits: int = 0) -> str:
+    """Return a metric's value for a page, in its format, with `digits` more than the least."""
+    if METRICS[name].percent:
+        return text.percent(value, 1 + digits)
+    return text.number(value, 3 + digits)
 
 
 def _reason(error: Exception) -> str:
@@ -220,10 +233,6 @@ def _reason(error: Exception) -> str:
         first = error.errors(include_url=False)[0]
         return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     return str(error).split("\n")[0] or type(error).__name__
-
-
-def _read_text(file: Path) -> str:
-    return file.read_text("utf-8")
 
 
 def read_object(file: Path) -> Mapping[str, object]:
@@ -235,7 +244,7 @@ def read_object(file: Path) -> Mapping[str, object]:
 
 
 def read_summary(file: Path) -> Summary:
-    """Return what summary.json says."""
+    """Return the contents of summary.json."""
     return Summary.model_validate_json(file.read_bytes())
 
 
@@ -244,7 +253,7 @@ def _read_comparison(file: Path) -> Comparison:
 
 
 def read_epochs(file: Path) -> tuple[Epoch, ...]:
-    """Return an epoch a line, without a last line that a dying process left half-written."""
+    """Return one epoch per line; a half-written last line, left by a dying process, is dropped."""
     lines = [line for line in file.read_bytes().splitlines() if line.strip()]
     epochs = [Epoch.model_validate_json(line) for line in lines[:-1]]
     try:
@@ -256,7 +265,7 @@ def read_epochs(file: Path) -> tuple[Epoch, ...]:
 
 
 def read_arrays(file: Path) -> dict[str, Array]:
-    """Return the arrays of an .npz by name; nothing is ever unpickled."""
+    """Return the arrays of an .npz file by name, without unpickling."""
     with file.open("rb") as stream:  # numpy, given the path, leaves a damaged file open
         archive = np.load(stream, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -274,7 +283,7 @@ def _read_predictions(file: Path) -> Predictions:
 
 
 def _check_predictions(p: Predictions) -> None:
-    """Raise ValueError, naming the array, where shapes or dtypes are not the promised ones."""
+    """Raise ValueError, naming the array, for an unexpected shape or dtype."""
     n, m = len(p.y_true), len(p.worst_index)
     shapes = {
         "y_true": (p.y_true, (n,), "iu"),

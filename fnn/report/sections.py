@@ -1,13 +1,15 @@
-"""What each section of the page shows, or a clause that says why it is left out."""
+"""The content of each section of a run's page, or the clause that says why it is left out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import charts, comparison, pictures, words
-from .predictions import Confusion, class_name, confusion, true_class_output
-from .run import Array, Epoch, NonFinite, Predictions, Run
+from .. import text
+from ..metrics import METRICS
+from . import charts, comparison, pictures
+from .predictions import Confusion, class_name, confusion, true_class_output, wilson
+from .run import Array, Epoch, NonFinite, Predictions, RunFolder, metric_text
 
 _MOST_EXAMPLES = 24
 _MOST_POINTS = 2000
@@ -41,7 +43,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the run came out."""
+    """The headline of a run."""
 
     headline: str
     measure: str
@@ -80,7 +82,7 @@ class Gallery:
 
     examples: tuple[Example, ...]
     ink: bool  # drawn as ink on the page, not in colours of its own
-    measure: str  # what `doubt` measures: p, output, or nothing
+    measure: str  # the name of the number in `doubt`: p, output, or empty
     wrong: int
 
 
@@ -104,97 +106,102 @@ class Gradients:
     loss: str  # the losses' relative difference; empty where it was not measured
 
 
-def verdict(run: Run) -> Verdict:
+def verdict(run: RunFolder) -> Verdict:
     """Return the headline from the run's own summary, or from its last epoch without one."""
     summary, last = run.summary, run.epochs[-1] if run.epochs else Epoch(epoch=0)
-    accuracy = summary.test_accuracy if summary.test_accuracy is not None else last.test_accuracy
-    loss = summary.test_loss if summary.test_loss is not None else last.test_loss
+    accuracy = _first(summary.test_accuracy, last.test_accuracy)
+    loss = _first(summary.test_loss, last.test_loss)
     status = summary.status or "unfinished"
     interval = ""
     if accuracy is not None and 0 <= accuracy <= 1 and summary.test_examples:
         right = round(accuracy * summary.test_examples)
-        low, high = words.wilson(right, summary.test_examples)
+        low, high = wilson(right, summary.test_examples)
         interval = (
             f"{right:,} of {summary.test_examples:,} right; "
-            f"95 % interval {100 * low:.1f} to {words.percent(high)}"
+            f"95 % interval {100 * low:.1f} to {text.percent(high)}"
         )
-    known = words.finite(accuracy)
+    classifies = text.finite(accuracy)
+    name, value = ("test_accuracy", accuracy) if classifies else ("test_loss", loss)
     return Verdict(
-        headline=words.percent(accuracy) if known else words.number(loss),
-        measure="test accuracy" if known else "test loss",
+        headline=metric_text(name, value),
+        measure=METRICS[name].label,
         interval=interval,
         status=status,
         note=f"{_STATUS_NOTES.get(status, '')} {_nonfinite(summary.first_nonfinite)}".strip(),
-        facts=_facts(run, last, loss if known else None),
+        facts=_facts(run, last, loss if classifies else None),
     )
 
 
-def _nonfinite(found: NonFinite | None) -> str:
-    if found is None:
+def _first(*values: float | None) -> float | None:
+    """Return the first value that is not None."""
+    return next((value for value in values if value is not None), None)
+
+
+def _nonfinite(first: NonFinite | None) -> str:
+    if first is None:
         return ""
     return (
-        f"What was not finite first: {found.place or 'the loss'}, in step {found.step} of epoch "
-        f"{found.epoch}; fnn replay shows that step."
+        f"The first value that was not finite: {first.place or 'the loss'}, in step {first.step} "
+        f"of epoch {first.epoch}; fnn replay shows that step."
     )
 
 
-def _facts(run: Run, last: Epoch, test_loss: float | None) -> tuple[Fact, ...]:
-    """Return what else the headline tells; a fact that nobody wrote down is left out."""
+def _facts(run: RunFolder, last: Epoch, test_loss: float | None) -> tuple[Fact, ...]:
+    """Return the facts beside the headline; a fact without a value is left out."""
     summary, environment = run.summary, run.environment
-    epochs = summary.epochs if summary.epochs is not None else len(run.epochs)
+    epochs = _first(summary.epochs, len(run.epochs))
     steps = summary.steps if summary.steps is not None else last.step
-    seconds = summary.seconds if summary.seconds is not None else last.seconds
+    seconds = _first(summary.seconds, last.seconds)
     first, batch = summary.seconds_to_first_step, summary.batch_size
     gradient = summary.gradient or ""
     facts = (
-        Fact("Test loss", words.number(test_loss), summary.loss or ""),
-        Fact("Epochs", words.count(epochs), _steps(steps, summary.skipped_steps)),
+        Fact("Test loss", text.number(test_loss), summary.loss or ""),
+        Fact("Epochs", text.count(epochs), _steps(steps, summary.skipped_steps)),
         Fact(
             "Time",
-            words.duration(seconds),
-            f"first step after {words.duration(first)}" if words.finite(first) else "",
+            text.duration(seconds),
+            f"first step after {text.duration(first)}" if text.finite(first) else "",
         ),
         Fact(
             "Parameters",
-            words.count(summary.parameters),
-            f"in {words.plural(len(summary.layers), 'layer')}" if summary.layers else "",
+            text.count(summary.parameters),
+            f"in {text.plural(len(summary.layers), 'layer')}" if summary.layers else "",
         ),
         Fact(
             "Trained on",
-            words.count(summary.train_examples),
-            f"examples, {batch:,} a step" if batch is not None else "examples",
+            text.count(summary.train_examples),
+            f"examples, {batch:,} per step" if batch is not None else "examples",
         ),
-        Fact("Device", str(environment.get("device", words.MISSING)), _cores(environment)),
+        Fact("Device", str(environment.get("device", text.MISSING)), _cores(environment)),
         Fact("Gradient", _GRADIENTS.get(gradient, gradient), ""),
     )
-    return tuple(fact for fact in facts if fact.value and fact.value != words.MISSING)
+    return tuple(fact for fact in facts if fact.value and fact.value != text.MISSING)
 
 
 def _steps(steps: int | None, skipped: int | None) -> str:
     if not steps:
         return ""
-    return words.plural(steps, "step") + (f", {skipped:,} of them skipped" if skipped else "")
+    return text.plural(steps, "step") + (f", {skipped:,} of them skipped" if skipped else "")
 
 
 def _cores(environment: Mapping[str, object]) -> str:
     cores = environment.get("cpu_count")
-    return words.plural(cores, "core") if isinstance(cores, int) else ""
+    return text.plural(cores, "core") if isinstance(cores, int) else ""
 
 
-def curves(run: Run) -> Curves | str:
+def curves(run: RunFolder) -> Curves | str:
     """Return the learning curves. Losses that are null, NaN or infinite leave gaps."""
     if not run.epochs:
         return why(run, "metrics.jsonl")
     epochs = np.array([epoch.epoch for epoch in run.epochs], dtype=float)
     train, test, accuracy = (
-        np.array([getattr(epoch, name) for epoch in run.epochs], dtype=float)
-        for name in ("train_loss", "test_loss", "test_accuracy")
+        np.array([getattr(epoch, name) for epoch in run.epochs], dtype=float) for name in METRICS
     )
     bad = epochs[~(np.isfinite(train) & np.isfinite(test))]
     return Curves(
-        loss=charts.loss_chart(epochs, (("train", train), ("test", test))),
-        accuracy=charts.accuracy_chart(epochs, accuracy),
-        gap=f"A loss was not a finite number in {words.plural(len(bad), 'epoch')}, "
+        loss=charts.line_chart(epochs, (("train", train), ("test", test))),
+        accuracy=charts.line_chart(epochs, (("test", accuracy),), percent=True, mark=True),
+        gap=f"A loss was not a finite number in {text.plural(len(bad), 'epoch')}, "
         f"first in epoch {bad[0]:.0f}."
         if len(bad)
         else "",
@@ -210,33 +217,31 @@ def _spread(epochs: tuple[Epoch, ...], most: int) -> tuple[Epoch, ...]:
     return tuple(epochs[round(i)] for i in np.linspace(0, len(epochs) - 1, most))
 
 
-def confusion_matrix(run: Run) -> Confusion | str:
+def confusion_matrix(run: RunFolder) -> Confusion | str:
     """Return the test predictions counted by true and predicted class."""
     if run.predictions is None or not len(run.predictions.y_true):
         return why(run, "predictions.npz")
     return confusion(run.predictions, run.summary.classes)
 
 
-def examples(run: Run) -> Gallery | Plane | str:
-    """Return the worst-classified test examples as pictures, or as points of the plane."""
+def examples(run: RunFolder) -> Gallery | Plane | str:
+    """Return the test examples of largest loss, as pictures or as points of the plane."""
     p = run.predictions
     if p is None or not len(p.y_true):
         return why(run, "predictions.npz")
     if not len(p.worst_index):
         return "the run kept no examples"
-    # NaN is the worst loss of all.
-    order = np.argsort(
-        -np.nan_to_num(p.loss[p.worst_index].astype(float), nan=np.inf), kind="stable"
-    )
+    losses = np.nan_to_num(p.loss[p.worst_index].astype(float), nan=np.inf)  # NaN is the worst
+    order = np.argsort(-losses, kind="stable")
     x_shape = p.worst_x.shape[1:]
     if pictures.image_shape(x_shape):
         return _gallery(run, p, order[:_MOST_EXAMPLES])
     if x_shape == (2,):
         return _plane(run, p, order[:_MOST_POINTS])
-    return f"an example is an array of shape {words.shape(x_shape)}, which has no picture"
+    return f"an example is an array of shape {text.shape(x_shape, ' × ')}, which has no picture"
 
 
-def _gallery(run: Run, p: Predictions, order: Array) -> Gallery:
+def _gallery(run: RunFolder, p: Predictions, order: Array) -> Gallery:
     index = p.worst_index[order]
     images = pictures.example_pictures(p.worst_x[order])
     classes, output = run.summary.classes, true_class_output(p, run.summary.loss or "")
@@ -246,7 +251,7 @@ def _gallery(run: Run, p: Predictions, order: Array) -> Gallery:
             true=class_name(classes, p.y_true[i]),
             predicted=class_name(classes, p.y_pred[i]),
             doubt=f"{output[0]} = {output[1][i]:.2g}" if output else "",
-            loss=words.number(float(p.loss[i])),
+            loss=text.number(float(p.loss[i])),
             number=int(i),
         )
         for i, image in zip(index, images, strict=True)
@@ -256,7 +261,7 @@ def _gallery(run: Run, p: Predictions, order: Array) -> Gallery:
     return Gallery(examples, ink, output[0] if output else "", wrong)
 
 
-def _plane(run: Run, p: Predictions, order: Array) -> Plane | str:
+def _plane(run: RunFolder, p: Predictions, order: Array) -> Plane | str:
     points = p.worst_x[order].astype(float)
     order, points = order[np.isfinite(points).all(1)], points[np.isfinite(points).all(1)]
     if not len(points):
@@ -265,7 +270,7 @@ def _plane(run: Run, p: Predictions, order: Array) -> Plane | str:
     true, predicted = p.y_true[index].tolist(), p.y_pred[index].tolist()
     labels = [
         f"example {i}: true {class_name(classes, t)}, predicted {class_name(classes, q)}, "
-        f"loss {words.number(float(p.loss[i]))}"
+        f"loss {text.number(float(p.loss[i]))}"
         for i, t, q in zip(index, true, predicted, strict=True)
     ]
     return Plane(
@@ -276,14 +281,14 @@ def _plane(run: Run, p: Predictions, order: Array) -> Plane | str:
     )
 
 
-def filters(run: Run) -> pictures.Filters | str:
+def filters(run: RunFolder) -> pictures.Filters | str:
     """Return the first layer's weights as pictures, where the inputs are images."""
     if not run.parameters:
         return why(run, "parameters.npz")
     return pictures.first_layer_filters(run.parameters, run.summary.x_shape)
 
 
-def gradients(run: Run) -> Gradients | str:
+def gradients(run: RunFolder) -> Gradients | str:
     """Return the comparison with automatic differentiation."""
     measured = run.comparison
     if measured is None:
@@ -294,11 +299,11 @@ def gradients(run: Run) -> Gradients | str:
         agreement=comparison.agreement(measured, dtypes[0] if dtypes else "float32"),
         time=comparison.step_time(measured),
         memory=comparison.temporary_memory(measured),
-        loss="" if loss is None else words.number(loss),
+        loss="" if loss is None else text.number(loss),
     )
 
 
-def environment(run: Run) -> list[tuple[str, str]] | str:
+def environment(run: RunFolder) -> list[tuple[str, str]] | str:
     """Return rows of a readable name and a value."""
     rows = [(name.replace("_", " "), _shown(value)) for name, value in run.environment.items()]
     return rows or why(run, "environment.json")
@@ -310,6 +315,6 @@ def _shown(value: object) -> str:
     return "unknown" if value is None else str(value)
 
 
-def why(run: Run, file: str) -> str:
-    """Return a clause that says why a file gives nothing to show."""
+def why(run: RunFolder, file: str) -> str:
+    """Return a clause that says why a file has nothing to show."""
     return run.problems.get(file, f"{file} is empty")

@@ -1,30 +1,31 @@
 """A sweep's folder as one page: the best run, parallel coordinates, learning curves of all.
 
-As with a run's page, what is missing or damaged leaves its part of the page empty.
+As on a run's page, a missing or damaged file leaves its part empty.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from .. import text
 from ..errors import FnnError
-from . import charts, sections, sweep_charts, words
-from .page import write_page
-from .run import Epoch, Record, Run, read_epochs, read_run
+from ..metrics import METRICS
+from . import sections, sweep_charts
+from .page import write_page, yaml_tokens
+from .run import Epoch, Record, RunFolder, Scores, metric_text, read_epochs, read_run
 from .sections import Fact
 from .sweep_charts import Column
 
-RESULTS = {"train_loss": "train loss", "test_loss": "test loss", "test_accuracy": "test accuracy"}
 MOST_CURVES, MOST_THREADS, MOST_ROWS, MOST_PLOTS = 128, 1024, 256, 6
-"""Of the best runs, and of the keys, so many are shown."""
+"""The best runs on the page, by figure, and the keys that have a plot, at most."""
 
 
-class Result(Record):
+class Result(Scores):
     """One line of results.jsonl: a run, its values, and how it ended."""
 
     run: int
@@ -32,9 +33,6 @@ class Result(Record):
     values: Mapping[str, Any] = Field(default_factory=dict)
     status: str | None = None
     epochs: int | None = None
-    train_loss: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
 
 
 class Summary(Record):
@@ -48,7 +46,7 @@ class Summary(Record):
 class Sweep:
     """A sweep's folder in memory; results are from the best to the worst."""
 
-    folder: Run  # what all runs begin with, the environment, how it ended
+    folder: RunFolder  # the shared config, the environment, how it ended
     summary: Summary
     results: tuple[Result, ...]
     epochs: Mapping[int, tuple[Epoch, ...]]  # by run
@@ -71,11 +69,10 @@ class Sweep:
 
 
 def score(result: Result, by: str) -> float:
-    """Return what is small for a good run, and infinite for one without a finite result."""
-    value = getattr(result, by, None)
-    if not words.finite(value) or result.status == "diverged":
+    """Return a number that is smaller for a better run, and infinite without a finite result."""
+    if by not in METRICS or result.status == "diverged":
         return math.inf
-    return -value if by == "test_accuracy" else value
+    return METRICS[by].cost(getattr(result, by))
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -114,15 +111,15 @@ def write_sweep_report(folder: Path) -> Path:
 
 
 def page_content(sweep: Sweep) -> dict[str, object]:
-    """Return what the template shows."""
-    best = sweep.results[0] if sweep.finite else None
+    """Return the content of a sweep's template."""
+    by, best = sweep.summary.by, sweep.results[0] if sweep.finite else None
     return {
         "sweep": sweep,
         "run": sweep.folder,
         "status": sweep.folder.summary.status or "unfinished",
         "best": best,
-        "measure": RESULTS.get(sweep.summary.by, sweep.summary.by),
-        "headline": _shown(sweep.summary.by, best),
+        "measure": METRICS[by].label if by in METRICS else by,
+        "headline": metric_text(by, getattr(best, by)) if best else text.MISSING,
         "facts": _facts(sweep),
         "coordinates": _coordinates(sweep),
         "plots": _plots(sweep),
@@ -131,54 +128,50 @@ def page_content(sweep: Sweep) -> dict[str, object]:
             "accuracy": _curves(sweep, "test_accuracy"),
         },
         "rows": sweep.results[:MOST_ROWS],
-        "config": list(words.yaml_tokens(sweep.folder.config)),
+        "config": list(yaml_tokens(sweep.folder.config)),
         "environment": sections.environment(sweep.folder),
-        "charts": charts,
         "sweep_charts": sweep_charts,
-        "words": words,
     }
-
-
-def _shown(by: str, result: Result | None) -> str:
-    value = getattr(result, by, None)
-    return words.percent(value) if by == "test_accuracy" else words.number(value)
 
 
 def _facts(sweep: Sweep) -> tuple[Fact, ...]:
     programs, seconds = sweep.summary.programs, sweep.folder.summary.seconds
     runs, lost = len(sweep.results), len(sweep.results) - sweep.finite
     best = sweep.results[0]
-    others = [name for name in RESULTS if name != sweep.summary.by]
     facts = [
-        *(Fact(RESULTS[name].capitalize(), _shown(name, best), "of this run") for name in others),
-        Fact(
-            "Runs", words.count(runs), f"in {words.plural(programs, 'program')}" if programs else ""
+        *(
+            Fact(metric.label.capitalize(), metric_text(name, getattr(best, name)), "of this run")
+            for name, metric in METRICS.items()
+            if name != sweep.summary.by
         ),
-        Fact("Diverged", words.count(lost), "left as they were" if lost else ""),
+        Fact(
+            "Runs", text.count(runs), f"in {text.plural(programs, 'program')}" if programs else ""
+        ),
+        Fact("Diverged", text.count(lost), "left as they were" if lost else ""),
         Fact(
             "Time",
-            words.duration(seconds),
-            f"{words.duration(seconds / runs)} a run" if words.finite(seconds) else "",
+            text.duration(seconds),
+            f"{text.duration(seconds / runs)} per run" if text.finite(seconds) else "",
         ),
-        Fact("Device", str(sweep.folder.environment.get("device", words.MISSING)), ""),
+        Fact("Device", str(sweep.folder.environment.get("device", text.MISSING)), ""),
     ]
-    return tuple(fact for fact in facts if fact.value != words.MISSING)
+    return tuple(fact for fact in facts if fact.value != text.MISSING)
 
 
 def _coordinates(sweep: Sweep) -> sweep_charts.Parallel:
     results = sweep.results[:MOST_THREADS]
     columns = [Column(key, [r.values.get(key) for r in results]) for key in sweep.keys]
-    columns += [_column(results, name) for name in RESULTS]
+    columns += [_column(results, name) for name in METRICS]
     return sweep_charts.parallel(columns, [r.run for r in results], sweep.ranks)
 
 
 def _column(results: Sequence[Result], name: str) -> Column:
-    good: Literal["small", "large"] = "large" if name == "test_accuracy" else "small"
-    return Column(RESULTS[name], [getattr(result, name) for result in results], good)
+    metric = METRICS[name]
+    return Column(metric.label, [getattr(result, name) for result in results], metric)
 
 
 def _plots(sweep: Sweep) -> list[sweep_charts.Plot]:
-    """Return a plot for each key, of what the best is chosen by; for a single key, of one more."""
+    """Return one plot per key, of the metric that ranks the runs; a single key has two plots."""
     by, runs = sweep.summary.by, [r.run for r in sweep.results]
     other = "test_loss" if by == "test_accuracy" else "test_accuracy"
     pairs = [(key, by) for key in sweep.keys[:MOST_PLOTS]]
@@ -197,13 +190,13 @@ def _plots(sweep: Sweep) -> list[sweep_charts.Plot]:
 
 def _curves(sweep: Sweep, name: str) -> sweep_charts.Curves | None:
     """Return a metric's curves, the worst first, so that the best lies on top."""
-    chosen = list(zip(sweep.results, sweep.ranks, strict=True))[:MOST_CURVES][::-1]
+    runs = [result.run for result in sweep.results[:MOST_CURVES]][::-1]
+    ranks = sweep.ranks[:MOST_CURVES][::-1]
     histories = [
         (
-            [epoch.epoch for epoch in sweep.epochs[result.run]],
-            np.array([getattr(epoch, name) for epoch in sweep.epochs[result.run]], float),
+            [epoch.epoch for epoch in sweep.epochs[run]],
+            np.array([getattr(epoch, name) for epoch in sweep.epochs[run]], float),
         )
-        for result, _ in chosen
+        for run in runs
     ]
-    runs, ranks = [result.run for result, _ in chosen], [rank for _, rank in chosen]
-    return sweep_charts.curves(histories, runs, ranks, percent=name == "test_accuracy")
+    return sweep_charts.curves(histories, runs, ranks, METRICS[name].percent)

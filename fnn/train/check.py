@@ -19,7 +19,8 @@ from ..config import Config
 from ..errors import ConfigError, FnnError, ShapeError, printable
 from ..layers import Layer, graph
 from ..loss import Loss
-from ..memory import array_bytes, size
+from ..memory import array_bytes
+from ..text import size
 from .plan import abstract_init
 from .step import init, make_update, value_and_grad
 

@@ -4,12 +4,9 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
-
-from ..errors import FnnError
+from .. import page as pages
 from . import maps, words
 from .defects import DEFECTS
 from .report import Finding, Report
@@ -48,17 +45,15 @@ def write_page(reports: Sequence[Report], path: Path) -> Path:
 
     Raises FnnError where the file cannot be written.
     """
-    try:
-        path.write_bytes(page(reports).encode("utf-8", "replace"))
-    except OSError as error:
-        raise FnnError(f"{path}: cannot be written: {error.strerror}") from error
-    return path
+    return pages.write(path, page(reports))
 
 
 def page(reports: Sequence[Report]) -> str:
     """Return the page of some reports as HTML; the same reports give the same text."""
     ops = [_op(i, report) for i, report in enumerate(reports)]
-    return _template().render(
+    return pages.render(
+        "fnn.verify",
+        "page.html",
         ops=ops,
         wrong=[op for op in ops if not op.report.ok],
         right=[op for op in ops if op.report.ok],
@@ -108,15 +103,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return words.MISSING
-
-
-def _template() -> jinja2.Template:
-    folder = files("fnn.verify")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..memory import size
+from ..text import MISSING, plural, size
 from .defects import DEFECTS
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .report import Finding, Report
 
 WIDTH = 100
-MISSING = "–"
 _LABEL = 12  # columns of the label that opens a row of facts
 _INDENT = 6  # columns before what is said about a finding
 _MOST_CASES = 4  # of one finding, named one by one
@@ -343,8 +342,3 @@ def seconds(value: float) -> str:
 def sentence(text: str) -> str:
     """Return a clause with a capital at its start and a full stop at its end."""
     return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def plural(quantity: int, noun: str) -> str:
-    """Return `1 probe`, `1,800 probes`."""
-    return f"{quantity:,} {noun}{'' if quantity == 1 else 's'}"
