@@ -63,3 +63,8 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
+
+
+def measured(evaluation: Any, labels: Any) -> dict[str, float]:
+    """Return the metrics of an evaluated test split by name."""
+    return {m.name: m.measure(evaluation, labels) for m in METRICS.values() if m.measure}

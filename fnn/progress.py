@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .metrics import METRICS
+
 LINES = 10
 """The approximate number of lines that a run prints into a pipe."""
 SILENCE = 60.0
@@ -28,7 +30,7 @@ class Bar:
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]}  test accuracy {task.fields[accuracy]}"),
+            TextColumn("loss {task.fields[loss]}  {task.fields[accuracy]}"),
             TimeElapsedColumn(),
             TextColumn("gone"),
             TimeRemainingColumn(),
@@ -53,7 +55,7 @@ class Bar:
             epoch=step // steps_per_epoch,
             epochs=epochs,
             loss="–",
-            accuracy="–",
+            accuracy=f"{METRICS['test_accuracy'].label} –",
         )
 
     def steps(self, epoch: int, done: int, loss: float) -> None:
@@ -62,8 +64,9 @@ class Bar:
         self._progress.update(self._task, completed=completed, epoch=epoch, loss=f"{loss:.4f}")
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Show the evaluation of an epoch."""
-        self._progress.update(self._task, accuracy=f"{row['test_accuracy']:.2%}")
+        """Show an epoch's evaluation."""
+        accuracy = METRICS["test_accuracy"].text(row["test_accuracy"])
+        self._progress.update(self._task, accuracy=accuracy)
 
 
 class Lines:
@@ -86,7 +89,7 @@ class Lines:
         if time.perf_counter() - self._last_line_at > SILENCE:
             self._print(
                 f"epoch {epoch}/{self._epochs}  step {done}/{self._per_epoch}  "
-                f"train loss {loss:.4f}"
+                f"{METRICS['train_loss'].text(loss)}"
             )
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -94,9 +97,9 @@ class Lines:
         if row["epoch"] % self._every == 0 or row["epoch"] == self._epochs:
             left = row["seconds"] / row["epoch"] * (self._epochs - row["epoch"])
             self._print(
-                f"epoch {row['epoch']}/{self._epochs}  train loss {row['train_loss']:.4f}  "
-                f"test loss {row['test_loss']:.4f}  test accuracy {row['test_accuracy']:.2%}  "
-                f"{left:.0f} s left"
+                f"epoch {row['epoch']}/{self._epochs}  "
+                + "".join(f"{metric.text(row[name])}  " for name, metric in METRICS.items())
+                + f"{left:.0f} s left"
             )
 
     def _print(self, line: str) -> None:

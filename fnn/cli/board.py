@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FnnError
+from ..metrics import METRICS
 
 
 def check_tensorboard() -> None:
@@ -31,8 +32,8 @@ class Board:
         self.progress.steps(epoch, done, loss)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Write the metrics of an epoch under its last step."""
-        for name in ("train_loss", "test_loss", "test_accuracy"):
+        """Write the metrics of an epoch, by its last step."""
+        for name in METRICS:
             self._writer.add_scalar(name, row[name], row["step"])
         self._writer.flush()
         self.progress.epoch(row)

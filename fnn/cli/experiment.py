@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import FnnError
+from ..metrics import METRICS
+from ..text import MISSING, shape
 from .board import Board, check_tensorboard
 from .command import START, AsJson, ConfigFile, Overrides, RunFolder, app
-from .show import keep_libraries_off_stdout, print_json, print_table, shape
+from .show import keep_libraries_off_stdout, print_json, print_table
 
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write metrics for TensorBoard (an extra).")
@@ -159,7 +161,7 @@ def _print_results(where: Path, summary: dict[str, Any], as_json: bool) -> None:
     else:
         skipped, to_first_step = summary["skipped_steps"], summary["seconds_to_first_step"]
         print(
-            f"{summary['name']}: test accuracy {summary['test_accuracy']:.2%} "
+            f"{summary['name']}: {METRICS['test_accuracy'].text(summary['test_accuracy'])} "
             f"after {summary['epochs']} epochs ({summary['status']}), "
             + (f"{skipped:,} steps skipped as not finite, " if skipped else "")
             + ("" if math.isnan(to_first_step) else f"first step after {to_first_step:.1f} s, ")
@@ -232,7 +234,15 @@ def plan(file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False)
         f"{experiment.config.name}: one example, input {shape(experiment.data.x_shape)}",
         ("layer", "", "output", "receptive field", "parameters", "multiply-adds"),
         [
-            *((r.path, r.layer, *map(shape, r[2:4]), *map("{:,}".format, r[4:])) for r in rows),
+            *(
+                (
+                    r.path,
+                    r.layer,
+                    *(shape(s, scalar=MISSING) for s in r[2:4]),
+                    *map("{:,}".format, r[4:]),
+                )
+                for r in rows
+            ),
             ("total", "", "", "", f"{totals['parameters']:,}", f"{totals['multiply_adds']:,}"),
         ],
     )

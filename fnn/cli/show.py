@@ -7,11 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def shape(shape: Any) -> str:
-    """Return a shape as `28×28`, and that of a scalar as a dash."""
-    return "×".join(map(str, shape)) or "–"
-
-
 def keep_libraries_off_stdout() -> None:
     """Send to standard error what libraries print; Gloo prints a line for every process."""
     sys.stdout.flush()

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import FnnError
+from ..metrics import METRICS
 from .command import START, AsJson, ConfigFile, app, ask_for_devices
 from .show import print_json, print_table
 
 BEST = 10
 """The number of runs that the terminal lists; the report lists all."""
-METRICS = ("train_loss", "test_loss", "test_accuracy")
 
 
 @app.command(
@@ -40,8 +40,7 @@ def sweep(
     ] = 0,
     optuna: Annotated[int, typer.Option(help="Let optuna choose N points.", min=0)] = 0,
     by: Annotated[
-        str,
-        typer.Option(help="The metric that ranks the runs: test_loss, test_accuracy, train_loss."),
+        str, typer.Option(help=f"The metric that ranks the runs: {', '.join(METRICS)}.")
     ] = "test_loss",
     runs: Annotated[Path, typer.Option(help="The folder for run folders.")] = Path("runs"),
     as_json: AsJson = False,

@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from ..errors import did_you_mean
+from ..metrics import MetricName
 from .section import Count, Phrase, PositiveInt, Section, problem, quote
 from .signature import DTypeName, Number
 
@@ -40,7 +41,6 @@ NumberFrom0 = Annotated[Number, Ge(0), Phrase("a number, 0 or more")]
 Decay = Annotated[Number, Gt(0), Lt(1), Phrase("a number above 0 and below 1")]
 WideDType = Annotated[Literal["float32", "float64", "bfloat16"], AfterValidator(_check_enabled)]
 DType = Annotated[DTypeName, AfterValidator(_check_enabled)]
-Metric = Literal["train_loss", "test_loss", "test_accuracy"]
 
 
 class Precision(Section):
@@ -68,7 +68,7 @@ class Converge(Section):
 class EarlyStopping(Section):
     """Stop when the best of the last `patience` epochs is not better than the best before them."""
 
-    metric: Metric = Field("test_loss", description="what is watched; an accuracy is to grow")
+    metric: MetricName = Field("test_loss", description="what is watched; an accuracy is to grow")
     patience: PositiveInt = Field(5, description="epochs to wait for something better")
     min_delta: NumberFrom0 = Field(0.0, description="by how much more it must be better")
 
@@ -110,7 +110,7 @@ class Checkpoint(Section):
     keep_best: Count = Field(
         default=0, description="and the best so many, each written at its epoch's end"
     )
-    metric: Metric = Field(default="test_loss", description="what the best are chosen by")
+    metric: MetricName = Field(default="test_loss", description="what the best are chosen by")
 
     def is_due(self, step: int, saved_step: int, seconds: float) -> bool:
         """Return whether one is due at `step`, `seconds` after that of `saved_step`."""

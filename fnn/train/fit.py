@@ -23,6 +23,7 @@ import numpy as np
 from .. import config as configs
 from ..config import Config
 from ..data import Streamed
+from ..metrics import METRICS, measured
 from . import checkpoint as checkpoints
 from . import distributed
 from . import folder as files
@@ -187,8 +188,7 @@ class Fit:
         self.progress.epoch(self.last)
         self.at = Position(self.at.epoch + 1)
         self.status = status_after(config, self.rows)
-        score = self.last[config.checkpoint.metric]
-        score = -score if config.checkpoint.metric == "test_accuracy" else score
+        score = METRICS[config.checkpoint.metric].cost(self.last[config.checkpoint.metric])
         if self._is_due() or self.saved.is_among_best(score):
             self._save(score)
 
@@ -200,8 +200,7 @@ class Fit:
             "epoch": self.at.epoch,
             "step": self.step,
             "train_loss": math.nan if self.status == "diverged" else self.at.mean(),
-            "test_loss": self.evaluation.loss(),
-            "test_accuracy": self.evaluation.accuracy(self.run.data.y_test),
+            **measured(self.evaluation, self.run.data.y_test),
             "seconds": self.seconds,
         }
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data import Dataset
+from ..metrics import METRICS
 from . import folder as files
 from .evaluate import Evaluation
 from .optimizer import evaluated_params
@@ -60,7 +61,7 @@ def summary(
         "epochs": last["epoch"],
         "steps": last["step"],
         "skipped_steps": skipped,
-        **{key: last[key] for key in ("train_loss", "test_loss", "test_accuracy")},
+        **{key: last[key] for key in METRICS},
         "seconds_to_first_step": to_first_step,
         "parameters": sum(row.parameters for row in rows),
         "gradient": run.config.gradient,

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ... import config as configs
+from ...metrics import METRICS, measured
 from .. import checkpoint as checkpoints
 from .. import folder as files
 from ..checkpoint import Checkpoint, Checkpoints
@@ -26,7 +27,7 @@ from ..results import learnt, summary, write_results
 from .groups import Group, Row
 from .program import Program
 
-RESULT = ("status", "epochs", "steps", "train_loss", "test_loss", "test_accuracy")
+RESULT = ("status", "epochs", "steps", *METRICS)
 """Of a run's summary.json, what the sweep's results repeat."""
 
 
@@ -152,8 +153,7 @@ class SweepFit:
                 "epoch": log.at.epoch,
                 "step": log.at.step(an_epoch),
                 "train_loss": math.nan if log.status == "diverged" else log.at.mean(),
-                "test_loss": found.loss(),
-                "test_accuracy": found.accuracy(self.run.data.y_test),
+                **measured(found, self.run.data.y_test),
                 "seconds": self.seconds,
             }
             if log.status == "completed" and log.at.done < an_epoch:

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import yaml
 
 from ... import config as configs
 from ...config.source import read_file, read_yaml
-from ...config.training import Metric
 from ...errors import ConfigError, FnnError
+from ...metrics import METRICS, MetricName
 from .. import folder as files
 from ..checkpoint import Checkpoints
 from ..fit import Progress, Silent
@@ -29,8 +29,6 @@ from .axes import Axes, Point, split_words
 from .fit import SweepFit, checkpoint_folder, results, run_folder
 from .groups import Base, Group, make_groups, make_rows
 from .proposals import Proposals, all_points, optuna_points, random_points
-
-METRICS = get_args(Metric)
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Plan:
     words: tuple[str, ...]  # the axes, as they were written
     random: int = 0  # points to draw
     optuna: int = 0  # points to ask optuna for
-    by: Metric = "test_loss"  # what the best run is chosen by
+    by: MetricName = "test_loss"  # what the best run is chosen by
 
     @property
     def axes(self) -> Axes:
@@ -58,11 +56,9 @@ class Plan:
         return all_points(self.axes)
 
     def score(self, result: dict[str, Any]) -> float:
-        """Return what is to be small: the metric, or what accuracy lacks; infinite is the worst."""
-        value = result[self.by]
-        if value is None or not math.isfinite(value) or result["status"] == "diverged":
-            return math.inf
-        return 1 - value if self.by == "test_accuracy" else value
+        """Return a number that is smaller for a better run, and infinite for a diverged one."""
+        diverged = result["status"] == "diverged"
+        return math.inf if diverged else METRICS[self.by].cost(result[self.by])
 
 
 class Ready:
@@ -110,7 +106,7 @@ def plan_sweep(
         word for word in words if word.partition("=")[0].strip() in {a.key for a in axes}
     )
     base = Base(read_file(config), str(config), tuple(overrides))
-    return Plan(base, chosen, random, optuna, cast(Metric, by))
+    return Plan(base, chosen, random, optuna, cast(MetricName, by))
 
 
 def sweep(
