@@ -1,9 +1,9 @@
-"""Is this backward rule right? as an assertion, for the tests of whoever wrote the rule."""
+"""An assertion that a backward rule is right, for tests."""
 
 from collections.abc import Callable
 from typing import Any
 
-from .verify import Report, verify, words
+from .verify import Report, verify
 
 
 def assert_vjp(
@@ -13,17 +13,16 @@ def assert_vjp(
     vary: bool = True,
     **statics: Any,
 ) -> Report:
-    """Assert that the backward rule of a function is right; the arguments are `fnn.verify`'s.
+    """Assert that the backward rule of a function is right; arguments as for `fnn.verify`.
 
         def test_squash():
             assert_vjp(squash, "f32[4,3]", slope=2.0)
 
-    Returns the report, of which a test may ask more: a resolution, a capability.
+    Returns the report, with resolutions and capabilities that a test may check as well.
 
-    Raises AssertionError with all that was found, and what `fnn.verify` raises for a wrong call.
+    Raises AssertionError with all findings, and the errors of `fnn.verify` for a wrong call.
     """
     __tracebackhide__ = True  # pytest shows the line of the test, and not this one
     report = verify(f, *args, definition=definition, vary=vary, **statics)
-    if not report.ok:
-        raise AssertionError(words.failure(report))
+    report.raise_if_failed()
     return report

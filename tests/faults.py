@@ -18,8 +18,8 @@ from fnn.custom_op import OPS, Op
 from fnn.verify.cases import examples
 from fnn.verify.interpreter import operation, taken_in
 from fnn.verify.jaxprs import CUSTOM, INLINED, nested
+from fnn.verify.passes import by_rule
 from fnn.verify.probes import GIVEN, Probing
-from fnn.verify.programs import by_rule
 from fnn.verify.subject import find
 from fnn.verify.values import to_dtype
 

@@ -220,12 +220,12 @@ def test_rules_are_taken_off_at_any_depth():
     np.testing.assert_array_equal(gradient, 2.0)
 
 
-def test_what_is_not_linear_is_told_from_the_program():
-    def told(function):
+def test_an_operation_that_is_not_linear_is_read_from_the_program():
+    def nonlinear(function):
         return first_nonlinear(jax.make_jaxpr(function)(1.0, 2.0).jaxpr, [False, True])
 
-    assert told(lambda x, dy: jnp.exp(x) * dy) is None
-    assert told(lambda x, dy: dy / x + jnp.where(x > 0, dy, 0)) is None
-    assert told(lambda x, dy: x * dy * dy) == "mul"
-    assert told(lambda x, dy: jnp.maximum(dy, x)) == "max"
-    assert told(lambda x, dy: jnp.where(dy > 0, x, 0 * x)) == "gt"
+    assert nonlinear(lambda x, dy: jnp.exp(x) * dy) is None
+    assert nonlinear(lambda x, dy: dy / x + jnp.where(x > 0, dy, 0)) is None
+    assert nonlinear(lambda x, dy: x * dy * dy) == "mul"
+    assert nonlinear(lambda x, dy: jnp.maximum(dy, x)) == "max"
+    assert nonlinear(lambda x, dy: jnp.where(dy > 0, x, 0 * x)) == "gt"

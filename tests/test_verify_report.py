@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from fnn.errors import FnnError
-from fnn.verify import maps, page, words
+from fnn.verify import command, maps, page, words
 from fnn.verify.defects import DEFECTS
 from fnn.verify.report import Finding, Picture, Report
 
@@ -55,7 +55,7 @@ def report(*findings, name="layer_norm", **changes):
 
 
 def test_a_right_rule_in_a_terminal():
-    assert words.as_text(report()).splitlines() == [
+    assert str(report()).splitlines() == [
         f"layer_norm: ok{'1,038 probes, 0.8 s':>86}",
         "  resolution   x 6e-11   gamma always 0",
         "  error        bfloat16 8e-3   float64 3e-16",
@@ -72,7 +72,7 @@ def test_a_finding_in_a_terminal():
         Finding("factor", "gamma", dtype=dtype, probe="large numbers")
         for dtype in ("float32", "float32", "bfloat16")
     ]
-    lines = words.as_text(report(FACTOR, *same)).splitlines()
+    lines = str(report(FACTOR, *same)).splitlines()
     assert lines[0].startswith("layer_norm: 1 finding   ")
     assert lines[1:9] == [
         "  value / factor             d gamma [3]",
@@ -89,7 +89,7 @@ def test_a_finding_in_a_terminal():
 def test_no_line_is_too_long_and_no_word_is_lost():
     many = {f"params['layer{i}']['w']": 1e-10 for i in range(30)}
     long = Finding("fails", "x", why="because " * 40 + "\nin bwd", call="f(\n  f64[3],\n)")
-    shown = words.as_text(report(long, resolution=many, notes=["remark " * 40]))
+    shown = str(report(long, resolution=many, notes=["remark " * 40]))
     assert max(map(len, shown.splitlines())) <= words.WIDTH
     assert shown.count("because") == shown.count("remark") == 40
     assert all(name in shown for name in many)
@@ -99,12 +99,12 @@ def test_no_line_is_too_long_and_no_word_is_lost():
 def test_the_first_line_of_a_failure_says_what_is_wrong():
     fails = Finding("fails", why="TypeError: no")
     affine = Finding("affine", "beta", "out[1]", (0, 2), 1e-3, 0.0, 0.0)
-    lines = words.failure(report(FACTOR, affine, fails)).splitlines()
+    lines = report(FACTOR, affine, fails).failure().splitlines()
     findings = "factor in d gamma, affine in d beta via out[1], fails"
     assert lines[0] == f"layer_norm: 3 findings ({findings})"
-    told = "d beta via out[1] [0, 2]  got 0.001, expected 0 exactly"
-    assert told in words.failure(report(affine))
-    assert "cannot" not in words.failure(report(FACTOR))
+    line = "d beta via out[1] [0, 2]  got 0.001, expected 0 exactly"
+    assert line in report(affine).failure()
+    assert "cannot" not in report(FACTOR).failure()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_first_line_of_a_failure_says_what_is_wrong():
     ],
 )
 def test_numbers_have_the_digits_that_tell_them_apart(got, expected, text):
-    assert words.numbers(Finding("term", got=got, expected=expected)) == text
+    assert Finding("term", got=got, expected=expected).numbers == text
 
 
 def test_short_numbers():
@@ -129,21 +129,21 @@ def test_short_numbers():
 def test_tolerance_is_told_over_the_size_of_the_whole_array():
     huge = picture([3e200, 4e200, np.inf], [0.0, 0.0, 0.0])
     finding = Finding("term", "x", tolerance=1e190, expected=3e200, got=0.0, picture=huge)
-    assert words.over_signal(finding) == pytest.approx(1e-10 / np.sqrt(12.5))
-    assert words.over_signal(Finding("term", tolerance=0.5, expected=2.0)) == 0.25
-    assert words.over_signal(Finding("affine", tolerance=0.0, expected=0.0)) is None
+    assert finding.tolerance_over_signal == pytest.approx(1e-10 / np.sqrt(12.5))
+    assert Finding("term", tolerance=0.5, expected=2.0).tolerance_over_signal == 0.25
+    assert Finding("affine", tolerance=0.0, expected=0.0).tolerance_over_signal is None
 
 
 def test_json_holds_everything_but_pictures():
     odd = Finding("nan", "z", "y", (1,), float("nan"), 1 - 2j, 1e-9, picture=picture([1], [2]))
-    told = words.as_json(report(FACTOR, odd, errors={"float64": np.float64("inf")}))
-    told = json.loads(json.dumps(told, allow_nan=False))
-    assert told["ok"] is False
-    assert told["errors"] == {"float64": "inf"}
+    shown = report(FACTOR, odd, errors={"float64": np.float64("inf")}).as_json()
+    shown = json.loads(json.dumps(shown, allow_nan=False))
+    assert shown["ok"] is False
+    assert shown["errors"] == {"float64": "inf"}
     for fact in ("resolution", "capabilities"):
-        assert told[fact] == FACTS[fact]
-    assert told["cost"]["residuals"] == {"rule": 128, "autodiff": 256}
-    first, second = told["findings"]
+        assert shown[fact] == FACTS[fact]
+    assert shown["cost"]["residuals"] == {"rule": 128, "autodiff": 256}
+    first, second = shown["findings"]
     assert (first["got"], first["expected"], first["index"]) == (1.25, 0.625, [3])
     assert first["tolerance_over_signal"] == pytest.approx(1.6e-11)
     assert first["advice"] == DEFECTS["factor"].advice
@@ -154,7 +154,7 @@ def test_json_holds_everything_but_pictures():
 def test_the_table_has_a_row_a_report():
     out = io.StringIO()
     reports = [report(), report(FACTOR, name="a[bold]b", errors={}, cost={}, resolution={})]
-    Console(file=out, width=100).print(words.table(reports))
+    Console(file=out, width=100).print(command.table(reports))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines() if line.strip()]
     assert lines[0] == "op resolution float64 bfloat16 residuals temporary s"
     assert lines[2] == "layer_norm ok 6e-11 3e-16 8e-3 0.50× 0.48× 0.8"

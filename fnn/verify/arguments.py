@@ -1,14 +1,15 @@
-"""The arguments of a call as given by a user, flattened to leaves: arrays, or things left alone.
+"""The arguments of a call, flattened to leaves: arrays, and values that are passed on unchanged.
 
 A leaf may be an array, a `jax.ShapeDtypeStruct`, or a string that describes an array:
 
     "f32[8,16]"  "i32[8] in 0..9"  "f32[8] in 0.1..0.9"  "f32[4,4] in spd"  "bool[8]"  "key[]"
 
-What is described is drawn. Everything else (integers, booleans, strings, None, functions) is
-handed on as it is, and is part of the compiled program.
+The values of a described array are drawn. Everything else (integers, booleans, strings, None,
+functions) is passed on unchanged and is part of the compiled program.
 """
 
 import dataclasses
+import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -34,12 +35,12 @@ DOMAINS = ("real", "positive", "simplex", "spd", "symmetric")
 _SPEC = re.compile(r"\s*([a-z]+\d*)\s*\[([\d,\s]*)\]\s*(?:in\s+(\S+)\s*)?")
 
 Domain = str | tuple[float, float]
-"""Where an array's numbers may lie: one of DOMAINS, or both ends of a range."""
+"""Where an array's numbers may lie: one of DOMAINS, or the two ends of a range."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One array of a call: where it stands, its type, where its numbers lie, its value if given."""
+    """One array of a call: its path, its type, the domain of its numbers, its value if any."""
 
     path: str
     shape: tuple[int, ...]
@@ -77,41 +78,56 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-    """A leaf that is no array: handed on as it is."""
+    """A leaf that is no array: its value is passed on unchanged."""
 
     value: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """A call's arguments, parted into arrays (`leaves`) and the rest (`fixed`)."""
+    """A call's arguments, split into arrays (`leaves`) and the rest (`fixed`)."""
 
     tree: Any
     fixed: tuple[Any, ...]
-    """One entry a leaf of the tree: a `Fixed`, or None where an array belongs."""
+    """One entry per leaf of the tree: a `Fixed`, or None where an array belongs."""
     leaves: tuple[Leaf, ...]
 
+    @functools.cached_property
+    def places(self) -> list[int]:
+        """Which of the leaves are differentiated."""
+        return [i for i, leaf in enumerate(self.leaves) if leaf.differentiable]
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the leaves that are differentiated."""
+        return [self.leaves[i].path for i in self.places]
+
+    def structs(self, dtype: str | None = None) -> list[Any]:
+        """Return the arrays' types where floating-point numbers are `dtype` (their own)."""
+        return [struct(leaf, dtype) for leaf in self.leaves]
+
+    def apply(self, function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
+        """Return what a function gives with arrays in their places."""
+        args, kwargs = self.build(arrays)
+        return function(*args, **kwargs)
+
     def build(self, arrays: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Put arrays in their places; return what to call the function with."""
-        arrays_in = iter(arrays)
-        filled = [next(arrays_in) if f is None else f.value for f in self.fixed]
-        return jax.tree.unflatten(self.tree, filled)
+        """Return the positional and keyword arguments, with arrays in their places."""
+        remaining = iter(arrays)
+        leaves = [next(remaining) if f is None else f.value for f in self.fixed]
+        return jax.tree.unflatten(self.tree, leaves)
 
     def replace(self, leaves: Sequence[Leaf]) -> "Arguments":
-        """Return the same call of other arrays."""
+        """Return the same call with other arrays."""
         return dataclasses.replace(self, leaves=tuple(leaves))
 
     def cast(self, dtype: str) -> "Arguments":
         """Return the same call where floating-point numbers are `dtype`, without its values."""
-        return self.replace(
-            [
-                dataclasses.replace(a, dtype=a.cast(dtype), domain=None, value=None)
-                for a in self.leaves
-            ]
-        )
+        bare = functools.partial(dataclasses.replace, domain=None, value=None)
+        return self.replace([bare(a, dtype=a.cast(dtype)) for a in self.leaves])
 
     def show(self, name: str, dtype: str | None = None) -> str:
-        """Write the call down: `name(f64[8,16], axis=-1)`."""
+        """Return the call as text: `name(f64[8,16], axis=-1)`."""
         args, kwargs = self.build(
             [dataclasses.replace(a, dtype=a.cast(dtype)) if dtype else a for a in self.leaves]
         )
@@ -133,19 +149,19 @@ def parse(
     kwargs: dict[str, Any],
     nondiff: Sequence[int] = (),
 ) -> Arguments:
-    """Flatten the arguments of a call.
+    """Return the arguments of a call, flattened.
 
-    Python floats become scalars to differentiate by, except among the keywords and in the places
-    that `nondiff` names.
+    A Python float becomes a scalar that is differentiated, except as a keyword argument and at the
+    positions in `nondiff`.
 
     Raises ValueError for a description that cannot be read.
     """
     names = _names(function, len(args))
-    marked = tuple(
+    positional = tuple(
         jax.tree.map(Fixed, a, is_leaf=_is_none) if i in nondiff and not _holds_spec(a) else a
         for i, a in enumerate(args)
     )
-    tree = (marked, {k: Fixed(v) if isinstance(v, float) else v for k, v in kwargs.items()})
+    tree = (positional, {k: Fixed(v) if isinstance(v, float) else v for k, v in kwargs.items()})
     flat, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_none)
     leaves, fixed = [], []
     for path, value in flat:
@@ -167,8 +183,8 @@ def _leaf(path: str, value: Any) -> Leaf | Fixed:
         if isinstance(value, np.generic | np.ndarray) and value.dtype == object:
             raise ValueError(f"{path}: an array of objects is not an array of numbers")
         dtype = _dtype(value)
-        given = value if dtype == "key" else np.asarray(value)
-        return Leaf(path, np.shape(value), dtype, _domain(given), given)
+        array = value if dtype == "key" else np.asarray(value)
+        return Leaf(path, np.shape(value), dtype, _domain(array), array)
     return Fixed(value)
 
 
@@ -185,20 +201,20 @@ def struct(leaf: Leaf, dtype: str | None = None) -> Any:
 
 
 def read(text: str, path: str = "argument") -> Leaf:
-    """Read a description such as "f32[8,16]" or "i32[8] in 0..9".
+    """Return the array that a description such as "f32[8,16]" or "i32[8] in 0..9" stands for.
 
-    Raises ValueError with what is allowed.
+    Raises ValueError, which lists what is allowed.
     """
     match = _SPEC.fullmatch(text)
-    known = ", ".join(DTYPES)
+    dtypes = ", ".join(DTYPES)
     if not match:
         raise ValueError(
             f'{path}: cannot read {text!r}; write a dtype and a shape, such as "f32[8,16]", '
-            f'"f32[]" or "i32[8] in 0..9" (dtypes: {known})'
+            f'"f32[]" or "i32[8] in 0..9" (dtypes: {dtypes})'
         )
     dtype, dims, domain = match.groups()
     if dtype not in DTYPES:
-        raise ValueError(f"{path}: {text!r} has no known dtype; one of {known}")
+        raise ValueError(f"{path}: {text!r} has no known dtype; one of {dtypes}")
     shape = tuple(int(n) for n in dims.replace(" ", "").split(",") if n)
     leaf = Leaf(path, shape, DTYPES[dtype], _read_domain(path, text, domain))
     if leaf.domain == "simplex" and not shape:
@@ -225,7 +241,7 @@ def _read_domain(path: str, text: str, domain: str | None) -> Domain | None:
 
 
 def _domain(value: Any) -> Domain | None:
-    """Where the numbers of a given array seem to lie, so that others like them can be drawn."""
+    """Guess an array's domain from its numbers, so that others like them can be drawn."""
     if not isinstance(value, np.ndarray) or value.size == 0:
         return None
     if np.issubdtype(value.dtype, np.integer):

@@ -1,41 +1,42 @@
-"""Which defect is it? Read from how an array differs, and from where it does."""
+"""Which defect is it? Read from how an array differs, and where."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from .cotangents import only
 from .judge import Misfit, size_of, widen
-from .mathematics import Mismatch
-from .probes import Probing, Trial
-from .programs import places
-from .values import to_dtype
+from .probes import Probing
+from .trials import Mismatch, Trial
+from .values import rounded
 
 SMALL = 1e-6
-"""Up to this relative error, digits were lost and the mathematics may be right."""
+"""Up to this relative error digits are lost, and the mathematics may be right."""
+LOSS = "cancellation", "digits are lost, and more than autodiff loses"
 
 
-def classify(probing: Probing, found: Sequence[Mismatch]) -> tuple[str, str]:
-    """Name the defect that the mismatches of one argument show, and say what was seen.
+def classify(probing: Probing, mismatches: Sequence[Mismatch]) -> tuple[str, str]:
+    """Return the defect that the mismatches of one argument show, and the evidence in words.
 
-    The first mismatch is the plainest point: ordinary numbers, the shapes given.
+    The first mismatch is the plainest point: ordinary numbers in the original shapes.
     """
-    first = found[0]
+    first = mismatches[0]
     trial, bad = first.trial, first.misfit
     if bad.nonfinite:
-        return _nonfinite(bad)
+        return ("nan" if np.isnan(bad.got[bad.bad]).any() else "overflow"), ""
     if first.defect:
         return first.defect, _WHY[first.defect]
     if trial.probe.kind == "mask":
         return "size", f"only with {trial.probe.label}"
     if trial.probe.kind == "magnitude":
         if 0 < bad.relative < SMALL and bad.got[bad.bad].any():
-            return "cancellation", "digits are lost, and more than autodiff loses"
+            return LOSS
         return "tail", f"only with {trial.probe.label}"
     if trial.case.kind in ("size", "geometry", "broadcast") and trial.case.label:
-        if trial.case.optional and (scattered := _scattered(trial, first.which, bad)):
+        if trial.case.optional and (scattered := _scattered(trial, bad)):
             return scattered
         return trial.case.kind, f"only with {trial.case.label}"
-    return _pattern(probing, found)
+    return _pattern(probing, mismatches)
 
 
 _WHY = {
@@ -44,15 +45,9 @@ _WHY = {
 }
 
 
-def _nonfinite(bad: Misfit) -> tuple[str, str]:
-    if np.isnan(bad.got[bad.bad]).any():
-        return "nan", ""
-    return "overflow", ""
-
-
-def _pattern(probing: Probing, found: Sequence[Mismatch]) -> tuple[str, str]:
-    """Compare what came with what was expected: times a factor, moved, or something else."""
-    first = found[0]
+def _pattern(probing: Probing, mismatches: Sequence[Mismatch]) -> tuple[str, str]:
+    """Recognise the expected cotangent times a factor, moved, or wrong in a few places."""
+    first = mismatches[0]
     bad, trial = first.misfit, first.trial
     got, want, tolerance = bad.got, bad.want, 8 * bad.tolerance + 1e-9 * size_of(bad.want)
     several = sum(np.issubdtype(np.asarray(y).dtype, np.inexact) for y in trial.want["y"]) > 1
@@ -63,14 +58,14 @@ def _pattern(probing: Probing, found: Sequence[Mismatch]) -> tuple[str, str]:
         return "term", "the cotangent is zero"
     factor = _factor(got, want, tolerance)
     if factor is not None:
-        return _named_factor(trial, first.which, factor, got.shape)
-    for what, moved in _moves(trial, first.which, want):
-        if moved.shape == got.shape and np.all(np.abs(got - moved) <= tolerance):
+        return _in_words(trial, first.which, factor)
+    for what, other in _moves(trial, first.which, want):
+        if other.shape == got.shape and np.all(np.abs(got - other) <= tolerance):
             return "order", what
     if got.size > 1 and np.allclose(np.sort(got, None), np.sort(want, None), rtol=1e-9):
         return "order", "the same numbers, in another order"
-    edge = _edge(trial, first.which, bad)
-    if edge and not _in_place(found):
+    edge = _edge(trial, bad)
+    if edge and not _in_place(mismatches):
         return "tail", edge
     if _stretched(trial, first.which):
         return "broadcast", "the argument is broadcast, and this is not the sum over its copies"
@@ -93,9 +88,8 @@ def _factor(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> complex
     return factor if np.all(close[finite]) else None
 
 
-def _named_factor(
-    trial: Trial, which: int, factor: complex, shape: tuple[int, ...]
-) -> tuple[str, str]:
+def _in_words(trial: Trial, which: int, factor: complex) -> tuple[str, str]:
+    """Return the defect of a cotangent times a factor, and the factor's possible origin."""
     if abs(factor + 1) < 1e-6:
         return "sign", "the right cotangent, negated"
     words = f"the right cotangent times {factor.real if np.isreal(factor) else factor:.9g}"
@@ -112,32 +106,31 @@ def _named_factor(
 
 
 def _stretched(trial: Trial, which: int) -> bool:
-    """Whether an argument has fewer axes than the output, or length 1 where that has more."""
-    shape = trial.case.arguments.leaves[places(trial.case.arguments)[which]].shape
+    """Whether an argument is broadcast, or has an axis of length 1 and fewer elements than y."""
+    arguments = trial.case.arguments
+    shape = arguments.leaves[arguments.places[which]].shape
     return trial.case.kind == "broadcast" or any(
         1 in shape[:-1] and np.size(y) > np.prod(shape) for y in trial.want["y"][:1]
     )
 
 
 def _moves(trial: Trial, which: int, want: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the expected cotangent, moved about in the usual wrong ways, and its neighbours'."""
+    """Yield the expected cotangent in usual wrong orders, and those of the other arguments."""
     for axis in range(want.ndim):
         yield f"reversed along axis {axis}", np.flip(want, axis)
         for by in (1, -1):
             yield f"rolled by {by} along axis {axis}", np.roll(want, by, axis)
     if want.ndim >= 2:
         yield "transposed", np.swapaxes(want, -1, -2)
-    arguments = trial.case.arguments
-    for other, place in enumerate(places(arguments)):
+    for other, path in enumerate(trial.case.arguments.paths):
         if other != which:
-            path = arguments.leaves[place].path
             yield f"the cotangent of {path}", np.asarray(trial.want["ct"][other])
 
 
-def _edge(trial: Trial, which: int, bad: Misfit) -> str:
-    """Whether exactly the largest, or exactly the smallest, of an argument's numbers are wrong."""
+def _edge(trial: Trial, bad: Misfit) -> str:
+    """Say so if exactly the largest or the smallest of an argument's numbers are wrong."""
     arguments = trial.case.arguments
-    for place in places(arguments):
+    for place in arguments.places:
         x = np.abs(trial.values[place]) if np.shape(trial.values[place]) == bad.bad.shape else None
         if x is None or bad.bad.all() or bad.bad.sum() < 2 or x.size < 8:
             continue
@@ -149,9 +142,9 @@ def _edge(trial: Trial, which: int, bad: Misfit) -> str:
     return ""
 
 
-def _scattered(trial: Trial, which: int, bad: Misfit) -> tuple[str, str] | None:
-    """Say so if a larger array shows what only rare numbers do, wherever they stand."""
-    if edge := _edge(trial, which, bad):
+def _scattered(trial: Trial, bad: Misfit) -> tuple[str, str] | None:
+    """Return the defect if a larger array is wrong only at rare numbers, wherever they are."""
+    if edge := _edge(trial, bad):
         return "tail", edge
     lines = any(np.any(np.mean(bad.bad, axis=axis) > 0.75) for axis in range(bad.bad.ndim))
     if lines or bad.bad.mean() > 0.05:
@@ -159,48 +152,42 @@ def _scattered(trial: Trial, which: int, bad: Misfit) -> tuple[str, str] | None:
     return "element", f"{bad.bad.sum()} of {bad.bad.size} elements"
 
 
-def _in_place(found: Sequence[Mismatch]) -> bool:
-    """Whether the same elements are wrong for other numbers: not their size but their place."""
-    first = found[0]
+def _in_place(mismatches: Sequence[Mismatch]) -> bool:
+    """Whether the same elements are wrong for other numbers, so that their place matters."""
+    first = mismatches[0]
     alike = [
         m.misfit.bad
-        for m in found[1:]
+        for m in mismatches[1:]
         if m.trial.case is first.trial.case and m.trial.probe.kind == "ordinary"
     ]
     return bool(alike) and all(np.array_equal(bad, first.misfit.bad) for bad in alike)
 
 
 def loses_digits(probing: Probing, m: Mismatch) -> bool:
-    """Whether an error in float64 is one of rounding: it is then far larger in float32."""
+    """Whether an error in float64 is rounding, which is far larger in float32."""
     trial, which = m.trial, m.which
     if m.misfit.nonfinite or m.what != "ct" or trial.dtype != "float64":
         return False
     run = probing.run(trial.case, "float32")
-    values = [
-        to_dtype(v, leaf.cast("float32")) if leaf.differentiable else v
-        for v, leaf in zip(trial.values, trial.case.arguments.leaves, strict=True)
-    ]
+    values = rounded(trial.case.arguments, trial.values, "float32")
     want = widen(probing.run(trial.case).oracle(values, trial.dys)["ct"][which])
     rule, auto = (
         np.abs(widen(program(values, trial.dys)["ct"][which]) - want)
         for program in (run.rule, run.oracle)
     )
-    known = np.isfinite(auto)
-    seen, natural = (float(np.max(e[known], initial=0.0)) for e in (rule, auto))
+    finite = np.isfinite(auto)
+    narrow, natural = (float(np.max(e[finite], initial=0.0)) for e in (rule, auto))
     exact = float(np.max(np.abs(m.misfit.got - m.misfit.want)[m.misfit.bad]))
-    return seen > 16 * natural and seen > 1024 * exact
+    return narrow > 16 * natural and narrow > 1024 * exact
 
 
 def _ignored_output(probing: Probing, first: Mismatch) -> str:
-    """Whether one of several outputs contributes nothing, and the others are right."""
-    trial = first.trial
-    if len(trial.dys) < 2:
-        return ""
-    run = probing.run(trial.case)
-    for j in range(len(trial.dys)):
-        dys = [dy if k == j else np.zeros_like(dy) for k, dy in enumerate(trial.dys)]
+    """Say so if one of several outputs contributes nothing."""
+    trial, run = first.trial, probing.run(first.trial.case)
+    for j in range(len(trial.dys) if len(trial.dys) > 1 else 0):
+        dys = only(trial.dys, j)
         got = run.rule(trial.values, dys)["ct"][first.which]
         want = run.oracle(trial.values, dys)["ct"][first.which]
         if size_of(got) == 0 < size_of(want):
-            return f"with a cotangent for output {j} alone, nothing comes"
+            return f"a cotangent of output {j} alone gives zero"
     return ""

@@ -9,16 +9,19 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..custom_op import OPS, Op
 from ..errors import FnnError, did_you_mean
 from ..progress import each
 from . import words
 from .core import run
-from .report import Report
+from .report import Report, dtypes_of
+from .subject import signature
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _MOST_NAMES = 8  # of the modules that could have been meant
 _TRUTH = {"true": True, "false": False}
@@ -83,19 +86,12 @@ def _verify(
     if not args and not isinstance(function, Op):
         raise FnnError(
             f'{name}: say what to call it with, such as --args "f32[8,16]" "i32[8] in 0..9"'
-            + _signature(function)
+            + signature(function)
         )
     try:
         return run(function, args, statics, definition, vary)
     except (TypeError, ValueError) as error:
         raise FnnError(f"{name}: {str(error).removeprefix('verify: ')}") from error
-
-
-def _signature(function: Callable[..., Any]) -> str:
-    try:
-        return f"; its signature is {getattr(function, '__name__', '')}{signature(function)}"
-    except (TypeError, ValueError):
-        return ""
 
 
 def show(reports: Sequence[Report], took: float) -> None:
@@ -108,12 +104,35 @@ def show(reports: Sequence[Report], took: float) -> None:
     if len(reports) == 1:
         print(reports[0])
         return
-    Console(width=None if sys.stdout.isatty() else 120).print(words.table(reports))
+    Console(width=None if sys.stdout.isatty() else 120).print(table(reports))
     failed = [report for report in reports if not report.ok]
     for report in failed:
         print(f"{report}\n")
     counts = f"{len(reports) - len(failed)} verified, {len(failed)} failed"
     print(f"{counts}, in {words.seconds(took)}")
+
+
+def table(reports: Sequence[Report]) -> "Table":
+    """Return a table for rich to print, with one row per report."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    costs, dtypes = words.columns(r.cost for r in reports), dtypes_of(reports)
+    rows = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    rows.add_column("op", overflow="fold", min_width=12)
+    for head in ("", "resolution", *dtypes, *costs, "s"):
+        rows.add_column(head, justify="right" if head else "left", no_wrap=True)
+    for r in reports:
+        rows.add_row(
+            Text(r.name, "" if r.ok else "bold"),
+            Text("ok", "green") if r.ok else Text("FAILED", "bold red"),
+            words.short(r.worst_resolution),
+            *(words.short(r.errors.get(dtype)) for dtype in dtypes),
+            *(words.ratio(*r.cost[kind]) if kind in r.cost else words.MISSING for kind in costs),
+            f"{r.seconds:.1f}",
+        )
+    return rows
 
 
 def literal(text: str) -> Any:

@@ -1,6 +1,6 @@
-"""Does the rule run where its arguments are split over several devices?"""
+"""Does the rule run on arguments that are split over several devices?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,23 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from .judge import EPS64, misfit
-from .mathematics import Mismatch
-from .probes import Probing, Trial
-from .programs import backward, both_ways, call, places, start
+from .passes import backward, both_ways, call
+from .probes import Probing
+from .programs import start
+from .trials import Answers, Trial
 
 KINDS = {"auto mesh": AxisType.Auto, "explicit mesh": AxisType.Explicit}
 
 
 def check(
-    probing: Probing, trials: Sequence[Trial], known: dict[str, bool | None]
-) -> Iterator[tuple[str, Mismatch]]:
-    """Split the first axis of the first array, and all that share it, over two devices.
+    probing: Probing, trials: Sequence[Trial], capabilities: dict[str, bool | None]
+) -> Answers:
+    """Split the first axis of the first array, and all axes that share it, over two devices.
 
-    Enters in `known` what runs (on one device, if there are no two): None where there is no such
-    axis. Where XLA splits the program, the numbers are compared.
+    Enters in `capabilities` whether each kind of mesh works, on one device if there are not two;
+    None without such an axis. Where XLA splits the program, the numbers are compared.
     """
-    known |= dict.fromkeys([*KINDS, "shard_map"])
+    capabilities |= dict.fromkeys([*KINDS, "shard_map"])
     count = min(2, jax.device_count())
     trial = next((t for t in trials if _rows(t) and _rows(t) % count == 0), None)
     if trial is None:
@@ -38,17 +38,18 @@ def check(
                 try:
                     got = _on_mesh(probing, trial, mesh)
                 except Exception:
-                    known[name] = False
+                    capabilities[name] = False
                     continue
-                known[name] = True
-                yield from _compare(trial, got)
+                capabilities[name] = True
+                for mismatch in trial.compare("ct", got, trial.got["ct"][: len(got)]):
+                    yield "devices", mismatch
         if rowwise:
             mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
-            known["shard_map"] = _mapped(probing, trial, mesh)
+            capabilities["shard_map"] = _in_shard_map(probing, trial, mesh)
 
 
 def _on_mesh(probing: Probing, trial: Trial, mesh: Any) -> list[Any]:
-    """Return the cotangents; of an explicit mesh, or of one device, whether there are any."""
+    """Return the cotangents; nothing on an explicit mesh or on one device, where it only traces."""
     function, arguments = probing.subject.function, trial.case.arguments
 
     def cotangents(arrays: Any, dys: Any) -> list[Any]:
@@ -65,7 +66,7 @@ def _on_mesh(probing: Probing, trial: Trial, mesh: Any) -> list[Any]:
         return []
 
 
-def _mapped(probing: Probing, trial: Trial, mesh: Any) -> bool:
+def _in_shard_map(probing: Probing, trial: Trial, mesh: Any) -> bool:
     """Whether the function can be differentiated inside shard_map."""
     function, arguments = probing.subject.function, trial.case.arguments
     arrays, dys = _arrays(trial)
@@ -79,7 +80,7 @@ def _mapped(probing: Probing, trial: Trial, mesh: Any) -> bool:
         return list(inside(*arrays))
 
     try:
-        jax.eval_shape(lambda: backward(local, arrays, places(arguments))[1](dys))
+        jax.eval_shape(lambda: backward(local, arrays, arguments.places)[1](dys))
     except Exception:
         return False
     return True
@@ -97,9 +98,3 @@ def _spec(shape: tuple[int, ...], rows: int) -> PartitionSpec:
 
 def _arrays(trial: Trial) -> tuple[list[jax.Array], list[jax.Array]]:
     return [jnp.asarray(v) for v in trial.values], [jnp.asarray(dy) for dy in trial.dys]
-
-
-def _compare(trial: Trial, got: Sequence[Any]) -> Iterator[tuple[str, Mismatch]]:
-    for i, (came, want) in enumerate(zip(got, trial.got["ct"], strict=False)):
-        if wrong := misfit(came, want, trial.tolerance("ct", i, EPS64)):
-            yield "devices", Mismatch(trial, "ct", i, wrong)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from .judge import Misfit, size_of, widen
-from .probes import Probing, Trial
-from .programs import places
+from .probes import Probing
+from .trials import Trial
+from .values import is_inexact
 
 STEP = 2.0**-22
 CLOSE = 2.0**-12
@@ -27,11 +28,12 @@ MOST = 24
 def judge(
     probing: Probing, trial: Trial, which: int, misfit: Misfit, binding: bool
 ) -> tuple[Misfit | None, str]:
-    """Decide about a cotangent that differs from autodiff's at a special point.
+    """Judge a cotangent that differs from autodiff's at a special point.
 
-    Returns what remains wrong, and its defect: "kink", or "special value" where there is none.
+    Returns the elements that remain wrong, and their defect: "kink", or "special value" where the
+    derivative has none.
     """
-    place = places(trial.case.arguments)[which]
+    place = trial.case.arguments.places[which]
     samples = [_near(probing, trial, which, seed) for seed in range(6)]
     bad = np.argwhere(misfit.bad)
     order = np.argsort(-np.nan_to_num(np.abs(misfit.got - misfit.want)[misfit.bad], nan=np.inf))
@@ -50,7 +52,7 @@ def judge(
             wrong[at] = True
             continue
         low, high = min(sides), max(sides)
-        # Of a small jump, as a small cotangent makes it, the jump itself is the measure.
+        # A small cotangent makes a small jump, which is then the measure.
         small = high - low <= slack
         margin = (high - low) / 8 if small else slack
         stated = min(abs(want - low), abs(want - high)) <= margin
@@ -67,38 +69,34 @@ def judge(
         return None, defect
     first = tuple(int(i) for i in np.argwhere(wrong)[0])
     for at in map(tuple, bad[order[MOST:]]):
-        wrong[at] = True  # not looked at, and no better than the worst
+        wrong[at] = True  # not examined, but smaller errors than those that are
     return replace(misfit, bad=wrong, index=first), defect
 
 
 def _near(probing: Probing, trial: Trial, which: int, seed: int) -> np.ndarray:
-    """The oracle's gradient, a small step away in a random direction."""
+    """Return the oracle's gradient, a small step away in a random direction."""
     rng = np.random.default_rng(seed)
     values = [moved(v, rng) for v in trial.values]
     return widen(probing.run(trial.case).oracle(values, trial.dys)["ct"][which])
 
 
 def moved(value: Any, rng: np.random.Generator) -> Any:
-    """Return floating-point numbers a small random step away."""
-    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.inexact):
+    """Return floating-point numbers a small random step away; others unchanged."""
+    if not is_inexact(value):
         return value
     return value + STEP * (1 + np.abs(value)) * rng.normal(size=value.shape)
 
 
 def either_side(values: list[Any], rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
-    """Return numbers a small random step away, and as far away on the other side."""
+    """Return numbers a small random step away, and the same step away on the other side."""
     near = [moved(v, rng) for v in values]
-    opposite = [
-        2 * v - n if isinstance(v, np.ndarray) and np.issubdtype(v.dtype, np.inexact) else v
-        for v, n in zip(values, near, strict=True)
-    ]
-    return near, opposite
+    return near, [2 * v - n if is_inexact(v) else v for v, n in zip(values, near, strict=True)]
 
 
 def _sides(
     probing: Probing, trial: Trial, which: int, place: int, at: tuple[int, ...], step: float
 ) -> list[float]:
-    """The oracle's derivative by one element, with that element moved down and up."""
+    """Return the oracle's derivative by one element, with that element a step lower and higher."""
     sides = []
     for sign in (-1, 1):
         values = list(trial.values)

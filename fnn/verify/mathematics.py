@@ -1,4 +1,4 @@
-"""Is the value right? Every probe in float64, element by element."""
+"""Are the cotangents right? Every probe in float64, element by element."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -12,43 +12,36 @@ import numpy as np
 
 from . import kinks
 from .jaxprs import equations
-from .judge import EPS64, Misfit, resolution
-from .probes import GIVEN, Probing, Trial
-from .programs import by_autodiff, by_rule, call, places, prepare
+from .judge import EPS64, resolution
+from .passes import call
+from .probes import GIVEN, Probing
+from .programs import prepare
 from .shapes import Case
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """An array of a trial that is not as expected, and what kind of point shows it."""
-
-    trial: Trial
-    what: str
-    """ct, y (the differentiated function's value) or plain (the function's own)."""
-    which: int
-    misfit: Misfit
-    defect: str = ""
-    """What the point itself tells: "kink" or "special value", or nothing."""
+from .trials import Answers, Mismatch, Trial
 
 
 @dataclass
 class Verdict:
-    """What all trials told."""
+    """The trials of all probes, and what they show."""
 
     trials: list[Trial]
     mismatches: list[Mismatch]
     eps: float
-    """The rounding that limits what was seen: float64's, or a narrower dtype's."""
+    """The rounding that limits the comparison: float64's, or a narrower dtype's."""
     resolution: dict[str, float | None]
     error: float
     unlike: list[Case]
-    """Broadcasting and larger calls, for which the function itself is not what was defined."""
+    """Broadcasting and larger calls for which function and definition have other values."""
+
+    def of(self, what: str, which: int | None = None) -> list[Mismatch]:
+        """Return the mismatches of outputs (`y`, `plain`) or cotangents (`ct`), or of one array."""
+        return [m for m in self.mismatches if m.what == what and which in (None, m.which)]
 
 
 def examine(probing: Probing, own_casts: bool) -> Verdict:
-    """Try everything in float64; where a cast to a narrower dtype limits that, say so.
+    """Return the verdict of all probes in float64, or in a narrower dtype to which a call casts.
 
-    `own_casts`: whether a cast that the rule makes, and the definition does not, is excused.
+    `own_casts`: whether the rule may cast where the definition does not.
     """
     own = float(jnp.finfo(probing.exact[0]).eps)
     if own > EPS64:
@@ -58,9 +51,8 @@ def examine(probing: Probing, own_casts: bool) -> Verdict:
     if limit > EPS64:
         if verdict.mismatches:
             return _examine(probing, limit)
-        seen = verdict.resolution
         verdict.eps = limit
-        verdict.resolution = {k: v and max(v, limit) for k, v in seen.items()}
+        verdict.resolution = {k: v and max(v, limit) for k, v in verdict.resolution.items()}
     return verdict
 
 
@@ -74,43 +66,40 @@ def _examine(probing: Probing, eps: float) -> Verdict:
             continue
         wrong = {m.which for m in mismatches if m.trial.case is case and m.what == "ct"}
         if wrong and probe.kind != "ordinary":
-            continue  # wrong for ordinary numbers: no other point tells more
+            continue  # wrong for ordinary numbers: other points show nothing more
         if eps > EPS64 and probe.kind == "magnitude":
-            continue  # left to the numerics: of large numbers, too few digits are seen here
+            continue  # left to the numerics: too few digits of large numbers remain here
         usual = ordinary.get(id(case)) or next(iter(ordinary.values()), None)
         trial = probing.trial(case, probe, usual, eps)
-        found = list(_compare(probing, trial, eps))
+        wrong_here = list(_compare(probing, trial, eps))
         other = probing.subject.other and (case.kind == "broadcast" or case.optional)
-        if other and any(m.what == "plain" for m in found):
+        if other and any(m.what == "plain" for m in wrong_here):
             unlike.append(case)
             continue
         ordinary.setdefault(id(case), trial)
         trials.append(trial)
-        mismatches.extend(found)
+        mismatches.extend(wrong_here)
     resolutions, error = _resolution(trials, eps)
     return Verdict(trials, mismatches, eps, resolutions, error, unlike)
 
 
 def _compare(probing: Probing, trial: Trial, eps: float) -> Iterator[Mismatch]:
     for what in ("y", "plain"):
-        for j, (got, want) in enumerate(zip(trial.got[what], trial.want["y"], strict=True)):
-            if wrong := trial.misfit(got, want, "y", j, eps):
-                yield Mismatch(trial, what, j, wrong)
+        yield from trial.compare(what, trial.got[what], trial.want["y"], eps)
     finite = all(np.isfinite(y).all() for y in trial.want["y"])
     for i, (got, want) in enumerate(zip(trial.got["ct"], trial.want["ct"], strict=True)):
-        asked = want if finite else np.where(np.isfinite(got), want, np.nan)
-        wrong = trial.misfit(got, asked, "ct", i, eps)
+        judged = want if finite else np.where(np.isfinite(got), want, np.nan)
+        wrong = trial.misfit(got, judged, "ct", i, eps)
+        defect = ""
         if wrong and (trial.probe.kind != "ordinary" or wrong.bad.mean() <= 0.5):
-            # Numbers at random may lie on a kink too: whole numbers given as data, say.
+            # Ordinary numbers may lie on a kink too: data may hold whole numbers, for example.
             wrong, kind = kinks.judge(probing, trial, i, wrong, probing.binding)
-            if wrong:
-                special = trial.probe.kind == "special" or kind == "kink"
-                yield Mismatch(trial, "ct", i, wrong, kind if special else "")
-        elif wrong:
-            yield Mismatch(trial, "ct", i, wrong)
+            defect = kind if trial.probe.kind == "special" or kind == "kink" else ""
+        if wrong:
+            yield Mismatch(trial, "ct", i, wrong, defect)
 
 
-def reference(probing: Probing, verdict: Verdict) -> Iterator[tuple[str, Mismatch]]:
+def reference(probing: Probing, verdict: Verdict) -> Answers:
     """Compare the definition's values with an op's reference."""
     function = probing.subject.reference
     if function is None:
@@ -128,9 +117,8 @@ def reference(probing: Probing, verdict: Verdict) -> Iterator[tuple[str, Mismatc
                 run = prepare(run, trial.values).result()
             values = jax.device_get(run(trial.values))
         trial = replace(trial, probe=replace(GIVEN, label="the definition against the reference"))
-        for j, (got, want) in enumerate(zip(trial.want["y"], values, strict=True)):
-            if wrong := trial.misfit(got, want, "y", j, verdict.eps):
-                yield "forward value", Mismatch(trial, "y", j, wrong)
+        for mismatch in trial.compare("y", trial.want["y"], values, verdict.eps):
+            yield "forward value", mismatch
 
 
 def _resolution(trials: Sequence[Trial], eps: float) -> tuple[dict[str, float | None], float]:
@@ -138,16 +126,14 @@ def _resolution(trials: Sequence[Trial], eps: float) -> tuple[dict[str, float | 
     resolutions: dict[str, float | None] = {}
     error = 0.0
     for trial in trials:
-        if trial.probe.kind != "ordinary" or trial.case.kind not in ("given", "example"):
+        if trial.probe.kind != "ordinary" or not trial.case.original:
             continue
-        arguments = trial.case.arguments
-        for i, place in enumerate(places(arguments)):
-            path, want = arguments.leaves[place].path, trial.want["ct"][i]
-            tolerance = trial.tolerance("ct", i, eps)
-            seen, there = resolution(want, tolerance), resolutions.get(path)
-            if seen is not None and there is not None:
-                seen = max(seen, there) if trial.case.kind == "given" else min(seen, there)
-            resolutions[path] = seen if seen is not None else there
+        for i, path in enumerate(trial.case.arguments.paths):
+            want, former = trial.want["ct"][i], resolutions.get(path)
+            here = resolution(want, trial.tolerance("ct", i, eps))
+            if here is not None and former is not None:
+                here = max(here, former) if trial.case.kind == "given" else min(here, former)
+            resolutions[path] = here if here is not None else former
             scale = trial.scale["ct"][i]
             if scale and np.shape(want) == np.shape(trial.got["ct"][i]):
                 gap = np.abs(trial.got["ct"][i] - want)
@@ -156,28 +142,28 @@ def _resolution(trials: Sequence[Trial], eps: float) -> tuple[dict[str, float | 
 
 
 def cast(probing: Probing, own_casts: bool, lossy: bool = False) -> float:
-    """Return the rounding of the narrowest dtype that a float64 call passes through.
+    """Return the rounding of the narrowest dtype in a float64 call.
 
-    `lossy`: only where float64 numbers are cast to it, not where they are born in it.
+    `lossy`: count only casts of float64 numbers, and not numbers that are computed in the dtype.
     """
     if probing.exact != ("float64", "float64"):
         return float(jnp.finfo(probing.exact[0]).eps)
-    run = probing.run(probing.cases[0])
-    makes = (by_autodiff, by_rule) if own_casts else (by_autodiff,)
-    return max(_narrowest(run.program(make).jaxpr.jaxpr, lossy) for make in makes)
+    oracle, rule = probing.run(probing.cases[0]).both()
+    programs = (oracle, rule) if own_casts else (oracle,)
+    return max(_narrowest(program.jaxpr.jaxpr, lossy) for program in programs)
 
 
 def _narrowest(jaxpr: Any, lossy: bool) -> float:
-    found = EPS64
+    narrowest = EPS64
     for equation in equations(jaxpr):
         if lossy and not any(_eps(var) == EPS64 and var.aval.shape for var in equation.invars):
             continue
-        found = max([found, *map(_eps, equation.outvars)])
-    return found
+        narrowest = max([narrowest, *map(_eps, equation.outvars)])
+    return narrowest
 
 
 def _eps(var: Any) -> float:
-    """Return a variable's rounding; that of integers is 0."""
+    """Return the rounding of a variable's dtype; 0 for integers."""
     dtype = getattr(var.aval, "dtype", None)
     inexact = dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
     return float(jnp.finfo(dtype).eps) if inexact else 0.0

@@ -1,13 +1,13 @@
 """How does the rule round? In the dtype itself, against a float64 oracle at the same numbers.
 
 The rule may have four times the error of automatic differentiation in the same dtype, or two units
-in the last place. Where autodiff's own result is no number, or infinite, nothing is asked of the
-rule. Numbers go up to the dtype's limits, and down to its subnormal ones.
+in the last place. Where autodiff's own result is NaN or infinite, the rule may be anything. Numbers
+go up to the dtype's limits, and down to its subnormal ones.
 """
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,21 +16,12 @@ import numpy as np
 
 from . import values as numbers
 from .jaxprs import arithmetic
-from .judge import (
-    Misfit,
-    digits_tolerance,
-    misfit,
-    noise_of,
-    rounding_tolerance,
-    size_of,
-    widen,
-)
-from .mathematics import Mismatch
-from .probes import PROBES, Probe, Probing, Trial, shaken, times
-from .programs import by_rule, places
-from .report import Finding
+from .judge import Misfit, digits_tolerance, misfit, noise_of, rounding_tolerance, size_of, widen
+from .passes import by_rule, exchanged
+from .probes import PROBES, Probing, times
 from .shapes import LARGE, Case
-from .values import to_dtype
+from .trials import Answers, Mismatch, Probe, Trial, differences
+from .values import rounded, to_dtype
 
 GRID = {
     "float64": (-1060, -700, -300, 300, 700, 1000),
@@ -39,69 +30,66 @@ GRID = {
     "float16": (-20, -4, 4, 8, 12),
 }
 """Powers of two by which ordinary numbers are scaled. The first gives subnormal numbers, which a
-processor may take for 0, and whose reciprocals are infinite: of these, only numbers are asked."""
+processor may take for 0, and whose reciprocals are infinite; their results must only be numbers."""
 TAILS = (2, 3, 4, 5, 10, -10)
-"""Powers of two by which float32 numbers are scaled as well, into tails that are not yet 0."""
+"""Further powers of two for float32: into tails of functions that are not yet 0."""
+KEYS = ("y", "ct")
+MOST = float(np.finfo(np.float64).max)
 
 
 def check(
     probing: Probing, dtype: str, errors: dict[str, float], resolved: float, brief: bool = False
-) -> Iterator[tuple[str, Mismatch]]:
-    """Yield what rounds worse than autodiff; enter the largest error in `errors`.
+) -> Answers:
+    """Compare the rounding of a rule with autodiff's; enter the largest error in `errors`.
 
-    With `brief`, only the first call is asked, and those at kinks and extremes: in a further dtype,
-    all others round as they did in the first.
+    With `brief`, try only the first call, and those at kinks and extremes: in a further dtype, all
+    others round as they did in the first.
 
-    Other shapes than the ones given are asked where float64 has not told: where the rule casts to a
-    narrower dtype than this one, and its rounding `resolved` no more than that.
+    Shapes other than the given ones are tried only if float64 could not judge them: if the rule
+    casts to a narrower dtype than this one, whose rounding is `resolved`.
     """
     coarse = resolved > float(jnp.finfo(dtype).eps)
-    known: set[Any] = set()
+    past: set[Any] = set()
     for case in probing.cases:
         if brief and case is not probing.cases[0] and not case.fixed:
             continue
-        if coarse or case.kind in ("given", "example"):
+        if coarse or case.original:
             operations = tuple(map(arithmetic, probing.operations(case)))
-            if operations in known and not case.fixed:
+            if operations in past and not case.fixed:
                 continue  # the same operations on other sizes round in the same way
-            known.add(operations)
-            found = list(_case(probing, case, dtype, errors))
-            yield from found
-            if found:
+            past.add(operations)
+            answers = list(_case(probing, case, dtype, errors))
+            yield from answers
+            if answers:
                 return
 
 
-def _case(
-    probing: Probing, case: Case, dtype: str, errors: dict[str, float]
-) -> Iterator[tuple[str, Mismatch]]:
-    given = case.kind in ("given", "example")
-    vary = probing.vary and given and not case.fixed and case.size < LARGE
+def _case(probing: Probing, case: Case, dtype: str, errors: dict[str, float]) -> Answers:
+    vary = probing.vary and case.original and not case.fixed and case.size < LARGE
     ordinary = [_Rounded(probing, case, PROBES[0], dtype, 0)]
     if vary:
         ordinary += [_Rounded(probing, case, PROBES[1], dtype, seed) for seed in (1, 2)]
-    typical = {
-        key: [max(r.error(key, i) for r in ordinary) for i in range(len(ordinary[0].auto[key]))]
-        for key in ("y", "ct")
-    }
-    scales = {
-        key: [max(r.scale(key, i) for r in ordinary) for i in range(len(ordinary[0].auto[key]))]
-        for key in ("y", "ct")
-    }
-    for rounded in ordinary:
-        yield from rounded.judge(typical, scales, errors)
+
+    def largest(measure: Callable[[_Rounded, str, int], float]) -> dict[str, list[float]]:
+        return {
+            key: [max(measure(r, key, i) for r in ordinary) for i in range(len(arrays))]
+            for key, arrays in ordinary[0].auto.items()
+        }
+
+    typical, scales = largest(_Rounded.error), largest(_Rounded.scale)
+    for trial in ordinary:
+        yield from trial.judge(typical, scales, errors)
     if not vary:
         return
-    paths = [case.arguments.leaves[i].path for i in places(case.arguments)]
     exponents = GRID[dtype] + (TAILS if dtype == "float32" else ())
-    styles = [PROBES[2], *(_scaled(k, path) for path in paths for k in exponents)]
-    for probe in styles:
-        if _tried(probing, case, probe):
+    for probe in [PROBES[2], *(_scaled(k, p) for p in case.arguments.paths for k in exponents)]:
+        if _applies(probing, case, probe):
             yield from _Rounded(probing, case, probe, dtype, 0).judge(typical, scales, errors)
 
 
-def _tried(probing: Probing, case: Case, probe: Probe) -> bool:
-    """Whether a probe tells anything: subnormal numbers may be taken for 0, if 0 is allowed."""
-    bound = any(not numbers.free(case.arguments.leaves[i]) for i in places(case.arguments))
+def _applies(probing: Probing, case: Case, probe: Probe) -> bool:
+    """Whether a probe changes a case; subnormal numbers, which may become 0, must be allowed it."""
+    bound = any(not numbers.free(case.arguments.leaves[i]) for i in case.arguments.places)
     return probing.changes(case, probe) and not (probe.subnormal and bound)
 
 
@@ -117,11 +105,13 @@ class _Rounded:
         self.probing, self.case, self.probe, self.dtype = probing, case, probe, dtype
         values, dys = probing.draw(case, probe, seed)
         self.values = [
-            widen(to_dtype(v, leaf.cast(dtype))) if leaf.differentiable else v
-            for v, leaf in zip(values, case.arguments.leaves, strict=True)
+            widen(v) if leaf.differentiable else v
+            for v, leaf in zip(
+                rounded(case.arguments, values, dtype), case.arguments.leaves, strict=True
+            )
         ]
         self.dys = [widen(to_dtype(dy, dtype)) if not np.iscomplexobj(dy) else dy for dy in dys]
-        # The call at hand rounds as it will in use; others as NumPy does.
+        # The first call rounds as it does in use, compiled by XLA; the others as NumPy does.
         first = case is probing.cases[0] and probing.is_compiled(case, dtype)
         narrow, exact = probing.run(case, dtype, first), probing.run(case)
         self.narrow = narrow
@@ -129,10 +119,10 @@ class _Rounded:
         self.auto = narrow.oracle(self.values, self.dys)
         self.want = exact.oracle(self.values, self.dys)
         mathematics = exact.rule(self.values, self.dys)
-        # Where the rule follows another convention than autodiff (at a tie, say), that has been
-        # judged in float64; here its own mathematics is the oracle, and no rounding is asked.
+        # A rule with another convention than autodiff (at a tie, for example) has been judged in
+        # float64. Here its own mathematics is the oracle, and its rounding is not judged.
         self.other: dict[str, list[np.ndarray]] = {"y": [], "ct": []}
-        for key in ("y", "ct"):
+        for key in KEYS:
             for i, (want, rule) in enumerate(zip(self.want[key], mathematics[key], strict=True)):
                 with np.errstate(invalid="ignore"):
                     other = np.abs(rule - want) > size_of(want) / 16
@@ -140,24 +130,17 @@ class _Rounded:
                 self.other[key].append(np.where(other, np.inf, 0.0))
 
     @functools.cached_property
-    def _repeated(self) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-        """The outcomes of autodiff, and those of the rule, where all has moved by one rounding."""
-        narrow, eps = self.narrow, float(jnp.finfo(self.dtype).eps)
-        rng = np.random.default_rng(3)
-        near = []
-        for _ in range(2):
-            values = [shaken(v, rng, eps) for v in self.values]
-            near.append(narrow.oracle(values, [shaken(d, rng, eps) for d in self.dys]))
-        again = [narrow.rule(self.values, self.dys, jitter=eps, salt=s) for s in (1, 2)]
-        by_key = [{k: [o[k] for o in outcomes] for k in ("y", "ct")} for outcomes in (near, again)]
-        return by_key[0], by_key[1]
+    def _neighbours(self) -> tuple[list[Any], list[Any]]:
+        """The outcomes of autodiff and of the rule, where every number is one rounding away."""
+        rng, eps = np.random.default_rng(3), float(jnp.finfo(self.dtype).eps)
+        return self.narrow.neighbours(self.values, self.dys, rng, eps)
 
     def noise(self, key: str, which: int, *, jumps: bool = False) -> np.ndarray:
-        """Return, element by element, what one rounding changes."""
+        """Return the effect of one rounding, element by element."""
         eps = float(jnp.finfo(self.dtype).eps)
         changes = (
-            noise_of(base[key][which], [o[which] for o in outcomes[key]], eps, jumps=jumps)
-            for base, outcomes in zip((self.auto, self.got), self._repeated, strict=True)
+            noise_of(base[key][which], [o[key][which] for o in near], eps, jumps=jumps)
+            for base, near in zip((self.auto, self.got), self._neighbours, strict=True)
         )
         return np.maximum(np.maximum(*changes), self.other[key][which])
 
@@ -174,11 +157,11 @@ class _Rounded:
 
     def judge(
         self, typical: dict[str, list[float]], scales: dict[str, list[float]], errors: Any
-    ) -> Iterator[tuple[str, Mismatch]]:
-        """Compare every array that the rule gives."""
+    ) -> Answers:
+        """Compare every array of the rule's outcome."""
         limit = float(jnp.finfo(self.dtype).max)
         trial = Trial(self.case, self.probe, self.values, self.dys, self.want, self.got, self.dtype)
-        for key in ("y", "ct"):
+        for key in KEYS:
             for i, got in enumerate(self.got[key]):
                 want, auto = widen(self.want[key][i]), widen(self.auto[key][i])
                 usual, scale = scales[key][i], scales[key][i] * self.probe.size
@@ -194,34 +177,33 @@ class _Rounded:
                     gap = np.abs(widen(got) - want)
                     gap = np.max(gap[np.isfinite(gap)], initial=0.0) / usual
                     errors[self.dtype] = max(errors.get(self.dtype, 0.0), float(gap))
-                askable = np.isfinite(auto) & (np.abs(want) < limit / 4)
                 if self.probe.subnormal:
                     tolerance = np.full(np.shape(want), np.inf)
-                asked = np.where(askable, want, np.nan)
-                wrong = misfit(got, asked, tolerance)
+                judged = np.where(np.isfinite(auto) & (np.abs(want) < limit / 4), want, np.nan)
+                wrong = misfit(got, judged, tolerance)
                 if wrong and not self.probe.subnormal:
-                    wrong = misfit(got, asked, rounding(noise=self.noise(key, i)))
+                    wrong = misfit(got, judged, rounding(noise=self.noise(key, i)))
                 if self.probe.kind == "tail" and not wrong:
-                    wrong = self._digits(key, i, asked)
+                    wrong = self._digits(key, i, judged)
                 if wrong:
                     yield _defect(self.probe, wrong), Mismatch(trial, key, i, wrong)
 
-    def _digits(self, key: str, which: int, asked: np.ndarray) -> Misfit | None:
-        """Judge digits by how large the array is in this tail: here, and then in other drawings."""
-        half = float(jnp.finfo(self.dtype).eps) ** 0.5 * size_of(asked)
-        if misfit(self.got[key][which], asked, np.full(np.shape(asked), half)) is None:
+    def _digits(self, key: str, which: int, judged: np.ndarray) -> Misfit | None:
+        """Compare the digits, relative to the array's size in this tail, here or in other draws."""
+        half = float(jnp.finfo(self.dtype).eps) ** 0.5 * size_of(judged)
+        if misfit(self.got[key][which], judged, np.full(np.shape(judged), half)) is None:
             return None
         auto, change = widen(self.auto[key][which]), self.noise(key, which, jumps=True)
-        sizes = [size_of(asked)]
+        sizes = [size_of(judged)]
         for further in (0, 16):
-            sizes += [self._drawn_size(key, which, seed) for seed in range(3, 3 + further)]
-            tolerance = digits_tolerance(asked, auto, change, max(sizes), self.dtype)
-            wrong = misfit(self.got[key][which], asked, tolerance)
+            sizes += [self._size_in(key, which, seed) for seed in range(3, 3 + further)]
+            tolerance = digits_tolerance(judged, auto, change, max(sizes), self.dtype)
+            wrong = misfit(self.got[key][which], judged, tolerance)
             if wrong is None:
                 return None
         return wrong
 
-    def _drawn_size(self, key: str, which: int, seed: int) -> float:
+    def _size_in(self, key: str, which: int, seed: int) -> float:
         run = self.probing.run(self.case)
         return size_of(run.oracle(*self.probing.draw(self.case, self.probe, seed))[key][which])
 
@@ -235,90 +217,83 @@ def _defect(probe: Probe, wrong: Misfit) -> str:
     return "rounding" if probe.kind == "ordinary" else "cancellation"
 
 
-def poison(probing: Probing, case: Case, base: Trial) -> Iterator[tuple[str, Mismatch]]:
-    """Put a NaN into one row, of each argument and of the cotangent; put -inf into some places.
+def poison(probing: Probing, case: Case, base: Trial) -> Answers:
+    """Put a NaN into one row of each argument and of the cotangent, and -inf into some places.
 
-    A NaN may reach its own row. Where the output is finite nonetheless, it may reach nothing.
+    A NaN may reach its own row. If the output is finite nonetheless, it may reach nothing.
     """
-    run, binding = probing.run(case), probing.subject.states_conventions
-    leaves = case.arguments.leaves
-    for place in places(case.arguments):
-        if not np.size(base.values[place]) or not numbers.free(leaves[place]):
-            continue
-        for name, where, what in (
-            ("a NaN in its first row", _first(base.values[place]), np.nan),
-            ("-inf in some places", _some(base.values[place]), -np.inf),
-        ):
-            values = list(base.values)
-            values[place] = np.where(where, what, values[place])
-            label = f"{leaves[place].path} with {name}"
-            yield from _poisoned(base, run, values, base.dys, label, what, binding)
+    for i in case.arguments.places:
+        leaf, x = case.arguments.leaves[i], base.values[i]
+        if np.size(x) and numbers.free(leaf):
+            first = exchanged(base.values, [i], [np.where(_first(x), np.nan, x)])
+            some = exchanged(base.values, [i], [np.where(_some(x), -np.inf, x)])
+            label = f"{leaf.path} with a NaN in its first row"
+            yield from _poison(probing, base, first, base.dys, label, np.nan)
+            label = f"{leaf.path} with -inf in some places"
+            yield from _poison(probing, base, some, base.dys, label, -np.inf)
     for j, dy in enumerate(base.dys):
-        dys = list(base.dys)
         if np.size(dy):
-            dys[j] = np.where(_first(dy), np.nan, dy)
+            dys = exchanged(base.dys, [j], [np.where(_first(dy), np.nan, dy)])
             label = f"the cotangent of output {j} with a NaN in its first row"
-            yield from _poisoned(base, run, base.values, dys, label, np.nan, binding)
+            yield from _poison(probing, base, base.values, dys, label, np.nan)
 
 
-def _poisoned(
-    base: Trial, run: Any, values: Any, dys: Any, label: str, what: float, binding: bool
-) -> Iterator[tuple[str, Mismatch]]:
+def _poison(
+    probing: Probing, base: Trial, values: Any, dys: Any, label: str, number: float
+) -> Answers:
+    run = probing.run(base.case)
     want, got = run.oracle(values, dys), run.rule(values, dys)
     trial = Trial(base.case, Probe(label, "poison"), values, dys, want, got)
-    floats = [values[i] for i in places(base.case.arguments)]
-    if binding and np.isnan(what):  # an op's definition states where a NaN goes, place by place
-        for j, (came, expected) in enumerate(zip(got["plain"], want["y"], strict=True)):
-            alike = [v for v in floats if np.shape(v) == np.shape(came)]
-            if not any(np.isnan(v).any() for v in alike):
-                continue
-            most = np.full(np.shape(expected), np.finfo(np.float64).max)
-            if wrong := misfit(came, expected, most):
-                yield "nan", Mismatch(trial, "plain", j, wrong)
-    whole = all(np.isfinite(y).all() for y in want["y"]) and all(
-        np.isfinite(y).all() for y in got["plain"]
-    )
-    if np.isinf(what) and not whole:
+    if probing.subject.states_conventions and np.isnan(number):
+        # The definition of an op states where a NaN goes, element by element.
+        shapes = {np.shape(values[i]) for i in base.case.arguments.places if _has_nan(values[i])}
+        for mismatch in differences(trial, "plain", got["plain"], want["y"], MOST):
+            if mismatch.misfit.got.shape in shapes:
+                yield "nan", mismatch
+    whole = all(np.isfinite(y).all() for y in (*want["y"], *got["plain"]))
+    if np.isinf(number) and not whole:
         return
     clean = all(np.isfinite(dy).all() for dy in dys)
     rows = len(dys[0]) if np.ndim(dys[0]) else None
     if not whole and not _rows_apart(want["y"]) and clean:
         return
-    for i, (came, expected) in enumerate(zip(got["ct"], want["ct"], strict=True)):
-        asked = np.isfinite(expected) & np.isfinite(base.got["ct"][i])
+    for i, (ct, expected) in enumerate(zip(got["ct"], want["ct"], strict=True)):
+        judged = np.isfinite(expected) & np.isfinite(base.got["ct"][i])
         if not (clean and whole):
-            if not np.ndim(expected) or len(expected) != rows or not asked[1:].all():
+            if not np.ndim(expected) or len(expected) != rows or not judged[1:].all():
                 continue
-            asked[:1] = False
-        reference = np.where(asked, expected, np.nan)
-        tolerance = np.full(np.shape(expected), np.finfo(np.float64).max)
-        if wrong := misfit(came, reference, tolerance):
-            yield "nan" if np.isinf(what) else "leakage", Mismatch(trial, "ct", i, wrong)
+            judged[:1] = False
+        if wrong := misfit(ct, np.where(judged, expected, np.nan), np.full(np.shape(ct), MOST)):
+            yield "nan" if np.isinf(number) else "leakage", Mismatch(trial, "ct", i, wrong)
+
+
+def _has_nan(array: Any) -> bool:
+    return bool(np.isnan(array).any())
 
 
 def _rows_apart(outputs: Any) -> bool:
-    """Whether what is no number lies in the first rows of the outputs alone."""
+    """Whether all numbers that are not finite lie in the first rows of the outputs."""
     return all(np.ndim(y) and np.isfinite(y[1:]).all() for y in outputs)
 
 
 def _first(array: np.ndarray) -> np.ndarray:
-    chosen = np.zeros(np.shape(array), bool)
-    chosen[(0,) * min(1, chosen.ndim)] = True
-    return chosen
+    where = np.zeros(np.shape(array), bool)
+    where[(0,) * min(1, where.ndim)] = True
+    return where
 
 
 def _some(array: np.ndarray) -> np.ndarray:
-    chosen = np.zeros(np.shape(array), bool)
-    chosen.reshape(-1)[::5] = True
-    return chosen
+    where = np.zeros(np.shape(array), bool)
+    where.reshape(-1)[::5] = True
+    return where
 
 
-def finite(probing: Probing, case: Case) -> Iterator[tuple[str, Mismatch]]:
-    """Go to the limits of float64: where autodiff is finite, the rule is to be so too."""
+def finite(probing: Probing, case: Case) -> Answers:
+    """Go to the limits of float64: where autodiff is finite, the rule must be finite."""
     run = probing.run(case)
-    for path in [case.arguments.leaves[i].path for i in places(case.arguments)]:
+    for path in case.arguments.paths:
         for probe in (_scaled(k, path) for k in GRID[probing.exact[0]]):
-            if not _tried(probing, case, probe):
+            if not _applies(probing, case, probe):
                 continue
             values, dys = probing.draw(case, probe)
             want = run.oracle(values, dys)
@@ -326,24 +301,21 @@ def finite(probing: Probing, case: Case) -> Iterator[tuple[str, Mismatch]]:
                 continue  # where the function is not finite, its derivative need not be
             got = run.rule(values, dys)
             trial = Trial(case, probe, values, dys, want, got)
-            for i, (a, b) in enumerate(zip(got["ct"], want["ct"], strict=True)):
-                most = np.inf if probe.subnormal else np.finfo(np.float64).max
-                if wrong := misfit(a, b, np.full(np.shape(b), most)):
-                    yield _defect(probe, wrong), Mismatch(trial, "ct", i, wrong)
+            allowed = np.inf if probe.subnormal else MOST
+            for mismatch in differences(trial, "ct", got["ct"], want["ct"], allowed):
+                yield _defect(probe, mismatch.misfit), mismatch
 
 
-def deterministic(probing: Probing, trial: Trial) -> Iterator[tuple[str, Any]]:
-    """Run again, and trace again: both must give the same."""
+def deterministic(probing: Probing, trial: Trial) -> Answers:
+    """Run again and trace again: both must give the same."""
     second = probing.run(trial.case).rule(trial.values, trial.dys)
-    for key in ("y", "ct"):
-        for i, (a, b) in enumerate(zip(second[key], trial.got[key], strict=True)):
-            if wrong := misfit(a, b, np.zeros(np.shape(b))):
-                yield "nondeterminism", Mismatch(trial, key, i, wrong)
-                return
-    arguments = trial.case.arguments
+    for key in KEYS:
+        for mismatch in differences(trial, key, second[key], trial.got[key], 0.0):
+            yield "nondeterminism", mismatch
+            return
     with probing.types():
         inputs = *probing.structs(trial), np.float32(0), np.int32(0)
-        again = jax.make_jaxpr(by_rule(probing.subject.function, arguments))(*inputs)
+        again = jax.make_jaxpr(by_rule(probing.subject.function, trial.case.arguments))(*inputs)
     traces = probing.run(trial.case).program(by_rule).jaxpr, again
     texts = [re.sub(r"0x[0-9a-f]+", "", str(t)) for t in traces]
     same = texts[0] == texts[1] and all(
@@ -354,5 +326,4 @@ def deterministic(probing: Probing, trial: Trial) -> Iterator[tuple[str, Any]]:
     )
     if not same:
         why = "two traces of the same call give different programs"
-        call = arguments.show(probing.subject.name, "float64")
-        yield "nondeterminism", Finding("nondeterminism", why=why, call=call)
+        yield "nondeterminism", probing.finding(trial.case, "nondeterminism", why)

@@ -1,4 +1,4 @@
-"""Reports as one HTML page that needs no other file, wrong cotangents pictured as error maps."""
+"""Reports as one HTML page without other files, with error maps of wrong cotangents."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -8,31 +8,23 @@ from pathlib import Path
 
 from .. import page as pages
 from . import maps, words
-from .defects import DEFECTS
-from .report import Finding, Report
+from .report import Finding, Report, also, by_group, dtypes_of
 
 _PACKAGES = ("fnn", "jax", "jaxlib", "numpy")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A finding with its numbers in words, and its error map if it has one."""
+    """A finding with the conditions of others of its kind, and its error map if it has one."""
 
     finding: Finding
     also: str
-    got: str
-    expected: str
     map: maps.ErrorMap | None
-
-    @property
-    def meaning(self) -> str:
-        """What its defect class means."""
-        return DEFECTS[self.finding.defect].meaning
 
 
 @dataclass(frozen=True)
 class Op:
-    """A report with what the page adds: an anchor, findings and worst cases laid out."""
+    """A report with an anchor, and the error maps of its findings and worst cases."""
 
     anchor: str
     report: Report
@@ -41,9 +33,9 @@ class Op:
 
 
 def write_page(reports: Sequence[Report], path: Path) -> Path:
-    """Write the page of some reports to `path`, and return that.
+    """Write the page of some reports to `path`; return `path`.
 
-    Raises FnnError where the file cannot be written.
+    Raises FnnError if the file cannot be written.
     """
     return pages.write(path, page(reports))
 
@@ -57,9 +49,9 @@ def page(reports: Sequence[Report]) -> str:
         ops=ops,
         wrong=[op for op in ops if not op.report.ok],
         right=[op for op in ops if op.report.ok],
-        groups=words.by_group(reports),
-        dtypes=words.dtypes_of(reports),
-        largest={d: _largest(reports, d) for d in words.dtypes_of(reports)},
+        groups=by_group(reports),
+        dtypes=dtypes_of(reports),
+        largest={d: _largest(reports, d) for d in dtypes_of(reports)},
         capabilities=words.columns(r.capabilities for r in reports),
         costs=words.columns(r.cost for r in reports),
         probes=sum(r.probes for r in reports),
@@ -71,29 +63,18 @@ def page(reports: Sequence[Report]) -> str:
 
 
 def _op(number: int, report: Report) -> Op:
-    drawn = {name: maps.error_map(picture) for name, picture in report.worst.items()}
-    return Op(
-        anchor=f"op{number}",
-        report=report,
-        findings=[_shown(f, others) for f, others in words.grouped(report.findings)],
-        worst={name: drawing for name, drawing in drawn.items() if drawing},
-    )
+    worst = {name: maps.error_map(picture) for name, picture in report.worst.items()}
+    findings = [_shown(f, others) for f, others in report.kinds]
+    return Op(f"op{number}", report, findings, {name: m for name, m in worst.items() if m})
 
 
 def _shown(finding: Finding, others: Sequence[Finding]) -> Shown:
-    got, expected = words.numbers(finding)
     picture = finding.picture
-    return Shown(
-        finding=finding,
-        also=words.also(others),
-        got=got,
-        expected=expected,
-        map=maps.error_map(picture, finding.index) if picture else None,
-    )
+    return Shown(finding, also(others), maps.error_map(picture, finding.index) if picture else None)
 
 
 def _largest(reports: Sequence[Report], dtype: str) -> tuple[float, str]:
-    """The largest error in a dtype, NaN before any number, and the report that has it."""
+    """Return the largest error in a dtype, NaN before any number, and the name of its report."""
     errors = [(r.errors[dtype], r.name) for r in reports if dtype in r.errors]
     return max(errors, key=lambda e: (e[0] != e[0], e[0]))
 

@@ -1,48 +1,22 @@
-"""The probes: which numbers each call is tried on, and what comes of it in float64."""
+"""The probes: the numbers on which each call is tried, and its trials in float64."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from . import values as numbers
-from .arguments import Arguments, Leaf, struct
+from .arguments import Arguments, Leaf
 from .jaxprs import equations, literals, structure
-from .judge import EPS64, Misfit, exact_tolerance, misfit, noise_of, size_of, widen
-from .programs import (
-    Outcome,
-    Run,
-    by_autodiff,
-    by_rule,
-    call,
-    output_dtype,
-    output_types,
-    places,
-)
+from .judge import noise_of, size_of, widen
+from .passes import call
+from .programs import Programs, dtype_of_cotangent, output_types
+from .report import Finding
 from .shapes import LARGE, Case
 from .subject import Subject
-
-
-def _as_drawn(leaf: Leaf, rng: np.random.Generator, x: Any) -> Any:
-    return x
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A way of choosing numbers. `fresh`: draw new ones even where values were given."""
-
-    label: str
-    kind: str
-    """ordinary, magnitude, special or mask."""
-    style: numbers.Style = _as_drawn
-    fresh: bool = True
-    size: float = 1.0
-    """How much larger than for ordinary numbers the terms of a derivative may be."""
-    subnormal: bool = False
-
+from .trials import Probe, Trial
 
 LANDMARKS = (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 6.0, -6.0)
 GIVEN = Probe("ordinary numbers", "ordinary", fresh=False)
@@ -65,16 +39,15 @@ PROBES = (
 )
 
 
-def _alone(leaf: Leaf) -> Iterator[Probe]:
+def _alone(path: str) -> Iterator[Probe]:
     """Yield probes that change one argument, and leave the others ordinary."""
-    wide = only(leaf.path, numbers.wide)
-    yield Probe(f"{leaf.path} of many magnitudes", "magnitude", wide, size=2.0**5)
+    yield Probe(f"{path} of many magnitudes", "magnitude", only(path, numbers.wide), size=2.0**5)
     for exponent in (2, 3, 4, 5, 10, -10):
-        yield times(exponent, leaf.path)
+        yield times(exponent, path)
 
 
 def times(exponent: int, path: str, kind: str = "magnitude", subnormal: bool = False) -> Probe:
-    """Scale one argument alone: products of several large ones overflow in any order or none."""
+    """Scale one argument alone: a product of several large ones may overflow in either program."""
     # A derivative by another argument is as large as the scaled one, before terms cancel.
     size, style = 2.0 ** max(exponent, 0), only(path, numbers.scaled(exponent))
     return Probe(f"{path} times 2^{exponent}", kind, style, size=size, subnormal=subnormal)
@@ -83,46 +56,14 @@ def times(exponent: int, path: str, kind: str = "magnitude", subnormal: bool = F
 def only(path: str, style: numbers.Style) -> numbers.Style:
     """Return a style that changes one argument alone."""
 
-    def chosen(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    def of_one(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
         return style(leaf, rng, x) if leaf.path == path else x
 
-    return chosen
-
-
-@dataclass
-class Trial:
-    """One call on one set of numbers: what the definition gives, and what the rule gives."""
-
-    case: Case
-    probe: Probe
-    values: list[Any]
-    dys: list[Any]
-    want: Outcome
-    got: Outcome
-    dtype: str = "float64"
-    noise: Callable[[], dict[str, list[np.ndarray]]] = dict
-    """What one rounding changes, to be called if that matters: it takes twice the runs."""
-    scale: dict[str, list[float]] = field(default_factory=dict)
-
-    def tolerance(self, what: str, which: int, eps: float = EPS64) -> np.ndarray:
-        """Return how far each element may be off."""
-        key = "ct" if what == "ct" else "y"
-        noise, scale = self.noise()[key][which], self.scale[key][which]
-        return exact_tolerance(self.want[key][which], noise, scale, eps)
-
-    def misfit(
-        self, got: np.ndarray, want: np.ndarray, what: str, which: int, eps: float = EPS64
-    ) -> Misfit | None:
-        """Compare an array with what is expected of an output or of a cotangent."""
-        key = "ct" if what == "ct" else "y"
-        strict = exact_tolerance(self.want[key][which], 0.0, self.scale[key][which], eps)
-        if misfit(got, want, strict) is None:
-            return None
-        return misfit(got, want, self.tolerance(what, which, eps))
+    return of_one
 
 
 class Probing:
-    """The calls of a subject on which it is tried, and their float64 programs."""
+    """The calls on which a subject is tried, and their programs."""
 
     def __init__(
         self,
@@ -135,128 +76,113 @@ class Probing:
     ):
         self.subject, self.cases, self.seed, self.vary = subject, list(cases), seed, vary
         self.exact = exact
-        """The dtypes in which the rule and the oracle are judged: float64, where they can."""
+        """The dtypes in which the rule and the oracle are judged: float64 if they can run in it."""
         self.compiled = compiled
-        """Whether XLA is to run everything, and not NumPy what it can."""
+        """Whether XLA runs everything, even what NumPy can run."""
         self.binding = subject.states_conventions or states_conventions(
             subject.definition, cases[0].arguments, exact[1]
         )
         self._types: dict[int, list[Any]] = {}
-        self._runs: dict[tuple[int, str, bool], Run] = {}
+        self._programs: dict[tuple[int, str, bool], Programs] = {}
         self._operations: dict[int, Any] = {}
         self.count = 0
 
-    def run(self, case: Case, dtype: str = "", compiled: bool = False) -> Run:
-        """Return the programs of a case: in a dtype, or as exact as they can be.
+    def run(self, case: Case, dtype: str = "", compiled: bool = False) -> Programs:
+        """Return the programs of a case, in a dtype or in the widest ones that they run in.
 
-        With `compiled`, XLA runs everything, and not NumPy what it can.
+        With `compiled`, XLA runs everything, even what NumPy can run.
         """
         key = self.cases.index(case), dtype, compiled or self.compiled
-        if key not in self._runs:
+        if key not in self._programs:
             subject, (rule, oracle) = self.subject, (dtype, dtype) if dtype else self.exact
-            functions = subject.function, subject.definition
-            self._runs[key] = Run(
-                *functions,
-                case.arguments,
-                rule,
-                oracle,
+            self._programs[key] = Programs(
+                *(subject.function, subject.definition, case.arguments, rule, oracle),
                 compiled=key[-1],
                 alone=bool(dtype),
                 outputs=self.output(case),
             )
-        return self._runs[key]
+        return self._programs[key]
 
     def is_compiled(self, case: Case, dtype: str) -> bool:
-        """Whether XLA has a case's programs in a dtype already."""
-        return (self.cases.index(case), dtype, True) in self._runs
+        """Whether XLA already runs a case's programs in a dtype."""
+        return (self.cases.index(case), dtype, True) in self._programs
 
     def types(self) -> Any:
         """Return the setting of 64-bit types under which the rule is judged."""
         return jax.enable_x64(self.exact[0] == "float64")
 
-    def structs(self, trial: "Trial") -> tuple[list[Any], list[Any]]:
+    def structs(self, trial: Trial) -> tuple[list[Any], list[Any]]:
         """Return the types of a trial's arrays and cotangents, as the rule is judged."""
         dtype = self.exact[0]
-        arrays = [struct(leaf, dtype) for leaf in trial.case.arguments.leaves]
-        dys = [jax.ShapeDtypeStruct(np.shape(d), output_dtype(d, dtype)) for d in trial.dys]
-        return arrays, dys
+        dys = [jax.ShapeDtypeStruct(np.shape(d), dtype_of_cotangent(d, dtype)) for d in trial.dys]
+        return trial.case.arguments.structs(dtype), dys
+
+    def finding(self, case: Case, defect: str, why: str) -> Finding:
+        """Return a finding about a whole call in float64."""
+        call = case.arguments.show(self.subject.name, "float64")
+        return Finding(defect, why=why, call=call, dtype="float64")
 
     def draw(self, case: Case, probe: Probe, seed: int = 0) -> tuple[list[Any], list[Any]]:
         """Return numbers for a case's arguments, and cotangents for its outputs."""
-        rng = np.random.default_rng(
-            [
-                self.seed,
-                seed,
-                self.cases.index(case),
-                PROBES.index(probe) if probe in PROBES else 99,
-            ]
-        )
-        high = highest_index(case.arguments)
-        keys = np.random.default_rng([self.seed, seed, self.cases.index(case)])
-        values = []
+        draws = self.seed, seed, self.cases.index(case)
+        number = PROBES.index(probe) if probe in PROBES else 99
+        rng, of_keys = np.random.default_rng([*draws, number]), np.random.default_rng(draws)
+        high, values = highest_index(case.arguments), []
         for leaf in case.arguments.leaves:
-            given = leaf.value is not None and not probe.fresh
-            # All probes of a case draw from the same key: what is drawn from it is then known.
-            x = (
-                leaf.value
-                if given
-                else numbers.draw(leaf, keys if leaf.kind == "key" else rng, high)
-            )
+            # All probes of a case use the same key, so that they draw the same from it.
+            x = leaf.value
+            if x is None or probe.fresh:
+                x = numbers.draw(leaf, of_keys if leaf.kind == "key" else rng, high)
             if leaf.kind != "key":
                 x = probe.style(leaf, rng, widen(x) if leaf.differentiable else np.asarray(x))
             values.append(x)
         return values, [_cotangent(t, rng) for t in self.output(case)]
 
     def output(self, case: Case) -> list[Any]:
-        """Return the types of a case's outputs, in float64."""
+        """Return the types of a case's outputs."""
         key = self.cases.index(case)
         if key not in self._types:
             self._types[key] = output_types(self.subject.definition, case.arguments, self.exact[1])
         return self._types[key]
 
     def plan(self) -> Iterator[tuple[Case, Probe]]:
-        """Yield what is tried, ordinary numbers first."""
+        """Yield every case with each of its probes, ordinary numbers first."""
         for case in self.cases:
             yield case, GIVEN
         if not self.vary:
             return
-        known: set[Any] = set()
+        operations: set[Any] = set()
         for case in self.cases:
             if case.fixed or case.size >= LARGE:
                 continue
-            if case.kind not in ("given", "example") or self.operations(case) in known:
+            if not case.original or self.operations(case) in operations:
                 yield case, TIES
                 continue
-            known.add(self.operations(case))
-            alone = [p for i in places(case.arguments) for p in _alone(case.arguments.leaves[i])]
+            operations.add(self.operations(case))
+            alone = [p for path in case.arguments.paths for p in _alone(path)]
             for probe in [*PROBES[1:], *self._named(case), *alone]:
                 if probe.kind == "ordinary" or self.changes(case, probe):
                     yield case, probe
 
     def operations(self, case: Case) -> Any:
-        """Return the operations of a case's rule and oracle: other sizes often have the same."""
+        """Return the operations of a case's oracle and rule; cases often differ in sizes alone."""
         key = self.cases.index(case)
         if key not in self._operations:
-            run = self.run(case)
-            programs = (run.program(make).jaxpr.jaxpr for make in (by_rule, by_autodiff))
-            self._operations[key] = tuple(map(structure, programs))
+            self._operations[key] = tuple(structure(jaxpr) for jaxpr in self._jaxprs(case))
         return self._operations[key]
 
+    def _jaxprs(self, case: Case) -> list[Any]:
+        return [program.jaxpr.jaxpr for program in self.run(case).both()]
+
     def _named(self, case: Case) -> Iterator[Probe]:
-        """Yield a probe of the numbers that the programs themselves name: thresholds, perhaps."""
-        run = self.run(case)
-        named = {
-            sign * number
-            for make in (by_rule, by_autodiff)
-            for number in literals(run.program(make).jaxpr.jaxpr)
-            for sign in (1, -1)
-        }
-        if named := named.difference(LANDMARKS):
-            style = numbers.among(sorted(named))
+        """Yield a probe of the numbers in the programs themselves, which may be thresholds."""
+        positive = set().union(*map(literals, self._jaxprs(case)))
+        if landmarks := {*positive, *(-n for n in positive)}.difference(LANDMARKS):
+            style = numbers.among(sorted(landmarks))
             yield Probe("numbers that the programs name", "special", style)
 
     def changes(self, case: Case, probe: Probe) -> bool:
-        """Whether a probe's style does anything to a case's arguments."""
+        """Whether a probe's style changes any of a case's arguments."""
         rng = np.random.default_rng(0)
         for leaf in case.arguments.leaves:
             if leaf.kind == "key":
@@ -267,7 +193,7 @@ class Probing:
         return False
 
     def trial(self, case: Case, probe: Probe, ordinary: "Trial | None", eps: float) -> Trial:
-        """Try a case on a probe's numbers."""
+        """Return the trial of a case on a probe's numbers."""
         self.count += 1
         run = self.run(case)
         values, dys = self.draw(case, probe)
@@ -283,78 +209,46 @@ class Probing:
         return trial
 
     def _noise(self, trial: Trial, eps: float) -> dict[str, list[np.ndarray]]:
-        """Return what one rounding of the inputs, or of the residuals, changes of each array.
+        """Return the change of each array by one rounding of the inputs or of the residuals."""
+        rng = np.random.default_rng([self.seed, 7])
+        near, again = self.run(trial.case).neighbours(trial.values, trial.dys, rng, eps)
 
-        A trial's scale says how large the terms are that may cancel: with large numbers, larger.
-        """
-        run, rng = self.run(trial.case), np.random.default_rng([self.seed, 7])
-        near = []
-        for _ in range(2):
-            values = [shaken(v, rng, eps) for v in trial.values]
-            near.append(run.oracle(values, [shaken(dy, rng, eps) for dy in trial.dys]))
-        again = [run.rule(trial.values, trial.dys, jitter=eps, salt=s) for s in (1, 2)]
-        return {
-            key: [
-                np.maximum(
-                    noise_of(want, [o[key][i] for o in near], eps, size=size),
-                    noise_of(got, [o[key][i] for o in again], eps, size=size),
-                )
-                if np.shape(want) == np.shape(got)
-                else np.zeros(np.shape(want))
-                for i, (want, got, size) in enumerate(
-                    zip(trial.want[key], trial.got[key], trial.scale[key], strict=True)
-                )
-            ]
-            for key in ("y", "ct")
-        }
+        def noise(key: str, i: int) -> np.ndarray:
+            want, got, size = trial.want[key][i], trial.got[key][i], trial.scale[key][i]
+            if np.shape(want) != np.shape(got):
+                return np.zeros(np.shape(want))
+            return np.maximum(
+                noise_of(want, [o[key][i] for o in near], eps, size=size),
+                noise_of(got, [o[key][i] for o in again], eps, size=size),
+            )
 
-
-def shaken(value: Any, rng: np.random.Generator, eps: float) -> Any:
-    """Change floating-point numbers by one rounding, up or down."""
-    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.inexact):
-        return value
-    sign = np.where(rng.random(value.shape) < 0.5, eps, -eps)
-    return value * (1 + sign)
+        return {key: [noise(key, i) for i in range(len(trial.want[key]))] for key in ("y", "ct")}
 
 
 def highest_index(arguments: Arguments) -> int:
-    """Return the highest integer to draw where no domain is given: below every axis's size."""
+    """Return the highest integer to draw without a domain: below the size of every axis."""
     sizes = [n for leaf in arguments.leaves if leaf.differentiable for n in leaf.shape if n > 1]
     return min(sizes, default=2) - 1
 
 
 KINKED = frozenset(
     [
-        "abs",
-        "argmax",
-        "argmin",
-        "clamp",
-        "cummax",
-        "cummin",
-        "max",
-        "min",
-        "reduce_max",
-        "reduce_min",
-        "reduce_window",
-        "reduce_window_max",
-        "reduce_window_min",
-        "round",
-        "sign",
-        "sort",
-        "top_k",
+        *("abs", "argmax", "argmin", "clamp", "cummax", "cummin", "max", "min", "reduce_max"),
+        *("reduce_min", "reduce_window", "reduce_window_max", "reduce_window_min", "round", "sign"),
+        *("sort", "top_k"),
     ]
 )
 """Primitives that choose a derivative at their kink by themselves."""
 
 
 def states_conventions(definition: Any, arguments: Arguments, dtype: str) -> bool:
-    """Whether every kink of a definition is a choice that it writes out, with `where`.
+    """Whether a definition states its derivative at every kink, with `where`.
 
-    In max(x, 0) the derivative at 0 is what JAX makes of it; in where(x > 0, x, 0) it is stated.
+    In max(x, 0) JAX chooses the derivative at 0; where(x > 0, x, 0) states it.
     """
     with jax.enable_x64(dtype == "float64"):
-        arrays = [struct(leaf, dtype) for leaf in arguments.leaves]
-        jaxpr = jax.make_jaxpr(lambda *a: call(definition, arguments, a))(*arrays).jaxpr
+        run = functools.partial(call, definition, arguments)
+        jaxpr = jax.make_jaxpr(run)(arguments.structs(dtype)).jaxpr
     return not any(e.primitive.name in KINKED for e in equations(jaxpr))
 
 

@@ -1,4 +1,4 @@
-"""What is verified: a function with a backward rule, and the definition that judges it."""
+"""The subject: a function with a backward rule, and the definition that it is compared with."""
 
 import functools
 import inspect
@@ -10,15 +10,15 @@ import jax
 
 from ..custom_op import Op
 from . import jaxprs
-from .arguments import Arguments, struct
+from .arguments import Arguments
 
 
 @dataclass(frozen=True)
 class Subject:
     """A function that JAX differentiates by a rule, and its definition, which needs none.
 
-    `states_conventions`: what the definition's derivative is at a kink binds the rule, even where
-    other subgradients exist. True of ops.
+    `states_conventions`: whether the rule must follow the definition's derivative at a kink, even
+    if other subgradients exist. True of ops.
     """
 
     name: str
@@ -29,15 +29,15 @@ class Subject:
     fwd: Callable[..., Any] | None = None
     bwd: Callable[..., Any] | None = None
     other: bool = False
-    """Whether the definition is a function of its own, and not what stands under the rule."""
+    """Whether the definition is a separate function, and not the function without its rule."""
     reference: Callable[..., Any] | None = None
-    """A second opinion on the values, which broadcasts and promotes as plain JAX does."""
+    """A second source of the values, with the broadcasting and promotion of plain JAX."""
 
 
 def find(function: Any, definition: Callable[..., Any] | None) -> Subject:
-    """Find out what a function is, and its definition if none is given.
+    """Return the subject of a function, with a definition of its own if none is passed.
 
-    Raises TypeError, saying what to pass, for something that has no rule or cannot be called.
+    Raises TypeError, which says what to pass, for a value without a rule or that is no function.
     """
     if not callable(function):
         raise TypeError(
@@ -54,33 +54,20 @@ def find(function: Any, definition: Callable[..., Any] | None) -> Subject:
         for which, rule in (("fwd", function.fwd_rule), ("bwd", function.bwd_rule)):
             if rule is None:
                 raise TypeError(f"verify: {name} has no {which} rule; write @{name}.def_{which}")
-        return Subject(
-            name,
-            function,
-            definition or function.definition,
-            (),
-            True,
-            reference=function.reference,
-        )
+        definition, reference = definition or function.definition, function.reference
+        return Subject(name, function, definition, (), True, reference=reference)
+    subject = functools.partial(Subject, name, function, other=other)
     if isinstance(function, jax.custom_vjp):
         fwd, bwd = getattr(function, "fwd", None), getattr(function, "bwd", None)
         if fwd is None or bwd is None:
             raise TypeError(f"verify: {name} has no rule yet; call {name}.defvjp(fwd, bwd) first")
-        plain = not getattr(function, "symbolic_zeros", False)
-        return Subject(
-            name,
-            function,
-            definition or function.fun,
-            _places(function),
-            other=other,
-            fwd=fwd if plain else None,
-            bwd=bwd if plain else None,
-        )
+        own = {} if getattr(function, "symbolic_zeros", False) else {"fwd": fwd, "bwd": bwd}
+        return subject(definition or function.fun, _nondiff(function), **own)
     if isinstance(function, jax.custom_jvp):
         if getattr(function, "jvp", None) is None:
             raise TypeError(f"verify: {name} has no rule yet; decorate one with @{name}.defjvp")
-        return Subject(name, function, definition or function.fun, _places(function), other=other)
-    return Subject(name, function, definition or _stripped(function), other=other)
+        return subject(definition or function.fun, _nondiff(function))
+    return subject(definition or _stripped(function))
 
 
 @functools.lru_cache(maxsize=256)
@@ -88,10 +75,10 @@ def _stripped(function: Callable[..., Any]) -> Callable[..., Any]:
     return jaxprs.without_rules(function)
 
 
-def _places(function: Any) -> tuple[int, ...]:
-    """Return the positions that are no arguments to differentiate by."""
-    marked = function.nondiff_argnums
-    return tuple(marked) if isinstance(marked, tuple | list) else (marked,)
+def _nondiff(function: Any) -> tuple[int, ...]:
+    """Return the positions of the arguments that are static to a rule."""
+    positions = function.nondiff_argnums
+    return tuple(positions) if isinstance(positions, tuple | list) else (positions,)
 
 
 def _name(function: Any) -> str:
@@ -101,35 +88,33 @@ def _name(function: Any) -> str:
 
 
 def check_call(subject: Subject, arguments: Arguments) -> None:
-    """Check that function and definition can be called so, and that there is a rule to verify.
+    """Check that function and definition accept the call, and that there is a rule to verify.
 
-    Raises TypeError or ValueError with what to pass instead.
+    Raises TypeError or ValueError, which say what to pass instead.
     """
-    arrays = [struct(leaf) for leaf in arguments.leaves]
+    arrays = arguments.structs()
     if not any(leaf.differentiable for leaf in arguments.leaves):
         raise TypeError(
             f"verify: no argument of {arguments.show(subject.name)} can be differentiated; pass "
             f'at least one floating-point array or its description, such as "f32[8,16]"'
-            + _signature(subject.function)
+            + signature(subject.function)
         )
-    outputs = []
     for what, function in (("definition", subject.definition), ("function", subject.function)):
         shape: Any = None
         try:
-            shape = jax.eval_shape(lambda *a, f=function: _call(f, arguments, a), *arrays)
+            shape = jax.eval_shape(functools.partial(arguments.apply, function), arrays)
         except Exception as error:
             raise ValueError(
                 f"verify: the {what} cannot be called as {arguments.show(subject.name)}: "
-                f"{first_line(error)}" + _signature(function)
+                f"{first_line(error)}" + signature(function)
             ) from error
-        outputs.append(shape)
     if not any(jax.numpy.issubdtype(y.dtype, jax.numpy.inexact) for y in jax.tree.leaves(shape)):
         raise TypeError(
             f"verify: {subject.name} is not differentiable: its output holds no floating-point "
             f"number, but {_types(shape)}"
         )
     if subject.definition is _own_definition(subject.function):
-        closed = jax.make_jaxpr(lambda *a: _call(subject.function, arguments, a))(*arrays)
+        closed = jax.make_jaxpr(functools.partial(arguments.apply, subject.function))(arrays)
         if not any(map(jaxprs.has_rules, closed.jaxpr.eqns)):
             raise TypeError(
                 f"verify: no custom rule was found in {subject.name}, so there is nothing to "
@@ -147,25 +132,20 @@ def _own_definition(function: Any) -> Any:
         return None
 
 
-def _call(function: Callable[..., Any], arguments: Arguments, arrays: Any) -> Any:
-    args, kwargs = arguments.build(arrays)
-    return function(*args, **kwargs)
-
-
 def _types(tree: Any) -> str:
     return ", ".join(f"{y.dtype}{list(y.shape)}" for y in jax.tree.leaves(tree)) or "nothing"
 
 
-def _signature(function: Any) -> str:
+def signature(function: Any) -> str:
+    """Return a clause with a function's signature, or nothing if it has none."""
     try:
-        return (
-            f"; its signature is {getattr(function, '__name__', '')}{inspect.signature(function)}"
-        )
+        text = f"{getattr(function, '__name__', '')}{inspect.signature(function)}"
     except (TypeError, ValueError):
         return ""
+    return f"; its signature is {text}"
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an exception says, without the lines that explain JAX."""
+    """Return the first line of an exception's message, without the lines that explain JAX."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0].strip() if lines else ''}"[:300]

@@ -1,4 +1,4 @@
-"""Does the rule survive JAX's transforms? Each against what the rule gives without it."""
+"""Does the rule survive JAX's transforms? Each is compared with the rule without it."""
 
 import functools
 import itertools
@@ -12,50 +12,48 @@ import numpy as np
 from . import kinks
 from .arguments import Arguments
 from .judge import exact_tolerance, misfit, noise_of, size_of
-from .mathematics import Mismatch
-from .probes import PROBES, Probe, Probing, Trial, shaken
-from .programs import backward, both_ways, call, exchanged, kept, places, prepare, typed, types
-from .report import Finding
+from .passes import backward, both_ways, call, exchanged, typed
+from .probes import PROBES, Probing
+from .programs import cached, input_types, prepare
 from .subject import first_line
-
-Found = Iterator[tuple[str, Mismatch | Finding]]
+from .trials import Answers, Mismatch, Probe, Trial
+from .values import shaken
 
 
 def check(
     probing: Probing, trial: Trial, eps: float, capabilities: dict[str, bool | None]
-) -> Found:
-    """Yield what a transform breaks; enter in `capabilities` what works."""
+) -> Answers:
+    """Compare the rule under remat, scan and vmap; enter in `capabilities` which of them work."""
     arguments, function = trial.case.arguments, probing.subject.function
     axes = tuple(_axes(arguments)) if probing.vary else ()
-    numbers = [_number(v) for v in trial.values], trial.dys
-    second = _draw(probing, trial, 1)
+    values, dys = probing.draw(trial.case, PROBES[1], 1)
+    second = _arrays(values), dys
     with jax.enable_x64(True):
         program, failures = _transformed(function, arguments.cast("float64"), axes)
-        outcomes = jax.device_get(program.result()(*numbers, *second))
+        outcomes = jax.device_get(program.result()(_arrays(trial.values), trial.dys, *second))
     capabilities["vmap"] = not any(name.startswith("vmap") for name in failures)
     capabilities["remat"] = "remat" not in failures
     for name, error in failures.items():
         if not name.startswith("vmap") or name == f"vmap{axes[0]}":
-            defect, show = name.partition("(")[0], arguments.show(probing.subject.name, "float64")
-            yield defect, Finding(defect, why=f"under {name}: {error}", call=show, dtype="float64")
+            defect = name.partition("(")[0]
+            yield defect, probing.finding(trial.case, defect, f"under {name}: {error}")
     for name, got in outcomes.items():
         if name.startswith("vmap"):
             yield from _against_loop(probing, trial, second, name, got, eps)
         else:
-            factor = 2 if name == "scan" else 1
-            yield from _same(trial, name, got, trial.got["ct"], eps, factor)
+            yield from _same(trial, name, got, eps)
 
 
-@kept
+@cached
 def _transformed(
     function: Any, arguments: Arguments, axes: tuple[tuple[bool, ...], ...]
 ) -> tuple[Any, dict[str, str]]:
-    """Trace the backward pass under each transform; say which cannot be traced, and why."""
-    wanted = {"remat": _remat(function, arguments), "scan": _scan(function, arguments)}
-    wanted |= {f"vmap{a}": _vmap(function, arguments, a) for a in axes}
-    inputs = types(function, arguments, "float64") * 2
+    """Trace the backward pass under each transform; return it, and the errors of the others."""
+    transforms = {"remat": _remat(function, arguments), "scan": _scan(function, arguments)}
+    transforms |= {f"vmap{a}": _vmap(function, arguments, a) for a in axes}
+    inputs = input_types(function, arguments, "float64") * 2
     works, failures = {}, {}
-    for name, run in wanted.items():
+    for name, run in transforms.items():
         try:
             jax.eval_shape(run, *inputs)
             works[name] = run
@@ -64,69 +62,54 @@ def _transformed(
     return prepare(lambda *a: {name: run(*a) for name, run in works.items()}, *inputs), failures
 
 
-def _number(value: Any) -> Any:
-    return value if isinstance(value, jax.Array) else np.asarray(value)
+def _arrays(values: Sequence[Any]) -> list[Any]:
+    return [v if isinstance(v, jax.Array) else np.asarray(v) for v in values]
 
 
-def _draw(probing: Probing, trial: Trial, seed: int) -> tuple[list[Any], list[Any]]:
-    values, dys = probing.draw(trial.case, PROBES[1], seed)
-    return [_number(v) for v in values], dys
+def _same(trial: Trial, name: str, got: Sequence[Any], eps: float) -> Answers:
+    for mismatch in trial.compare("ct", got, trial.got["ct"], eps):
+        yield name, mismatch
 
 
-def _same(
-    trial: Trial, name: str, got: Sequence[Any], base: Sequence[Any], eps: float, factor: int = 1
-) -> Found:
-    for i, (came, want) in enumerate(zip(got, base, strict=True)):
-        if wrong := misfit(came, factor * want, factor * trial.tolerance("ct", i, eps)):
-            yield name, Mismatch(trial, "ct", i, wrong)
-
-
-def uncompiled(probing: Probing, trial: Trial, eps: float) -> Found:
-    """Yield what is different without jit, where a function meets numbers and not tracers."""
-    numbers = [_number(v) for v in trial.values], trial.dys
+def uncompiled(probing: Probing, trial: Trial, eps: float) -> Answers:
+    """Compare the rule without jit, where its code sees numbers instead of tracers."""
     try:
-        function, arguments = probing.subject.function, trial.case.arguments
-        with jax.enable_x64(True):
-            arrays, dys = jax.tree.map(jnp.asarray, numbers)
-            came = jax.device_get(both_ways(function, arguments, arrays, dys)[1])
+        got = probing.run(trial.case).uncompiled(trial.values, trial.dys)["ct"]
     except Exception as error:
-        show = trial.case.arguments.show(probing.subject.name, "float64")
-        yield "jit", Finding("jit", why=f"without jit: {first_line(error)}", call=show)
+        yield "jit", probing.finding(trial.case, "jit", f"without jit: {first_line(error)}")
         return
-    yield from _same(trial, "jit", came, trial.got["ct"], eps)
+    yield from _same(trial, "jit", got, eps)
 
 
 def _remat(function: Any, arguments: Arguments) -> Callable[..., Any]:
     def run(arrays: Any, dys: Any, *_: Any) -> Any:
         again = jax.checkpoint(functools.partial(call, function, arguments))
-        y, pull = backward(again, arrays, places(arguments))
+        y, pull = backward(again, arrays, arguments.places)
         return list(pull(typed(dys, y)))
 
     return run
 
 
 def _scan(function: Any, arguments: Arguments) -> Callable[..., Any]:
-    """Apply the function twice inside a scan, to the same arguments: the cotangents double."""
+    """Sum two calls with the same arguments inside a scan; return half of the cotangents."""
 
     def twice(arrays: Any) -> list[Any]:
         def body(total: Any, _: Any) -> Any:
             y = call(function, arguments, arrays)
             return [a + b for a, b in zip(total, y, strict=True)], None
 
-        zero = [
-            jnp.zeros_like(t) for t in jax.eval_shape(lambda: call(function, arguments, arrays))
-        ]
-        return jax.lax.scan(body, zero, None, length=2)[0]
+        types = jax.eval_shape(lambda: call(function, arguments, arrays))
+        return jax.lax.scan(body, [jnp.zeros_like(t) for t in types], None, length=2)[0]
 
     def run(arrays: Any, dys: Any, *_: Any) -> Any:
-        y, pull = backward(twice, arrays, places(arguments))
-        return list(pull(typed(dys, y)))
+        y, pull = backward(twice, arrays, arguments.places)
+        return [ct / 2 for ct in pull(typed(dys, y))]
 
     return run
 
 
 def _axes(arguments: Arguments) -> Iterator[tuple[bool, ...]]:
-    """Yield which arguments are mapped: every combination of up to three, else each and all."""
+    """Yield which arguments are mapped: every combination of up to three, else all and each."""
     count = len(arguments.leaves)
     yield (True,) * count
     if count <= 3:
@@ -139,7 +122,8 @@ def _axes(arguments: Arguments) -> Iterator[tuple[bool, ...]]:
 
 def _vmap(function: Any, arguments: Arguments, mapped: tuple[bool, ...]) -> Callable[..., Any]:
     def run(arrays: Any, dys: Any, others: Any, other_dys: Any) -> Any:
-        stacked = [_stack(a, b) if m else a for a, b, m in zip(arrays, others, mapped, strict=True)]
+        pairs = zip(arrays, others, mapped, strict=True)
+        stacked = [jnp.stack([a, b]) if m else a for a, b, m in pairs]
         both = [jnp.stack(pair) for pair in zip(dys, other_dys, strict=True)]
 
         def one(arrays: Any, dys: Any) -> Any:
@@ -150,90 +134,86 @@ def _vmap(function: Any, arguments: Arguments, mapped: tuple[bool, ...]) -> Call
     return run
 
 
-def _stack(a: Any, b: Any) -> Any:
-    return jnp.stack([a, b])
-
-
 def _against_loop(
     probing: Probing, trial: Trial, second: Any, name: str, got: Sequence[Any], eps: float
-) -> Found:
-    """Compare each slice of a mapped call with a call of its own."""
+) -> Answers:
+    """Compare each slice of a mapped call with its own call."""
     mapped = [word.strip() == "True" for word in name[5:-1].strip(",").split(",")]
     values = [b if m else a for a, b, m in zip(trial.values, second[0], mapped, strict=True)]
-    run = probing.run(trial.case)
+    run, rng = probing.run(trial.case), np.random.default_rng(5)
     alone = run.rule(values, second[1])
-    rng = np.random.default_rng(5)
     near = run.rule([shaken(v, rng, eps) for v in values], second[1])
-    why = Probe(f"vmap with in_axes {[0 if m else None for m in mapped]}", "transform")
-    for i, both in enumerate(got):
-        noise = noise_of(alone["ct"][i], [near["ct"][i]])
-        tolerance = exact_tolerance(alone["ct"][i], noise, size_of(alone["ct"][i]), eps)
-        shown = Trial(trial.case, why, values, second[1], alone, {"ct": [b[1] for b in got]})
-        pairs = ((both[0], trial.got["ct"][i], trial.tolerance("ct", i, eps), trial),)
-        for came, want, allowed, where in (*pairs, (both[1], alone["ct"][i], tolerance, shown)):
-            if wrong := misfit(came, want, allowed):
-                yield "vmap", Mismatch(where, "ct", i, wrong)
-                return
+    probe = Probe(f"vmap with in_axes {[0 if m else None for m in mapped]}", "transform")
+    other = Trial(trial.case, probe, values, second[1], alone, {"ct": [b[1] for b in got]})
+    for i, (ct, want) in enumerate(zip(got, alone["ct"], strict=True)):
+        noise = noise_of(want, [near["ct"][i]])
+        tolerance = exact_tolerance(want, noise, size_of(want), eps)
+        if wrong := trial.misfit(ct[0], trial.got["ct"][i], "ct", i, eps):
+            yield "vmap", Mismatch(trial, "ct", i, wrong)
+            return
+        if wrong := misfit(ct[1], want, tolerance):
+            yield "vmap", Mismatch(other, "ct", i, wrong)
+            return
 
 
 def second_order(
     probing: Probing, trials: Sequence[Trial], eps: float, capabilities: dict[str, bool | None]
-) -> Found:
+) -> Answers:
     """Differentiate the backward pass, by the arguments and by the cotangents.
 
-    At special points, only what is nearly the same a small step away is asked, and to be finite.
+    At a special point an element must be finite. It is compared only if it changes little over a
+    small step.
     """
-    arguments = trials[0].case.arguments.cast("float64")
+    arguments, programs = trials[0].case.arguments.cast("float64"), []
     functions = probing.subject.function, probing.subject.definition
-    with jax.enable_x64(True):
+    for function, capability in zip(functions, (False, None), strict=True):
         try:
-            rule = _second(functions[0], arguments).result()
+            with jax.enable_x64(True):
+                programs.append(_second(function, arguments).result())
         except Exception:
-            capabilities["hessian"] = False
+            capabilities["hessian"] = capability
             return
-        try:
-            oracle = _second(functions[1], arguments).result()
-        except Exception:
-            capabilities["hessian"] = None
-            return
+    rule, oracle = programs
     capabilities["hessian"] = True
     rng = np.random.default_rng([probing.seed, 11])
     us = [_like(ct, rng) for ct in trials[0].want["ct"]]
 
     def run(program: Any, values: Sequence[Any], dys: Sequence[Any]) -> list[np.ndarray]:
         with jax.enable_x64(True):
-            return jax.device_get(program([_number(v) for v in values], dys, us))
+            return jax.device_get(program(_arrays(values), dys, us))
 
-    scale = 0.0  # as in the first order, ordinary numbers say how large the terms are
+    scale = 0.0  # as in the first order, ordinary numbers show how large the terms are
+    count = len(arguments.places)
     for trial in trials:
         values, dys = trial.values, trial.dys
         got, want = run(rule, values, dys), run(oracle, values, dys)
         near = [shaken(v, rng, eps) for v in values], [shaken(v, rng, eps) for v in dys]
-        again, wanted = run(rule, *near), run(oracle, *near)
+        rule_near, oracle_near = run(rule, *near), run(oracle, *near)
         scale = max(scale, *map(size_of, [*want, *trial.want["ct"]]))
         label = f"{trial.probe.label}, the backward pass differentiated"
-        shown = Trial(trial.case, Probe(label, "transform"), values, dys, {"ct": want}, {"ct": got})
+        probe = Probe(label, "transform")
+        second = Trial(trial.case, probe, values, dys, {"ct": want}, {"ct": got})
         change = [np.zeros(np.shape(a)) for a in want]
         if trial.probe.kind == "special":
             sides = [run(oracle, side, dys) for side in kinks.either_side(values, rng)]
             change = [_change(here, near) for here, *near in zip(want, *sides, strict=True)]
-            want = want[: len(places(arguments))]  # by a cotangent: the first order, judged before
+            want = want[:count]  # by a cotangent: the first order, which is already judged
         for i in range(len(want)):
             noise = np.maximum(
-                noise_of(got[i], [again[i]], size=scale), noise_of(want[i], [wanted[i]], size=scale)
+                noise_of(got[i], [rule_near[i]], size=scale),
+                noise_of(want[i], [oracle_near[i]], size=scale),
             )
-            # Two derivatives in a row: each rounding counts twice over.
+            # Two derivatives in a row: each rounding counts twice.
             tolerance = 16 * exact_tolerance(want[i], noise, scale, eps) + 2 * change[i]
-            asked = (change[i] <= kinks.CLOSE * scale) | ~np.isfinite(got[i])
-            if wrong := misfit(got[i], np.where(asked, want[i], np.nan), tolerance):
-                count = len(places(arguments))
+            judged = (change[i] <= kinks.CLOSE * scale) | ~np.isfinite(got[i])
+            if wrong := misfit(got[i], np.where(judged, want[i], np.nan), tolerance):
                 what = ("ct", i) if i < count else ("dy", i - count)
-                yield "second order", Mismatch(shown, *what, wrong)
+                yield "second order", Mismatch(second, *what, wrong)
                 return
 
 
 def _change(here: np.ndarray, near: Sequence[np.ndarray]) -> np.ndarray:
-    """Return by how much the numbers differ a small step away."""
+    """Return the change over a small step, element by element."""
     with np.errstate(invalid="ignore"):
         return np.asarray(np.max([np.abs(a - here) for a in near], axis=0))
 
@@ -243,39 +223,39 @@ def _like(array: Any, rng: np.random.Generator) -> np.ndarray:
     return u + 1j * rng.normal(size=np.shape(array)) if np.iscomplexobj(array) else np.asarray(u)
 
 
-@kept
+@cached
 def _second(function: Any, arguments: Arguments) -> Any:
-    """Trace the cotangents, by u, of the backward pass."""
-    which = places(arguments)
+    """Return the program of the backward pass's own cotangents, for its cotangents u."""
+    which = arguments.places
 
     def run(arrays: Any, dys: Any, us: Any) -> Any:
-        def first(chosen: Any, dys: Any) -> Any:
-            return both_ways(function, arguments, exchanged(arrays, which, chosen), dys)[1]
+        def first(some: Any, dys: Any) -> Any:
+            return both_ways(function, arguments, exchanged(arrays, which, some), dys)[1]
 
         outs, pull = jax.vjp(first, [arrays[i] for i in which], dys)
         by_arguments, by_cotangents = pull(typed(us, outs))
         return [*by_arguments, *by_cotangents]
 
-    arrays, dys = types(function, arguments, "float64")
+    arrays, dys = input_types(function, arguments, "float64")
     return prepare(run, arrays, dys, [arrays[i] for i in which])
 
 
 def forward_mode(probing: Probing, trial: Trial) -> bool:
-    """Whether the function can be differentiated forwards: a fact, and no failure."""
+    """Whether the function can be differentiated in forward mode; it need not."""
     arguments, function = trial.case.arguments, probing.subject.function
-    which = places(arguments)
+    which = arguments.places
 
     def forward(arrays: Any) -> Any:
-        def of_chosen(*chosen: Any) -> Any:
-            return call(function, arguments, exchanged(arrays, which, chosen))
+        def of_some(*some: Any) -> Any:
+            return call(function, arguments, exchanged(arrays, which, some))
 
-        chosen = [arrays[i] for i in which]
-        return jax.jvp(of_chosen, chosen, [jnp.ones_like(a) for a in chosen])[1]
+        some = [arrays[i] for i in which]
+        return jax.jvp(of_some, some, [jnp.ones_like(a) for a in some])[1]
 
     with jax.enable_x64(True):
-        arrays = [jnp.asarray(_number(v)) for v in trial.values]
+        arrays = [jnp.asarray(v) for v in _arrays(trial.values)]
         try:
-            jax.jit(forward).lower(arrays)  # the error comes as late as this
+            jax.jit(forward).lower(arrays)  # a rule that cannot raises only here
         except Exception:
             return False
     return True

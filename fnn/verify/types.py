@@ -1,17 +1,18 @@
-"""Are the types right? Read from abstract traces alone; nothing is compiled.
+"""Are the types right? Abstract traces show them; nothing is compiled.
 
-JAX lets pass: a cotangent of another dtype, a complex one for a real argument, anything in an
-integer's place, and a forward rule that returns something else than the function.
+JAX accepts a cotangent of another dtype, a complex one for a real argument, anything in the place
+of an integer's cotangent, and a forward rule whose value differs from the function's.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .arguments import Arguments, Leaf, struct
-from .programs import FLOAT0, backward, ones_like, places
+from .arguments import Arguments, Leaf
+from .passes import FLOAT0, backward, ones_like
 from .report import Finding
 from .subject import Subject, first_line
 
@@ -19,7 +20,7 @@ from .subject import Subject, first_line
 def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iterator[Finding]:
     """Compare the types of values and cotangents with the definition's.
 
-    Yields at most a finding an argument or output. An exception of the rule is a finding too.
+    Yields at most one finding per argument and output. An exception of the rule is a finding too.
     """
     call = arguments.show(subject.name, dtype)
     settings = f"{dtype}, 64-bit types {'on' if x64 else 'off'}"
@@ -28,7 +29,7 @@ def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iter
         value, want = traced(subject.definition, arguments, dtype)
         try:
             plain = _value(subject.function, arguments, dtype)
-            same, got = _traced_as_far_as_it_goes(subject.function, arguments, dtype)
+            same, got = _traced_or_error(subject.function, arguments, dtype)
         except Exception as error:
             yield failure(error, **common)
             return
@@ -51,11 +52,10 @@ def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iter
         if a.weak_type and not b.weak_type:
             why = f"the value is a weak {_type(a)}"
             yield Finding("weak type", output=str(j), why=why, **common)
-    for place, a, b in zip(places(arguments), got, want, strict=True):
-        leaf = arguments.leaves[place]
+    for path, a, b in zip(arguments.paths, got, want, strict=True):
         if defect := _cotangent_defect(a, b, x64 and dtype != "float64"):
             why = f"the cotangent is {_type(a)} where {_type(b)} is expected"
-            yield Finding(defect, argument=leaf.path, why=why, **common)
+            yield Finding(defect, argument=path, why=why, **common)
 
 
 def _cotangent_defect(got: Any, want: Any, x64: bool) -> str:
@@ -74,20 +74,20 @@ def _type(array: Any) -> str:
 
 
 def traced(function: Callable[..., Any], arguments: Arguments, dtype: str) -> tuple[Any, list[Any]]:
-    """Return the types of the output, differentiated, and of the cotangents."""
+    """Return the types of the differentiated function's output, and of the cotangents."""
 
     def run(*arrays: Any) -> Any:
-        y, pull = backward(_whole(function, arguments), arrays, places(arguments))
+        y, pull = backward(partial(arguments.apply, function), arrays, arguments.places)
         leaves, tree = jax.tree.flatten(y)
         return y, list(pull(jax.tree.unflatten(tree, ones_like(leaves))))
 
-    return jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
+    return jax.eval_shape(run, *arguments.structs(dtype))
 
 
-def _traced_as_far_as_it_goes(
+def _traced_or_error(
     function: Callable[..., Any], arguments: Arguments, dtype: str
 ) -> tuple[Any, list[Any] | Exception]:
-    """Return what `traced` does; of a backward rule that raises, its exception."""
+    """Return `traced`'s types, or for a backward rule that raises, the output's and the error."""
     try:
         return traced(function, arguments, dtype)
     except Exception as error:
@@ -98,26 +98,16 @@ def _value(
     function: Callable[..., Any], arguments: Arguments, dtype: str, differentiated: bool = False
 ) -> Any:
     """Return the types of the output."""
+    whole = partial(arguments.apply, function)
 
     def run(*arrays: Any) -> Any:
-        whole = _whole(function, arguments)
-        return backward(whole, arrays, places(arguments))[0] if differentiated else whole(arrays)
+        return backward(whole, arrays, arguments.places)[0] if differentiated else whole(arrays)
 
-    return jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
-
-
-def _whole(function: Callable[..., Any], arguments: Arguments) -> Callable[..., Any]:
-    """Return the function of a list of arrays, whose output is not flattened."""
-
-    def whole(arrays: Any) -> Any:
-        args, kwargs = arguments.build(arrays)
-        return function(*args, **kwargs)
-
-    return whole
+    return jax.eval_shape(run, *arguments.structs(dtype))
 
 
 def slots(subject: Subject, arguments: Arguments, dtype: str) -> Iterator[Finding]:
-    """Look at what a `jax.custom_vjp`'s own backward rule returns in the places of integers."""
+    """Yield each integer argument for which a `jax.custom_vjp`'s backward rule has a cotangent."""
     fwd, bwd = subject.fwd, subject.bwd
     if fwd is None or bwd is None:
         return
@@ -125,18 +115,17 @@ def slots(subject: Subject, arguments: Arguments, dtype: str) -> Iterator[Findin
 
     def run(*arrays: Any) -> None:
         args, kwargs = arguments.build(arrays)
-        still = [args[i] for i in subject.nondiff]
         y, residuals = fwd(*args, **kwargs)
         dys = jax.tree.unflatten(jax.tree.structure(y), ones_like(jax.tree.leaves(y)))
-        raw.append((args, bwd(*still, residuals, dys)))
+        raw.append((args, bwd(*(args[i] for i in subject.nondiff), residuals, dys)))
 
     try:
-        jax.eval_shape(run, *(struct(leaf, dtype) for leaf in arguments.leaves))
+        jax.eval_shape(run, *arguments.structs(dtype))
         args, cotangents = raw[0]
-        moving = [a for i, a in enumerate(args) if i not in subject.nondiff]
-        pairs = list(zip(moving, cotangents, strict=True))
+        primals = [a for i, a in enumerate(args) if i not in subject.nondiff]
+        pairs = list(zip(primals, cotangents, strict=True))
     except Exception:
-        return  # a rule that fails is reported where it is run as JAX runs it
+        return  # a rule that fails is reported where it runs as JAX runs it
     paths = iter(arguments.leaves)
     for arg, cotangent in pairs:
         inner = jax.tree.leaves(arg)
@@ -145,10 +134,10 @@ def slots(subject: Subject, arguments: Arguments, dtype: str) -> Iterator[Findin
 
 
 def _slot(arg: Any, cotangent: Any, leaves: list[Leaf], call: str) -> Iterator[Finding]:
-    given = jax.tree.leaves(cotangent, is_leaf=lambda a: a is None)
-    if len(given) != len(leaves):
+    cotangents = jax.tree.leaves(cotangent, is_leaf=lambda a: a is None)
+    if len(cotangents) != len(leaves):
         return
-    for leaf, ct in zip(leaves, given, strict=True):
+    for leaf, ct in zip(leaves, cotangents, strict=True):
         fits = ct is None or getattr(ct, "dtype", None) == FLOAT0
         if not leaf.differentiable and not fits:
             why = f"the backward rule returns {_type(jnp.asarray(ct))} where None belongs"
@@ -156,7 +145,7 @@ def _slot(arg: Any, cotangent: Any, leaves: list[Leaf], call: str) -> Iterator[F
 
 
 def failure(error: BaseException, **common: Any) -> Finding:
-    """Say which defect an exception of a rule shows."""
+    """Return the finding that an exception of a rule shows."""
     text = str(error)
     kind = type(error).__name__
     if kind == "CustomVJPException" or "Tracer" in kind or "nondiff_argnums" in text:

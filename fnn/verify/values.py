@@ -1,4 +1,4 @@
-"""Numbers to try a rule on: ordinary, large, small, special, masked; each in its own domain."""
+"""Numbers to try a rule on: ordinary, large, small, special, masked, each in its domain."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import Leaf
+from .arguments import Arguments, Leaf
 
 Style = Callable[[Leaf, np.random.Generator, np.ndarray], np.ndarray]
-"""Takes a leaf, a generator and an ordinary drawing of the leaf; returns other values for it."""
+"""A function of a leaf, a generator and ordinary values of the leaf; it returns other values."""
 
 
 def draw(leaf: Leaf, rng: np.random.Generator, high: int = 1) -> Any:
@@ -48,14 +48,14 @@ def _float(domain: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.
 
 
 def free(leaf: Leaf) -> bool:
-    """Whether the leaf's numbers may be scaled and set to anything: no range binds them."""
+    """Whether the leaf's numbers may be any real numbers."""
     return leaf.kind in ("float", "complex") and leaf.domain in (None, "real")
 
 
 def scaled(exponent: int) -> Style:
     """Ordinary numbers times 2^exponent.
 
-    In a range from 0 they only become smaller, and so does every second one of rows that sum to 1.
+    In a range from 0, they only become smaller. In rows that sum to 1, every second one does.
     """
 
     def style(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
@@ -88,8 +88,8 @@ def zeros(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     """Zero in a third of the places, of either sign."""
     if not free(leaf):
         return x
-    chosen = rng.random(x.shape) < 0.34
-    return np.where(chosen, np.where(rng.random(x.shape) < 0.5, 0.0, -0.0), x)
+    where = rng.random(x.shape) < 0.34
+    return np.where(where, np.where(rng.random(x.shape) < 0.5, 0.0, -0.0), x)
 
 
 def integers(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
@@ -102,19 +102,19 @@ def integers(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
 
 
 def among(landmarks: Sequence[float]) -> Style:
-    """These numbers, in any order; as many of them as there is room for."""
+    """These numbers in any order, as many as fit."""
 
     def style(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-        chosen = np.asarray(landmarks)
+        numbers = np.asarray(landmarks)
         if isinstance(leaf.domain, tuple):
-            chosen = chosen[(leaf.domain[0] < chosen) & (chosen < leaf.domain[1])]
+            numbers = numbers[(leaf.domain[0] < numbers) & (numbers < leaf.domain[1])]
         elif leaf.domain == "positive":
-            chosen = chosen[chosen > 0]
+            numbers = numbers[numbers > 0]
         elif not free(leaf):
             return x
-        if leaf.kind != "float" or not chosen.size:
+        if leaf.kind != "float" or not numbers.size:
             return x
-        return rng.permutation(np.resize(rng.permutation(chosen), x.size)).reshape(x.shape)
+        return rng.permutation(np.resize(rng.permutation(numbers), x.size)).reshape(x.shape)
 
     return style
 
@@ -149,8 +149,26 @@ def empty_rows(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarra
 
 
 def to_dtype(value: Any, dtype: str) -> Any:
-    """Round floating-point numbers to a dtype; leave keys as they are."""
+    """Return numbers rounded to a dtype, and keys unchanged."""
     if dtype == "key":
         return value
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         return np.asarray(value).astype(jnp.dtype(dtype))
+
+
+def rounded(arguments: Arguments, values: Sequence[Any], dtype: str) -> list[Any]:
+    """Return values for a call, rounded to where its floating-point numbers are `dtype`."""
+    return [to_dtype(v, a.cast(dtype)) for v, a in zip(values, arguments.leaves, strict=True)]
+
+
+def shaken(value: Any, rng: np.random.Generator, eps: float) -> Any:
+    """Return floating-point numbers changed by one rounding, up or down; others unchanged."""
+    if not is_inexact(value):
+        return value
+    sign = np.where(rng.random(value.shape) < 0.5, eps, -eps)
+    return value * (1 + sign)
+
+
+def is_inexact(value: Any) -> bool:
+    """Whether a value is an array of floating-point or complex numbers."""
+    return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.inexact)

@@ -8,18 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arguments import Arguments
-from .probes import Probing, Trial
-from .programs import call, exchanged, kept, places, prepare, types
+from .passes import call, exchanged
+from .probes import Probing
+from .programs import cached, input_types, prepare
+from .trials import Trial
 
 STEPS = 2.0 ** -np.arange(4, 20, 2.0)
 
 
 def check(probing: Probing, trial: Trial) -> Iterator[str]:
-    """Say where autodiff of the definition is not what finite differences give."""
+    """Yield a note for each argument where finite differences contradict the definition."""
     arguments = trial.case.arguments
     if probing.exact[1] != "float64":
         return
-    for i, place in enumerate(places(arguments)):
+    for i, place in enumerate(arguments.places):
         if arguments.leaves[place].kind != "float" or not np.size(trial.values[place]):
             continue
         got, error, want = _along(probing, trial, i, place)
@@ -49,18 +51,18 @@ def _along(probing: Probing, trial: Trial, which: int, place: int) -> tuple[floa
 
 
 def _moving(arguments: Arguments) -> list[int]:
-    return [i for i in places(arguments) if arguments.leaves[i].kind == "float"]
+    return [i for i in arguments.places if arguments.leaves[i].kind == "float"]
 
 
-@kept
+@cached
 def _values(definition: Any, arguments: Arguments) -> Any:
-    """Trace the output along a direction of the arguments, times the cotangent."""
+    """Return the program of the outputs times their cotangents, along a direction of the inputs."""
     which = _moving(arguments)
 
     def values(arrays: Any, dys: Any, steps: Any, along: Any) -> Any:
         def at(h: Any) -> Any:
-            moved = [arrays[i] + h * v for i, v in zip(which, along, strict=True)]
-            y = call(definition, arguments, exchanged(arrays, which, moved))
+            points = [arrays[i] + h * v for i, v in zip(which, along, strict=True)]
+            y = call(definition, arguments, exchanged(arrays, which, points))
             return sum(
                 jnp.sum((dy * t).real)
                 for dy, t in zip(dys, y, strict=True)
@@ -69,16 +71,16 @@ def _values(definition: Any, arguments: Arguments) -> Any:
 
         return jax.lax.map(at, steps)
 
-    arrays, dys = types(definition, arguments, "float64")
+    arrays, dys = input_types(definition, arguments, "float64")
     steps = jax.ShapeDtypeStruct((2 * len(STEPS),), "float64")
     along = [jax.ShapeDtypeStruct(arrays[i].shape, "float64") for i in which]
     return prepare(values, arrays, dys, steps, along)
 
 
 def richardson(slopes: np.ndarray) -> tuple[float, float]:
-    """Extrapolate central differences, each with a quarter of the step before (Ridders 1982).
+    """Extrapolate central differences, each with a quarter of the previous step (Ridders 1982).
 
-    Returns the estimate of the tableau whose neighbours agree best, and by how much they agree.
+    Returns the estimate of the tableau whose neighbours agree best, and their difference.
     """
     best, error = float(slopes[0]), np.inf
     row = slopes
