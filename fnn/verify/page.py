@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .. import page as pages
+from ..text import plural
 from . import maps, words
 from .report import Finding, Report, also, by_group, dtypes_of
 
@@ -59,6 +60,7 @@ def page(reports: Sequence[Report]) -> str:
         environment={"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES},
         maps=maps,
         words=words,
+        plural=plural,
     )
 
 

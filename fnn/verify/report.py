@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..text import plural
 from .defects import DEFECTS, Defect
 from .words import (
     WIDTH,
@@ -16,7 +17,6 @@ from .words import (
     memory,
     paragraph,
     plain,
-    plural,
     row,
     seconds,
     short,
