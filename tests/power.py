@@ -118,9 +118,9 @@ def draw_faults(count: int, seed: int) -> Iterator[Fault]:
 def _can_have(op: Op, kind: str) -> bool:
     """Return whether the rule of an op's first example can have a fault of a kind."""
     arrays, statics = op.bind(**op.examples[0].draw(0, np.float32))
-    y, saved = jax.eval_shape(lambda *a: op.fwd(*a, **statics), *arrays)
+    y, forward = jax.eval_shape(lambda *a: op.fwd(*a, **statics), *arrays)
     rule = functools.partial(op.bwd_rule, **op.statics | statics)
-    closed, *_ = trace(rule, (saved.residuals, y))
+    closed, *_ = trace(rule, (forward.residuals, y))
     return any(Fault(op.name, kind, 0.0, 0).applies(e) for e, _ in equations(closed))
 
 

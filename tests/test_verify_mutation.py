@@ -162,7 +162,7 @@ def test_an_operator_that_fails_is_a_survivor_by_name(monkeypatch):
 
     broken = SimpleNamespace(name="broken", defects=frozenset({"term"}), make=make)
     monkeypatch.setitem(OPERATORS, "broken", broken)
-    (trial,) = faulty_trials(NAMES[:1], True, "broken")
+    (trial,) = faulty_trials(["tanh"], True, "broken")
     trial = carry_out(trial)
     assert trial.is_survivor
     assert trial.error == "the operator fails: KeyError: 'missing'"
@@ -173,7 +173,7 @@ def test_an_operator_that_fails_is_a_survivor_by_name(monkeypatch):
 
 @pytest.mark.parametrize("checker", RIVALS)
 def test_another_checker_accepts_a_correct_rule_and_rejects_a_wrong_one(checker):
-    rule = next(r for r in RULES.values() if r.bwd and not r.nondiff_argnums)
+    rule = RULES["tanh"]
     wrong = rule.replace(bwd=lambda *args: jax.tree.map(lambda ct: -ct, rule.bwd(*args)))
     assert accepts(checker, rule, "float64", seed=0)
     assert not accepts(checker, wrong, "float64", seed=0)
@@ -254,7 +254,7 @@ def test_the_command_prints_and_writes_its_trials(monkeypatch, capsys, tmp_path)
         lambda compare, trial: carry_out(trial, compare) if trial.operator else trial,
     )
     file = tmp_path / "trials.json"
-    words = ["--rules", NAMES[0], "--operators", "bare_cotangent", "--jobs", "1", "--compare"]
+    words = ["--rules", "tanh", "--operators", "bare_cotangent", "--jobs", "1", "--compare"]
     status = command.main([*words, "--json", str(file)])
     printed = capsys.readouterr().out
     assert status == 0, printed

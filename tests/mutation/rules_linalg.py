@@ -176,7 +176,7 @@ def equilibrium_fwd(w, x):
 
 @vjp_rule(
     equilibrium,
-    *("f32[4,4] in -0.15..0.15", "f32[4]"),  # where it contracts, be all numbers alike
+    *("f32[4,4] in -0.15..0.15", "f32[4]"),  # it contracts even if all numbers are alike
     fwd=equilibrium_fwd,
 )
 def equilibrium_bwd(w, z, g):
