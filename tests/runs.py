@@ -4,11 +4,13 @@
 the comparison with automatic differentiation, which takes longer than such small runs.
 """
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -18,7 +20,9 @@ import pytest
 
 from fnn import cli
 from fnn.data import DATASETS
+from fnn.layers import LAYERS, Dense, Layer
 from fnn.loss import LOSSES
+from fnn.ops.geometry import Sizes
 from fnn.train.plan import abstract_init
 from fnn.train.precision import FLOAT32
 from fnn.train.step import init, make_steps, make_update
@@ -58,7 +62,7 @@ model:
   - softmax
   - dense: {features: 10}
 """
-"""A model for the digits in which every layer stands once."""
+"""A model for the digits in which every layer of fnn stands once."""
 DIVERGES = """
 name: diverges
 data: {rings: {points: 100}}
@@ -104,6 +108,14 @@ def command(monkeypatch, capsys):
         return status, shown.out, shown.err
 
     return run
+
+
+def layer(name):
+    """A layer of the table, with what it requires: a value by the type of each argument."""
+    values = {int: 2, float: 0.5, Sizes: 2, Sequence[Layer]: [Dense(6)]}
+    parameters = inspect.signature(LAYERS[name], eval_str=True).parameters.values()
+    required = [p for p in parameters if p.default is p.empty]
+    return LAYERS[name](**{p.name: values[p.annotation] for p in required})
 
 
 def python(*words, cwd=ROOT, **environment):

@@ -16,7 +16,11 @@ from fnn import data
 from fnn.data import DATASETS, TRANSFORMS, Dataset, digits, none_of_the_above, stratified_split
 from fnn.errors import DataError
 
-SELF_CONTAINED = ("digits", "xor", "spirals", "rings", "moons", "keyword")
+SELF_CONTAINED = [
+    name
+    for name, load in DATASETS.items()
+    if all(p.default is not p.empty for p in inspect.signature(load).parameters.values())
+]
 IN_ONE_FOLDER = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100
 )

@@ -15,22 +15,15 @@ from fnn.train import layer_table
 
 from .runs import drawn, sampled
 
-FIGURES = {  # x_shape of one example: parameters, multiply-adds
-    "lenet5": ((28, 28, 1), 61_706, 416_520),
-    "small_cnn": ((28, 28, 1), 421_642, 4_241_152),
-    "resnet": ((32, 32, 3), 272_474, 40_813_184),
-    "alexnet": ((227, 227, 3), 60_965_224, 724_406_816),
-    "mobilenet": ((224, 224, 3), 4_231_976, 568_740_352),
-}
-
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_has_the_figures_it_is_known_for(name):
-    x_shape, parameters, multiply_adds = FIGURES[name]
+def test_a_model_has_the_figures_of_its_docstring(name):
+    """On images of the size that the docstring names; their whole is seen."""
+    text = " ".join(MODELS[name].__doc__.replace(",", "").split())
+    x_shape = tuple(map(int, re.search(r"images of (\d+)×(\d+)×(\d+)", text).groups()))
     rows = layer_table(MODELS[name](), (1, *x_shape))
-    assert sum(row.parameters for row in rows) == parameters
-    assert sum(row.multiply_adds for row in rows) == multiply_adds
-    assert f"{parameters:,} parameters" in re.sub(r"\s+", " ", MODELS[name].__doc__)
+    assert f"{sum(row.parameters for row in rows)} parameters" in text
+    assert f"{sum(row.multiply_adds for row in rows)} multiply-adds" in text
     assert rows[-1].receptive_field == x_shape[:2]
 
 
