@@ -264,7 +264,7 @@ class Chooser:
         return PydanticCustomError("unknown_name", "unknown {kind} {name}{hint}", context)
 
     def _raise_many(self, value: dict[Any, Any]) -> NoReturn:
-        """One of the keys is the choice; the others are mostly its arguments, badly indented."""
+        """Refuse the keys beside the choice, which mostly are its arguments, badly indented."""
         names = [key for key in value if key in table(self.kind)]
         if len(names) != 1:
             keys = ", ".join(str(key) for key in value)

@@ -87,9 +87,9 @@ class Data(Section):
 class Config(Section):
     """A whole experiment."""
 
-    name: FolderName = Field(description="what the run's folder is called", examples=["digits_mlp"])
+    name: FolderName = Field(description="the name of the run's folder", examples=["digits_mlp"])
     seed: Annotated[int, Ge(0), Le(MAX_SEED)] = Field(
-        0, description="of the parameters and of the order of the examples"
+        0, description="the seed of the parameters and of the order of the examples"
     )
     data: Annotated[Data, WithJsonSchema({SCHEMA_REF: "#/$defs/data"})] = Field(examples=["digits"])
     model: Layers = Field(
@@ -98,7 +98,7 @@ class Config(Section):
         examples=[["flatten", {"dense": {"features": 10}}]],
     )
     loss: Annotated[Choice, *chooser("loss")] = Field(
-        description="the divergence from output to target", examples=["softmax_cross_entropy"]
+        description="the divergence between output and target", examples=["softmax_cross_entropy"]
     )
     optimizer: Annotated[Choice | Chain, *chooser("optimizer", is_list=True)] = Field(
         description="one optimiser of optax, or a list of transformations to apply in turn",
@@ -110,14 +110,14 @@ class Config(Section):
         "manual", description="hand-written rules, jax.grad, or the explicit backward pass"
     )
     mesh: Mesh | None = Field(None, description="several devices", examples=[{"data": 4}])
-    sharding: Sharding = Field({}, description="parameters' paths, and how they are split")
+    sharding: Sharding = Field({}, description="paths of parameters, and how to split them")
     distributed: Processes = Field(None, description="several processes, or `auto`")
-
     checkpoint: Checkpoint = Field(
-        default_factory=Checkpoint, description="what fnn resume goes on from"
+        default_factory=Checkpoint,
+        description="when to write a checkpoint for fnn resume",
     )
     compilation_cache: FolderName | None = Field(
-        "compiled", description="where compiled programs are kept: a folder in ~/.cache/fnn"
+        "compiled", description="the folder of compiled programs in ~/.cache/fnn"
     )
 
     _locations: SourceLocations = PrivateAttr(default_factory=lambda: SourceLocations("<config>"))

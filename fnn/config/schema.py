@@ -59,7 +59,7 @@ def _data(dataset: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a dataset's choice that may have `target` beside it."""
     names, mapping = dataset["anyOf"]
     target = {
-        "description": "what to ask of the labels",
+        "description": "a transform of the labels",
         "anyOf": [{SCHEMA_REF: "#/$defs/transform"}, {"type": "null"}],
     }
     properties = mapping["properties"] | {"target": target}

@@ -61,56 +61,56 @@ class Precision(Section):
 class Converge(Section):
     """Stop when |L(t) - L(t - window)| < epsilon, with L the training loss of an epoch."""
 
-    epsilon: PositiveNumber = Field(description="the change of the loss to stop below")
-    window: PositiveInt = Field(1, description="epochs between the two losses compared")
+    epsilon: PositiveNumber = Field(description="stop if the loss changes by less")
+    window: PositiveInt = Field(1, description="epochs between the two losses")
 
 
 class EarlyStopping(Section):
     """Stop when the best of the last `patience` epochs is not better than the best before them."""
 
-    metric: MetricName = Field("test_loss", description="what is watched; an accuracy is to grow")
-    patience: PositiveInt = Field(5, description="epochs to wait for something better")
-    min_delta: NumberFrom0 = Field(0.0, description="by how much more it must be better")
+    metric: MetricName = Field("test_loss", description="the metric to watch")
+    patience: PositiveInt = Field(5, description="epochs to wait for a better value")
+    min_delta: NumberFrom0 = Field(0.0, description="the least improvement that counts")
 
 
 class Train(Section):
     """How long to train, and on how many examples at a time."""
 
     epochs: PositiveInt = Field(description="passes over the training examples, at most")
-    batch_size: BatchSize = Field(32, description="examples in a step; 1 is online, or `full`")
-    converge: Converge | None = Field(None, description="stop earlier, once the loss stands still")
+    batch_size: BatchSize = Field(32, description="examples per step; 1 is online, `full` is all")
+    converge: Converge | None = Field(None, description="stop early, once the loss is steady")
     early_stopping: EarlyStopping | None = Field(
-        None, description="stop earlier, once a metric gets no better"
+        None, description="stop early, once a metric is steady"
     )
     accumulate: PositiveInt = Field(
-        1, description="steps whose mean gradient the optimiser takes as one"
+        1, description="steps per update of the optimiser, which gets their mean gradient"
     )
     average: Decay | None = Field(
-        None, description="evaluate and keep an average of the parameters, with this decay a step"
+        None, description="evaluate and save an average of the parameters, with this decay per step"
     )
     on_nan: Literal["stop", "skip", "roll_back"] = Field(
         "stop",
-        description="once a loss is not finite: stop; leave such steps out; or go back to the "
-        "last checkpoint and on with the next batch",
+        description="if a loss is not finite: stop, skip such steps, or return to the last "
+        "checkpoint and continue with the next batch",
     )
 
 
 class Checkpoint(Section):
-    """A checkpoint is due after so many steps or seconds, whichever comes first.
+    """A checkpoint is due after `steps` steps or `seconds` seconds, whichever comes first.
 
-    It is written at the end of the compiled call in which it falls due; one more when training
-    ends or is told to stop. Metrics are those of an epoch's end.
+    It is written at the end of the compiled call in which it becomes due, and once more when
+    training ends or is stopped. Its metrics are those at the end of an epoch.
     """
 
-    steps: Count = Field(default=0, description="steps from one to the next; 0 is never")
+    steps: Count = Field(default=0, description="steps between checkpoints; 0 is never")
     seconds: NumberFrom0 = Field(
-        default=60.0, description="seconds from one to the next; 0 is never"
+        default=60.0, description="seconds between checkpoints; 0 is never"
     )
-    keep_last: PositiveInt = Field(default=2, description="the last so many are kept")
+    keep_last: PositiveInt = Field(default=2, description="how many of the last to keep")
     keep_best: Count = Field(
-        default=0, description="and the best so many, each written at its epoch's end"
+        default=0, description="how many of the best to keep, each from the end of an epoch"
     )
-    metric: MetricName = Field(default="test_loss", description="what the best are chosen by")
+    metric: MetricName = Field(default="test_loss", description="the metric that ranks the best")
 
     def is_due(self, step: int, saved_step: int, seconds: float) -> bool:
         """Return whether one is due at `step`, `seconds` after that of `saved_step`."""
@@ -119,10 +119,10 @@ class Checkpoint(Section):
 
 
 class Mesh(Section):
-    """The devices as a table: rows share a batch, columns share the parameters of large layers."""
+    """A table of devices: rows split a batch, columns split the parameters of large layers."""
 
     data: Annotated[int | Literal["all"], *_count_or("all")] = Field(
-        1, description="parts that a batch is split into; `all` that the devices allow"
+        1, description="parts of a batch; `all` is as many as the devices allow"
     )
     model: PositiveInt = Field(1, description="parts that `sharding` can split parameters into")
 
@@ -165,10 +165,10 @@ class Distributed(Section):
     """One of several processes. JAX takes missing fields from the cluster (Slurm, Kubernetes)."""
 
     address: Annotated[str, AfterValidator(_check_address)] | None = Field(
-        None, description="host:port of process 0, which all others can reach"
+        None, description="host:port of process 0, for all others to reach"
     )
-    processes: PositiveInt | None = Field(None, description="how many there are")
-    index: Count | None = Field(None, description="which of them this is, from 0")
+    processes: PositiveInt | None = Field(None, description="the number of processes")
+    index: Count | None = Field(None, description="the number of this process, from 0")
     timeout: PositiveInt = Field(300, description="seconds to wait for the others at the start")
 
 
