@@ -1,4 +1,4 @@
-"""What a traced program tells: the function without its custom rules, and whether it is linear."""
+"""Traced programs: without their custom rules, their operations, and whether they are linear."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +16,9 @@ INLINED = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkp
 
 
 def without_rules(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function with every custom rule in it taken off, at any depth.
+    """Return the function without any custom rule in it, at any depth.
 
-    Where it called a `jax.custom_vjp`, a `jax.custom_jvp` or an op, the undecorated body stands.
+    A `jax.custom_vjp`, a `jax.custom_jvp` or an op that it calls becomes its undecorated body.
     """
 
     @functools.wraps(function)
@@ -40,7 +40,7 @@ def without_rules(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    """Run a traced program with custom rules taken off."""
+    """Run a traced program without its custom rules."""
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     values.update(zip(jaxpr.invars, args, strict=True))
 
@@ -55,17 +55,17 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any
             assert inner is not None
             outs = evaluate(inner.jaxpr, inner.consts, inputs)
         else:
-            params = {k: _stripped(v) for k, v in equation.params.items()}
+            params = {k: _without_rules(v) for k, v in equation.params.items()}
             outs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(params))
             outs = outs if equation.primitive.multiple_results else [outs]
         values.update(zip(equation.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _stripped(param: Any) -> Any:
-    """Take custom rules off the programs among an equation's parameters (a scan's body, say)."""
+def _without_rules(param: Any) -> Any:
+    """Return a parameter of an equation, such as a scan's body, without custom rules."""
     if isinstance(param, tuple) and any(isinstance(p, core.ClosedJaxpr) for p in param):
-        return tuple(map(_stripped, param))
+        return tuple(map(_without_rules, param))
     if not isinstance(param, core.ClosedJaxpr) or not any(map(has_rules, param.jaxpr.eqns)):
         return param
     run = functools.partial(evaluate, param.jaxpr, param.consts)
@@ -73,7 +73,7 @@ def _stripped(param: Any) -> Any:
 
 
 def nested(equation: Any) -> Iterator[Any]:
-    """Every program inside an equation, closed."""
+    """Yield every program inside an equation, closed."""
     for param in equation.params.values():
         for value in param if isinstance(param, tuple | list) else (param,):
             if isinstance(value, core.ClosedJaxpr):
@@ -90,7 +90,7 @@ def has_rules(equation: Any) -> bool:
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
-    """Every equation, at any depth."""
+    """Yield every equation, at any depth."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in nested(equation):
@@ -98,7 +98,7 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 
 def structure(jaxpr: Any) -> tuple[str, ...]:
-    """Return a program's operations in order, whatever the sizes and the numbers in them."""
+    """Return the names of a program's operations in order, without their sizes and numbers."""
     return tuple(equation.primitive.name for equation in equations(jaxpr))
 
 
@@ -115,91 +115,39 @@ MOVES = frozenset(
 
 
 def arithmetic(operations: Sequence[str]) -> tuple[str, ...]:
-    """Return those operations that may round."""
+    """Return the operations that may round."""
     return tuple(name for name in operations if name not in MOVES)
 
 
 def bytes_made(jaxpr: Any) -> int:
-    """Return the bytes of all arrays that a program makes; of a loop, those of one turn."""
-    made = (var.aval for equation in equations(jaxpr) for var in equation.outvars)
-    return sum(array_bytes(aval) for aval in made if hasattr(aval, "dtype"))
+    """Return the bytes of all arrays that a program makes, with one iteration of each loop."""
+    arrays = (var.aval for equation in equations(jaxpr) for var in equation.outvars)
+    return sum(array_bytes(aval) for aval in arrays if hasattr(aval, "dtype"))
 
 
 def literals(jaxpr: Any) -> set[float]:
-    """Return the floating-point numbers that a program names, very large and small ones left out.
+    """Return the floating-point numbers in a program, which may be thresholds.
 
-    They are thresholds now and then, and otherwise as good as other numbers.
+    Very large and very small ones are left out.
     """
-    found = set()
-    for equation in equations(jaxpr):
-        for var in equation.invars:
-            if isinstance(var, core.Literal) and np.asarray(var.val).dtype.kind == "f":
-                found.add(float(var.val))
-    return {number for number in found if 1e-4 < abs(number) < 1e4}
+    numbers = {
+        float(var.val)
+        for equation in equations(jaxpr)
+        for var in equation.invars
+        if isinstance(var, core.Literal) and np.asarray(var.val).dtype.kind == "f"
+    }
+    return {number for number in numbers if 1e-4 < abs(number) < 1e4}
 
 
 NONLINEAR = frozenset(
     [
-        "abs",
-        "acos",
-        "acosh",
-        "asin",
-        "asinh",
-        "atan",
-        "atan2",
-        "atanh",
-        "cbrt",
-        "ceil",
-        "clamp",
-        "cos",
-        "cosh",
-        "cummax",
-        "cummin",
-        "cumprod",
-        "digamma",
-        "eq",
-        "erf",
-        "erf_inv",
-        "erfc",
-        "exp",
-        "exp2",
-        "expm1",
-        "floor",
-        "ge",
-        "gt",
-        "igamma",
-        "integer_pow",
-        "is_finite",
-        "le",
-        "lgamma",
-        "log",
-        "log1p",
-        "logistic",
-        "lt",
-        "max",
-        "min",
-        "ne",
-        "nextafter",
-        "pow",
-        "reduce_max",
-        "reduce_min",
-        "reduce_prod",
-        "rem",
-        "round",
-        "rsqrt",
-        "sign",
-        "sin",
-        "sinh",
-        "sort",
-        "sqrt",
-        "square",
-        "tan",
-        "tanh",
-        "top_k",
-        "argmax",
-        "argmin",
-        "reduce_and",
-        "reduce_or",
+        *("abs", "acos", "acosh", "argmax", "argmin", "asin", "asinh", "atan", "atan2", "atanh"),
+        *("cbrt", "ceil", "clamp", "cos", "cosh", "cummax", "cummin", "cumprod", "digamma", "eq"),
+        *("erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma"),
+        *("integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max"),
+        *("min", "ne", "nextafter", "pow", "reduce_and", "reduce_max", "reduce_min", "reduce_or"),
+        *("reduce_prod", "rem", "round", "rsqrt", "sign", "sin", "sinh", "sort", "sqrt", "square"),
+        *("tan", "tanh", "top_k"),
     ]
 )
 """Primitives that no linear function applies to its argument."""
@@ -207,24 +155,25 @@ PRODUCTS = ("mul", "dot_general", "conv_general_dilated")
 
 
 def first_nonlinear(jaxpr: Any, linear: Sequence[bool]) -> str | None:
-    """Name the first primitive that makes a program no linear function of the marked inputs.
+    """Return the first primitive that makes a program no linear function of the marked inputs.
 
-    Constants may be computed in any way; what depends on a marked input may not. An opaque
-    primitive (a kernel, say) is believed.
+    Values that depend on no marked input may be computed in any way. An opaque primitive, such as
+    a kernel, is trusted.
     """
-    found: list[str] = []
-    _depends(jaxpr, linear, found)
-    return found[0] if found else None
+    nonlinear: list[str] = []
+    _depends(jaxpr, linear, nonlinear)
+    return nonlinear[0] if nonlinear else None
 
 
-def _depends(jaxpr: Any, linear: Sequence[bool], found: list[str]) -> list[bool]:
-    marked = {v for v, m in zip(jaxpr.invars, linear, strict=True) if m}
+def _depends(jaxpr: Any, linear: Sequence[bool], nonlinear: list[str]) -> list[bool]:
+    """Return which outputs depend on the marked inputs; collect nonlinear primitives on the way."""
+    dependent = {v for v, m in zip(jaxpr.invars, linear, strict=True) if m}
 
-    def is_marked(var: Any) -> bool:
-        return not isinstance(var, core.Literal) and var in marked
+    def depends(var: Any) -> bool:
+        return not isinstance(var, core.Literal) and var in dependent
 
     for equation in jaxpr.eqns:
-        name, ins = equation.primitive.name, [is_marked(v) for v in equation.invars]
+        name, ins = equation.primitive.name, [depends(v) for v in equation.invars]
         if not any(ins):
             continue
         outs = [True] * len(equation.outvars)
@@ -234,38 +183,38 @@ def _depends(jaxpr: Any, linear: Sequence[bool], found: list[str]) -> list[bool]
             or (name == "div" and ins[1])
             or (name == "select_n" and ins[0])
         ):
-            found.append(name)
+            nonlinear.append(name)
         inner = list(nested(equation))
         if name == "scan" and inner:
-            outs = _loop(equation, inner[0].jaxpr, ins, found)
+            outs = _loop(equation, inner[0].jaxpr, ins, nonlinear)
         elif len(inner) == 1 and len(inner[0].jaxpr.invars) == len(ins) and name != "while":
-            outs = _depends(inner[0].jaxpr, ins, found)
+            outs = _depends(inner[0].jaxpr, ins, nonlinear)
         elif name == "cond" and all(len(j.jaxpr.invars) == len(ins) - 1 for j in inner):
             if ins[0]:
-                found.append("cond")
-            branches = [_depends(j.jaxpr, ins[1:], found) for j in inner]
+                nonlinear.append("cond")
+            branches = [_depends(j.jaxpr, ins[1:], nonlinear) for j in inner]
             outs = [any(o) for o in zip(*branches, strict=True)]
-        marked.update(v for v, m in zip(equation.outvars, outs, strict=True) if m)
-    return [is_marked(v) for v in jaxpr.outvars]
+        dependent.update(v for v, m in zip(equation.outvars, outs, strict=True) if m)
+    return [depends(v) for v in jaxpr.outvars]
 
 
-def _loop(equation: Any, body: Any, ins: list[bool], found: list[str]) -> list[bool]:
-    """Follow a scan's carried values until no more of them are marked."""
+def _loop(equation: Any, body: Any, ins: list[bool], nonlinear: list[str]) -> list[bool]:
+    """Follow a scan's carried values until no more of them depend on the inputs."""
     carry = carried(equation, body)
     while True:
         scratch: list[str] = []
         marks = _depends(body, ins, scratch)
-        marked = [a or b for a, b in zip(ins[carry], marks, strict=False)]
-        if marked == ins[carry]:
-            found.extend(scratch)
+        after = [a or b for a, b in zip(ins[carry], marks, strict=False)]
+        if after == ins[carry]:
+            nonlinear.extend(scratch)
             return marks
-        ins = [*ins[: carry.start], *marked, *ins[carry.stop :]]
+        ins = [*ins[: carry.start], *after, *ins[carry.stop :]]
 
 
 def carried(equation: Any, body: Any) -> slice:
     """Return which inputs of a scan's body are carried: constants come before, slices after.
 
-    Read from the ranks, for the names of the equation's parameters differ between JAX's versions.
+    The ranks show it; the names of the equation's parameters differ between JAX's versions.
     """
     count = sum(_same_rank(*pair) for pair in zip(equation.outvars, body.outvars, strict=True))
     slices = sum(not _same_rank(*pair) for pair in zip(equation.invars, body.invars, strict=True))

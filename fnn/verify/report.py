@@ -7,20 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..text import plural
+from . import words
 from .defects import DEFECTS, Defect
-from .words import (
-    WIDTH,
-    Number,
-    columns,
-    digits,
-    index,
-    memory,
-    paragraph,
-    plain,
-    row,
-    seconds,
-    short,
-)
+from .words import Number, digits, plain, short
 
 _MOST_PROBES = 4  # of the further findings of one kind, by name
 _FEWEST_DIGITS, _MOST_DIGITS = 6, 17  # the latter tell any two float64 numbers apart
@@ -88,7 +77,7 @@ class Finding:
     @property
     def place(self) -> str:
         """`d gamma [3]`."""
-        return f"{self.where} {index(self.index)}".strip()
+        return f"{self.where} {words.index(self.index)}".strip()
 
     @property
     def numbers(self) -> tuple[str, str]:
@@ -136,16 +125,16 @@ class Finding:
     def lines(self, others: Sequence["Finding"]) -> Iterator[str]:
         """Yield the lines of a terminal, with the further findings of the same kind."""
         head = " ".join(filter(None, (f"  {f'{self.group} / {self.defect}':<26}", self.place)))
-        if len(head) + len(self.comparison) + 2 <= WIDTH:
+        if len(head) + len(self.comparison) + 2 <= words.WIDTH:
             yield f"{head}  {self.comparison}".rstrip()
         else:
             yield head.rstrip()
-            yield from paragraph(self.comparison)
-        yield from paragraph(self.explanation)
+            yield from words.paragraph(self.comparison)
+        yield from words.paragraph(self.explanation)
         rows = {"probe": self.conditions, "also": also(others), "call": self.call}
         for label, text in (rows | {"advice": self.advice}).items():
             if text:
-                yield from paragraph(f"{label:<8}{text}", hanging=8)
+                yield from words.paragraph(f"{label:<8}{text}", hanging=8)
 
     def as_json(self) -> dict[str, Any]:
         """Return the finding as plain values, without its picture."""
@@ -240,21 +229,23 @@ class Report:
 
     def _resolutions(self) -> list[str]:
         texts = {k: "always 0" if r is None else short(r) for k, r in self.resolution.items()}
-        return row("resolution", (f"{argument} {text}" for argument, text in texts.items()))
+        return words.row("resolution", (f"{argument} {text}" for argument, text in texts.items()))
 
     def __str__(self) -> str:
         left = f"{self.name}: {self.verdict}"
-        right = f"{plural(self.probes, 'probe')}, {seconds(self.seconds)}"
-        lines = [f"{left}{' ' * max(2, WIDTH - len(left) - len(right))}{right}"]
+        right = f"{plural(self.probes, 'probe')}, {words.seconds(self.seconds)}"
+        lines = [f"{left}{' ' * max(2, words.WIDTH - len(left) - len(right))}{right}"]
         for finding, others in self.kinds:
             lines += [*finding.lines(others), ""]
         lines += self._resolutions()
-        lines += row("error", (f"{dtype} {short(e)}" for dtype, e in self.errors.items()))
+        lines += words.row("error", (f"{dtype} {short(e)}" for dtype, e in self.errors.items()))
         for label, state in (("can", True), ("cannot", False), ("not tried", None)):
-            lines += row(label, [name for name, can in self.capabilities.items() if can is state])
-        lines += row("keeps", (memory(kind, *both) for kind, both in self.cost.items()))
+            lines += words.row(
+                label, [name for name, can in self.capabilities.items() if can is state]
+            )
+        lines += words.row("keeps", (words.memory(kind, *both) for kind, both in self.cost.items()))
         for note in self.notes:
-            lines += row("note", [note])
+            lines += words.row("note", [note])
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
@@ -281,7 +272,7 @@ class Report:
 def dtypes_of(reports: Iterable[Report]) -> list[str]:
     """Return every dtype with an error in some report, the widest first."""
     order = {dtype: i for i, dtype in enumerate(_DTYPES)}
-    return sorted(columns(r.errors for r in reports), key=lambda d: order.get(d, len(order)))
+    return sorted(words.columns(r.errors for r in reports), key=lambda d: order.get(d, len(order)))
 
 
 def by_group(reports: Iterable[Report]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Run a traced program in NumPy, one operation after another, as it is written.
 
-Compiling takes nearly all of the time that a small program costs, and one that is verified runs a
-few dozen times on a few dozen numbers. Here nothing is compiled, fused, reordered or simplified.
+A program that is verified runs a few dozen times on a few dozen numbers, so that compiling would
+take nearly all of the time. Here nothing is compiled, fused, reordered or simplified.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,18 +24,18 @@ LEFT_TO_JAX = frozenset(
         *("lu_pivots_to_permutation", "qr", "geqrf", "householder_product", "eigh", "svd"),
     ]
 )
-"""Primitives that JAX runs alone: keys are its own, and factorisations are LAPACK's."""
+"""Primitives that JAX runs, one at a time: those of its own keys, and LAPACK's factorisations."""
 
 
 MOST_RESULTS = 1024
-"""Results of primitives left to JAX that are stored."""
+"""Number of results of primitives left to JAX that are stored."""
 _RESULTS: dict[Any, Any] = {}
 MOST_STEPS = 3000
-"""Operations in all turns of a scan; of more, compiling costs less than running them singly."""
+"""Operations in all iterations of a scan; beyond these, compiling is faster."""
 
 
 class Unknown(Exception):
-    """A program holds something that is not run here."""
+    """A program that cannot run here."""
 
 
 def interpreter(closed: Any) -> Callable[[Sequence[Any]], list[Any]] | None:
@@ -62,13 +62,18 @@ def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], lis
     def slot(var: Any) -> int:
         if isinstance(var, core.Literal):
             fixed.append(_constant(var.val, getattr(var.aval, "dtype", None)))
-            return -len(fixed)  # constants stand at the end, counted from behind
+            return -len(fixed)  # constants stand at the end, counted backwards
         return slots.setdefault(var, len(slots))
 
     starts = [slot(v) for v in jaxpr.constvars]
     entries = [slot(v) for v in jaxpr.invars]
     steps = [
-        (operation(e), [slot(v) for v in e.invars], [slot(v) for v in e.outvars], _several(e))
+        (
+            operation(e),
+            [slot(v) for v in e.invars],
+            [slot(v) for v in e.outvars],
+            e.primitive.multiple_results,
+        )
         for e in jaxpr.eqns
     ]
     exits = [slot(v) for v in jaxpr.outvars]
@@ -96,15 +101,11 @@ def _constant(value: Any, dtype: Any) -> Any:
     return taken_in(value) if _is_key(value) else np.asarray(value, dtype)
 
 
-def _several(equation: Any) -> bool:
-    return equation.primitive.multiple_results
-
-
 def operation(equation: Any) -> Function:
-    """Return the function that an equation stands for."""
+    """Return the function of an equation."""
     name = equation.primitive.name
     if any(is_extended(v.aval.dtype) and not v.aval.size for v in equation.outvars):
-        raise Unknown("no keys")  # an array of objects says nothing of their kind
+        raise Unknown("no keys")  # an empty array of objects has no kind of key
     function: Function | None = None
     if name in PRIMITIVES:
         function = PRIMITIVES[name](equation)
@@ -122,7 +123,7 @@ def operation(equation: Any) -> Function:
 
 @dataclass(frozen=True)
 class _Key:
-    """A PRNG key. Arrays of keys are arrays of these objects, so that NumPy can move them about."""
+    """A PRNG key. Arrays of keys are arrays of these objects, which NumPy can move."""
 
     kind: str
     words: tuple[int, ...]
@@ -136,7 +137,7 @@ def _is_key(array: Any) -> bool:
 
 
 def taken_in(array: Any) -> Any:
-    """Return an array of NumPy's."""
+    """Return an array as NumPy's, with keys as objects."""
     if not _is_key(array):
         return np.asarray(array)
     kind, words = str(jax.random.key_impl(array)), np.asarray(jax.random.key_data(array))
@@ -147,7 +148,7 @@ def taken_in(array: Any) -> Any:
 
 
 def handed_out(array: Any) -> Any:
-    """Return an array of NumPy's, or of keys as JAX has them."""
+    """Return an array as NumPy's, with keys as JAX has them."""
     array = np.asarray(array)
     if array.dtype != object or not array.size:
         return array
@@ -157,7 +158,10 @@ def handed_out(array: Any) -> Any:
 
 
 def _by_jax(equation: Any) -> Function:
-    """Run one primitive by JAX, once for the same inputs: a key is drawn from again and again."""
+    """Return a function that runs one primitive by JAX, once for the same inputs.
+
+    Programs draw from the same key again and again.
+    """
     bind, several = equation.primitive.bind, equation.primitive.multiple_results
     params = equation.primitive.get_bind_params(equation.params)
     what = equation.primitive.name, str(params)
@@ -195,11 +199,10 @@ def _cond(equation: Any) -> Function:
 
 @primitive("platform_index")
 def _platform_index(equation: Any) -> Function:
-    """Which branch a CPU takes."""
+    """Return the branch for a CPU."""
     kinds = equation.params["platforms"]
-    at = next(i for i, names in enumerate(kinds) if names is None or "cpu" in names)
-    chosen = np.int32(at)
-    return lambda: chosen
+    branch = next(i for i, names in enumerate(kinds) if names is None or "cpu" in names)
+    return lambda: np.int32(branch)
 
 
 @primitive("scan")
@@ -218,11 +221,8 @@ def _scan(equation: Any) -> Function:
     order = range(length)[::-1] if equation.params["reverse"] else range(length)
 
     def run(*arrays: Any) -> Any:
-        consts, state, slices = (
-            arrays[: carry.start],
-            list(arrays[carry]),
-            arrays[carry.stop :],
-        )
+        consts, slices = arrays[: carry.start], arrays[carry.stop :]
+        state = list(arrays[carry])
         outs = [np.zeros(shape, dtype) for shape, dtype in stacked]
         for i in order:
             results = step([*consts, *state, *(a[i] for a in slices)])

@@ -1,6 +1,6 @@
-"""Primitives that move elements about, or run along axes: shapes, slices, sums, sorts."""
+"""Primitives that move elements, or run along axes: shapes, slices, sums, sorts."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,30 +44,29 @@ def _broadcast(equation: Any) -> Function:
     return broadcast
 
 
-@primitive("reshape")
+@primitive("reshape", "squeeze")
 def _reshape(equation: Any) -> Function | None:
-    shape = equation.params["new_sizes"]
-    if equation.params.get("dimensions") is not None:
+    shape = equation.outvars[0].aval.shape
+    if equation.params.get("dimensions") is not None and equation.primitive.name == "reshape":
         return None
     return lambda x, *_: np.reshape(x, shape)
 
 
-@primitive("squeeze")
-def _squeeze(equation: Any) -> Function:
-    shape = equation.outvars[0].aval.shape
-    return lambda x: np.reshape(x, shape)
+BY_PARAMETER: dict[str, tuple[str, Function]] = {
+    "transpose": ("permutation", lambda axes, x: np.transpose(x, axes)),
+    "rev": ("dimensions", lambda axes, x: np.flip(x, axes)),
+    "pad": ("padding_config", lambda config, x, value: padded(x, config, value)),
+    "concatenate": ("dimension", lambda axis, *arrays: np.concatenate(arrays, axis)),
+    "stack": ("axis", lambda axis, *arrays: np.stack(arrays, axis)),
+    "dynamic_slice": ("slice_sizes", lambda sizes, x, *at: x[_corner(x, at, sizes)]),
+}
+"""Primitives with one parameter: its name, and the function of its value and the arrays."""
 
 
-@primitive("transpose")
-def _transpose(equation: Any) -> Function:
-    axes = equation.params["permutation"]
-    return lambda x: np.transpose(x, axes)
-
-
-@primitive("rev")
-def _rev(equation: Any) -> Function:
-    axes = equation.params["dimensions"]
-    return lambda x: np.flip(x, axes)
+@primitive(*BY_PARAMETER)
+def _by_parameter(equation: Any) -> Function:
+    name, function = BY_PARAMETER[equation.primitive.name]
+    return partial(function, equation.params[name])
 
 
 @primitive("slice")
@@ -77,24 +76,6 @@ def _slice(equation: Any) -> Function:
     bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
     where = tuple(slice(*bound) for bound in bounds)
     return lambda x: x[where]
-
-
-@primitive("pad")
-def _pad(equation: Any) -> Function:
-    config = equation.params["padding_config"]
-    return lambda x, value: padded(x, config, value)
-
-
-@primitive("concatenate")
-def _concatenate(equation: Any) -> Function:
-    axis = equation.params["dimension"]
-    return lambda *arrays: np.concatenate(arrays, axis)
-
-
-@primitive("stack")
-def _stack(equation: Any) -> Function:
-    axis = equation.params["axis"]
-    return lambda *arrays: np.stack(arrays, axis)
 
 
 @primitive("unstack")
@@ -110,17 +91,11 @@ def _split(equation: Any) -> Function:
 
 
 def _corner(x: Any, starts: Any, sizes: Any) -> tuple[slice, ...]:
-    """Return the slices of a block that begins at `starts`, moved inside x where it is not."""
+    """Return the slices of a block that begins at `starts`, moved to lie inside x."""
     firsts = [
         min(max(int(s), 0), n - size) for s, n, size in zip(starts, x.shape, sizes, strict=True)
     ]
     return tuple(slice(first, first + size) for first, size in zip(firsts, sizes, strict=True))
-
-
-@primitive("dynamic_slice")
-def _dynamic_slice(equation: Any) -> Function:
-    sizes = equation.params["slice_sizes"]
-    return lambda x, *starts: x[_corner(x, starts, sizes)]
 
 
 @primitive("dynamic_update_slice")
@@ -143,24 +118,24 @@ def _sum(equation: Any) -> Function:
     return lambda x: ufunc.reduce(x, axes, dtype=dtype)
 
 
-def _extreme(ufunc: Any, initial: Callable[[Any], Any]) -> Callable[[Any], Function]:
-    def prepare(equation: Any) -> Function:
-        axes, dtype = equation.params["axes"], equation.outvars[0].aval.dtype
-        start = np.array(initial(dtype), dtype)[()]
-        return lambda x: ufunc.reduce(x, axes, initial=start)
-
-    return prepare
-
-
-primitive("reduce_max")(_extreme(np.maximum, lowest))
-primitive("reduce_min")(_extreme(np.minimum, highest))
-BITWISE = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+REDUCTIONS: dict[str, tuple[Any, Any]] = {
+    "reduce_max": (np.maximum, lowest),
+    "reduce_min": (np.minimum, highest),
+    "reduce_and": (np.bitwise_and, None),
+    "reduce_or": (np.bitwise_or, None),
+    "reduce_xor": (np.bitwise_xor, None),
+}
+"""Reductions, each with the number of a dtype that they start from, or none."""
 
 
-@primitive("reduce_and", "reduce_or", "reduce_xor")
-def _bitwise(equation: Any) -> Function:
-    axes, ufunc = equation.params["axes"], BITWISE[equation.primitive.name.removeprefix("reduce_")]
-    return lambda x: ufunc.reduce(x, axes)
+@primitive(*REDUCTIONS)
+def _reduce(equation: Any) -> Function:
+    axes, dtype = equation.params["axes"], equation.outvars[0].aval.dtype
+    ufunc, initial = REDUCTIONS[equation.primitive.name]
+    if initial is None:
+        return lambda x: ufunc.reduce(x, axes)
+    start = np.array(initial(dtype), dtype)[()]
+    return lambda x: ufunc.reduce(x, axes, initial=start)
 
 
 @primitive("argmax", "argmin")
@@ -196,16 +171,14 @@ def _cumulative(equation: Any) -> Function:
 def _sort(equation: Any) -> Function:
     axis, keys = equation.params["dimension"], equation.params["num_keys"]
 
+    def plain(x: Any) -> Any:  # in a dtype that NumPy sorts
+        return x.astype(np.float32) if accumulator(x.dtype) != x.dtype else x
+
     def run(*arrays: Any) -> Any:
-        order = np.lexsort([_plain(a) for a in arrays[keys - 1 :: -1]], axis)
+        order = np.lexsort([plain(a) for a in arrays[keys - 1 :: -1]], axis)
         return [np.take_along_axis(a, order, axis) for a in arrays]
 
     return run
-
-
-def _plain(x: Any) -> Any:
-    """Return numbers in a dtype that NumPy sorts."""
-    return x.astype(np.float32) if accumulator(x.dtype) != x.dtype else x
 
 
 @primitive("top_k")

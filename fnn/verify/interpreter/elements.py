@@ -10,14 +10,6 @@ from scipy import special
 from .primitives import Function, is_half, primitive, ranks
 
 
-def _logistic(x: Any) -> Any:
-    return 1 / (1 + np.exp(-x))
-
-
-def _rsqrt(x: Any) -> Any:
-    return 1 / np.sqrt(x)
-
-
 def _divide(x: Any, y: Any) -> Any:
     if not jnp.issubdtype(x.dtype, jnp.integer):
         return np.divide(x, y)
@@ -32,14 +24,14 @@ def _remainder(x: Any, y: Any) -> Any:
     return np.where(y == 0, x, np.fmod(x, y))
 
 
-def _shift_right_arithmetic(x: Any, by: Any) -> Any:
-    signed = np.dtype(f"i{x.dtype.itemsize}")
-    return (x.view(signed) >> by.view(signed)).view(x.dtype)
+def _shift_right(kind: str) -> Function:
+    """Return a shift of signed ("i") or unsigned ("u") integers."""
 
+    def shift(x: Any, by: Any) -> Any:
+        dtype = np.dtype(f"{kind}{x.dtype.itemsize}")
+        return (x.view(dtype) >> by.view(dtype)).view(x.dtype)
 
-def _shift_right_logical(x: Any, by: Any) -> Any:
-    unsigned = np.dtype(f"u{x.dtype.itemsize}")
-    return (x.view(unsigned) >> by.view(unsigned)).view(x.dtype)
+    return shift
 
 
 def _away_from_zero(x: Any) -> Any:
@@ -62,66 +54,29 @@ def _same(x: Any) -> Any:
     return x
 
 
+SAME_NAME = (
+    *("abs", "sign", "square", "sqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p", "tanh"),
+    *("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "asinh", "acosh"),
+    *("atanh", "floor", "ceil", "nextafter", "real", "imag", "conj"),
+)
 ELEMENTWISE: dict[str, Function] = {
+    **{name: getattr(np, name) for name in SAME_NAME},
     **dict.fromkeys(("add", "add_any"), np.add),
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": _divide,
-    "rem": _remainder,
-    "neg": np.negative,
-    "abs": np.abs,
-    "sign": np.sign,
-    "max": np.maximum,
-    "min": np.minimum,
-    "square": np.square,
-    "one_minus_square": lambda x: (1 + x) * (1 - x),
-    "sqrt": np.sqrt,
-    "rsqrt": _rsqrt,
-    "cbrt": np.cbrt,
-    "exp": np.exp,
-    "exp2": np.exp2,
-    "expm1": np.expm1,
-    "log": np.log,
-    "log1p": np.log1p,
-    "logistic": _logistic,
-    "tanh": np.tanh,
-    "sin": np.sin,
-    "cos": np.cos,
-    "tan": np.tan,
-    "asin": np.arcsin,
-    "acos": np.arccos,
-    "atan": np.arctan,
-    "atan2": np.arctan2,
-    "sinh": np.sinh,
-    "cosh": np.cosh,
-    "asinh": np.arcsinh,
-    "acosh": np.arccosh,
-    "atanh": np.arctanh,
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "is_finite": np.isfinite,
-    "nextafter": np.nextafter,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
-    "not": np.bitwise_not,
+    **dict.fromkeys(("copy", "stop_gradient", "sharding_constraint"), _same),
+    "sub": np.subtract, "mul": np.multiply, "div": _divide, "rem": _remainder,
+    "neg": np.negative, "max": np.maximum, "min": np.minimum, "is_finite": np.isfinite,
+    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.bitwise_not,
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
+    "gt": np.greater, "ge": np.greater_equal,
+    "lt_to": _in_total_order(np.less), "le_to": _in_total_order(np.less_equal),
     "shift_left": np.left_shift,
-    "shift_right_arithmetic": _shift_right_arithmetic,
-    "shift_right_logical": _shift_right_logical,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "lt_to": _in_total_order(np.less),
-    "le_to": _in_total_order(np.less_equal),
-    "real": np.real,
-    "imag": np.imag,
-    "conj": np.conj,
+    "shift_right_arithmetic": _shift_right("i"),
+    "shift_right_logical": _shift_right("u"),
+    "one_minus_square": lambda x: (1 + x) * (1 - x),
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "logistic": lambda x: 1 / (1 + np.exp(-x)),
     "complex": _complex,
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
-    **dict.fromkeys(("copy", "stop_gradient", "sharding_constraint"), _same),
 }
 SPECIAL: dict[str, Function] = {
     "erf": special.erf,
@@ -132,18 +87,12 @@ SPECIAL: dict[str, Function] = {
     "bessel_i0e": special.i0e,
     "bessel_i1e": special.i1e,
 }
-"""What scipy computes, which knows no dtypes of 16 bits."""
+"""Functions of scipy, which has no dtypes of 16 bits."""
 
 
-def _elementwise(function: Function) -> Callable[[Any], Function]:
-    return lambda equation: function
+def _in_float32(function: Function) -> Callable[[Any], Function]:
+    """Return a function that computes numbers of 16 bits in float32."""
 
-
-for _name, _function in ELEMENTWISE.items():
-    primitive(_name)(_elementwise(_function))
-
-
-def _scipy(function: Function) -> Callable[[Any], Function]:
     def prepare(equation: Any) -> Function:
         dtype = equation.outvars[0].aval.dtype
         if not is_half(dtype):
@@ -153,8 +102,10 @@ def _scipy(function: Function) -> Callable[[Any], Function]:
     return prepare
 
 
+for _name, _function in ELEMENTWISE.items():
+    primitive(_name)(lambda equation, function=_function: function)
 for _name, _function in SPECIAL.items():
-    primitive(_name)(_scipy(_function))
+    primitive(_name)(_in_float32(_function))
 
 
 @primitive("optimization_barrier", "device_put")
@@ -164,7 +115,7 @@ def _all_the_same(equation: Any) -> Function:
 
 @primitive("integer_pow")
 def _integer_pow(equation: Any) -> Function:
-    """Multiply by squaring, as XLA does."""
+    """Return a power by repeated squaring, as XLA does."""
     exponent = equation.params["y"]
 
     def power(x: Any) -> Any:
@@ -198,10 +149,10 @@ def _select(equation: Any) -> Function:
         return lambda which, no, yes: np.where(which, yes, no)
 
     def choose(which: Any, *cases: Any) -> Any:
-        chosen = np.array(np.broadcast_to(cases[last], cases[0].shape))
+        y = np.array(np.broadcast_to(cases[last], cases[0].shape))
         for i in range(last):
-            chosen = np.where(np.clip(which, 0, last) == i, cases[i], chosen)
-        return chosen
+            y = np.where(np.clip(which, 0, last) == i, cases[i], y)
+        return y
 
     return choose
 
@@ -238,7 +189,7 @@ def _bitcast(equation: Any) -> Function | None:
 
 @primitive("reduce_precision")
 def _reduce_precision(equation: Any) -> Function:
-    """Round to fewer digits, to even; what is too large is ∞, and what is not normal is 0."""
+    """Round to fewer digits, to even; too large numbers become ∞, and subnormal ones 0."""
     dtype = equation.outvars[0].aval.dtype
     digits, bias = equation.params["mantissa_bits"], 2 ** (equation.params["exponent_bits"] - 1) - 1
     least, most = np.ldexp(1.0, 1 - bias), np.ldexp(2 - np.ldexp(1.0, -digits), bias)

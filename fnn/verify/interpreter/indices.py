@@ -1,4 +1,4 @@
-"""Primitives that read and write where an array of indices says."""
+"""Primitives that read and write at the positions in an array of indices."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from .primitives import Function, accumulator, primitive
 
 
 class _Windows:
-    """Where the windows lie that a gather reads, or a scatter writes.
+    """The windows that a gather reads, or a scatter writes.
 
-    `starts` says for each axis of the operand in which column of the indices its start stands, or
-    along which axis of the indices it counts (a batch); other axes start at 0.
+    `columns` maps an axis of the operand to the column of the indices with its start, `batches` an
+    axis to the axis of the indices along which it counts. Other axes start at 0.
     """
 
     def __init__(
@@ -25,8 +25,8 @@ class _Windows:
     def find(self, indices: Any) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Return an index for each axis of the operand, and which windows lie inside.
 
-        The arrays have the axes of the indices (without the last), then the windows' own, and are
-        to be broadcast against each other.
+        The arrays have the axes of the indices (without the last), then those of the windows, and
+        broadcast against each other.
         """
         outer = indices.shape[:-1]
         inside = np.ones(outer, bool)
@@ -84,7 +84,7 @@ def _gather(equation: Any) -> Function:
 
 
 def _filling(fill: Any, dtype: Any) -> Any:
-    """Return what stands where a gather reads outside; JAX's default is NaN, or a far number."""
+    """Return the number that a gather reads outside; by default NaN, or an extreme integer."""
     if fill is not None:
         return fill
     if dtype == np.bool_:
@@ -109,14 +109,14 @@ WRITES: dict[str, Any] = {
 def _scatter(equation: Any) -> Function | None:
     params, ufunc = equation.params, WRITES[equation.primitive.name]
     if ufunc is None and params["update_jaxpr"] is not None and params["update_jaxpr"].eqns:
-        return None  # a function is applied to what stands there
+        return None  # it applies a function to the old numbers
     numbers, out = params["dimension_numbers"], equation.outvars[0].aval
-    shape, written = out.shape, equation.invars[2].aval.shape
+    shape, blocks = out.shape, equation.invars[2].aval.shape
     dropped = *numbers.inserted_window_dims, *numbers.operand_batching_dims
     axes = [i for i in range(len(shape)) if i not in dropped]
     sizes = [1] * len(shape)
     for axis, place in zip(axes, numbers.update_window_dims, strict=True):
-        sizes[axis] = written[place]
+        sizes[axis] = blocks[place]
     windows = _Windows(
         shape,
         sizes,
@@ -127,7 +127,7 @@ def _scatter(equation: Any) -> Function | None:
         dropped,
         "CLIP" not in str(params["mode"]),
     )
-    outer = [i for i in range(len(written)) if i not in numbers.update_window_dims]
+    outer = [i for i in range(len(blocks)) if i not in numbers.update_window_dims]
     order = *outer, *numbers.update_window_dims
     wide = accumulator(out.dtype) if ufunc is not None else out.dtype
 

@@ -1,7 +1,7 @@
 """The table of primitives: for each, how to compute it in NumPy.
 
-An entry takes an equation of a traced program and returns a function of its inputs. What the
-parameters alone decide is computed there, once, and not with every call.
+An entry takes an equation of a traced program and returns a function of its inputs. It evaluates
+the parameters once, and not with every call.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ import numpy as np
 Function = Callable[..., Any]
 Prepare = Callable[[Any], Function | None]
 PRIMITIVES: dict[str, Prepare] = {}
-"""By name: from an equation to a function of NumPy arrays, which returns an array, or a sequence of
-arrays if the primitive has several results; None if XLA must compile the program."""
+"""By name: from an equation to a function of NumPy arrays, or None if XLA must compile the program.
+The function returns an array, or a sequence of arrays if the primitive has several results."""
 
 
 def primitive(*names: str) -> Callable[[Prepare], Prepare]:
@@ -30,17 +30,17 @@ def primitive(*names: str) -> Callable[[Prepare], Prepare]:
 
 
 def is_half(dtype: Any) -> bool:
-    """Whether a dtype has 16 bits: XLA adds such numbers up in float32, and rounds the sum."""
+    """Whether a dtype has 16 bits; XLA adds such numbers in float32 and rounds the sum."""
     return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize == 2
 
 
 def accumulator(dtype: Any) -> Any:
-    """Return the dtype in which numbers of a dtype are added up."""
+    """Return the dtype in which numbers of a dtype are added."""
     return np.dtype(np.float32) if is_half(dtype) else dtype
 
 
 def is_extended(dtype: Any) -> bool:
-    """Whether a dtype is JAX's own, as that of PRNG keys is: NumPy holds them as objects."""
+    """Whether a dtype is one of JAX's own, such as PRNG keys; NumPy holds these as objects."""
     return jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
 
 
@@ -53,34 +53,32 @@ def ranks(x: Any) -> Any:
 
 
 def lowest(dtype: Any) -> Any:
-    """Return what every number of a dtype is at least."""
+    """Return the smallest number of a dtype."""
     if dtype == np.bool_:
         return False
     return -np.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).min
 
 
 def highest(dtype: Any) -> Any:
-    """Return what every number of a dtype is at most."""
+    """Return the largest number of a dtype."""
     if dtype == np.bool_:
         return True
     return np.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).max
 
 
 def by_taps(window: Any, outputs: Any, strides: Any, dilation: Any) -> Any:
-    """Yield each place in a window, and the slices of a padded array that lie there."""
+    """Yield each position in a window, and the slices of a padded array at that position."""
     for tap in np.ndindex(*window):
         corner = [t * d for t, d in zip(tap, dilation, strict=True)]
-        yield (
-            tap,
-            tuple(
-                slice(first, first + (n - 1) * stride + 1, stride) if n else slice(0, 0)
-                for first, n, stride in zip(corner, outputs, strides, strict=True)
-            ),
+        slices = tuple(
+            slice(first, first + (n - 1) * stride + 1, stride) if n else slice(0, 0)
+            for first, n, stride in zip(corner, outputs, strides, strict=True)
         )
+        yield tap, slices
 
 
 def padded(x: Any, config: Any, value: Any) -> Any:
-    """Pad an array at both ends and between its numbers; a negative amount cuts numbers off."""
+    """Return an array padded at both ends and between its numbers; negative padding cuts."""
     shape = [
         low + high + max(0, n + (n - 1) * inside)
         for n, (low, high, inside) in zip(x.shape, config, strict=True)

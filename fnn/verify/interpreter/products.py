@@ -1,4 +1,4 @@
-"""Primitives that sum over several places: matrix products, convolutions, windows."""
+"""Primitives that sum over several positions: matrix products, convolutions, windows."""
 
 import math
 from collections.abc import Callable
@@ -6,15 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .primitives import (
-    Function,
-    accumulator,
-    by_taps,
-    highest,
-    lowest,
-    padded,
-    primitive,
-)
+from .primitives import Function, accumulator, by_taps, highest, lowest, padded, primitive
 
 
 @primitive("dot_general")
@@ -25,10 +17,10 @@ def _dot(equation: Any) -> Function:
     a_free = [i for i in range(len(shapes[0])) if i not in (*a_sum, *a_batch)]
     b_free = [i for i in range(len(shapes[1])) if i not in (*b_sum, *b_batch)]
     batch = math.prod(shapes[0][i] for i in a_batch)
-    summed = math.prod(shapes[0][i] for i in a_sum)
+    length = math.prod(shapes[0][i] for i in a_sum)
     a_axes, b_axes = (*a_batch, *a_free, *a_sum), (*b_batch, *b_sum, *b_free)
-    a_shape = batch, math.prod(shapes[0][i] for i in a_free), summed
-    b_shape = batch, summed, math.prod(shapes[1][i] for i in b_free)
+    a_shape = batch, math.prod(shapes[0][i] for i in a_free), length
+    b_shape = batch, length, math.prod(shapes[1][i] for i in b_free)
     wide = accumulator(out.dtype)
 
     def run(a: Any, b: Any) -> Any:
@@ -46,10 +38,7 @@ def _convolution(equation: Any) -> Function:
     groups, batches = params["feature_group_count"], params["batch_group_count"]
     sizes = [out.shape[i] for i in numbers.out_spec[2:]]
     strides, dilation = params["window_strides"], params["rhs_dilation"]
-    config = [(0, 0, 0), (0, 0, 0)] + [
-        (low, high, inside - 1)
-        for (low, high), inside in zip(params["padding"], params["lhs_dilation"], strict=True)
-    ]
+    config = [(0, 0, 0), (0, 0, 0), *_config(params["padding"], params["lhs_dilation"])]
     wide = accumulator(out.dtype)
     back = np.argsort(numbers.out_spec)
 
@@ -62,14 +51,19 @@ def _convolution(equation: Any) -> Function:
         w = w.reshape(batches, groups, each, c // groups, *w.shape[2:])
         total = np.zeros((batches, groups, each, n, *sizes), wide)
         for tap, where in by_taps(w.shape[4:], sizes, strides, dilation):
-            there = x[(..., *where)].transpose(0, 2, 3, 1, *range(4, x.ndim))  # (b, g, c, n, ...)
-            flat = there.reshape(batches, groups, c // groups, n * math.prod(sizes))
+            taps = x[(..., *where)].transpose(0, 2, 3, 1, *range(4, x.ndim))  # (b, g, c, n, ...)
+            flat = taps.reshape(batches, groups, c // groups, n * math.prod(sizes))
             total += np.matmul(w[(..., *tap)], flat).reshape(total.shape)
         total = total.transpose(3, 0, 1, 2, *range(4, total.ndim))
         y = total.reshape(n, w.shape[0] * groups * each, *sizes)
         return np.transpose(y, back).astype(out.dtype)
 
     return run
+
+
+def _config(padding: Any, dilation: Any) -> list[tuple[int, int, int]]:
+    """Return padding and dilation as `padded` takes them."""
+    return [(*ends, between - 1) for ends, between in zip(padding, dilation, strict=True)]
 
 
 MONOIDS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
@@ -89,7 +83,7 @@ def _reduce_window(equation: Any) -> Function:
 
 @primitive("reduce_window")
 def _general_reduce_window(equation: Any) -> Function | None:
-    """The reduction of a window by a program, if that is one known operation."""
+    """Return the reduction of a window by a program, if that is one operation of MONOIDS."""
     body = equation.params["jaxpr"]
     body = getattr(body, "jaxpr", body)
     if len(body.eqns) != 1 or body.eqns[0].primitive.name not in MONOIDS:
@@ -98,23 +92,14 @@ def _general_reduce_window(equation: Any) -> Function | None:
         return None
     ufunc, start = MONOIDS[body.eqns[0].primitive.name]
     run = _windows(equation, ufunc, start(equation.outvars[0].aval.dtype))
-    return lambda x, initial: [ufunc(run(x), initial)]  # padding is passed over on a CPU
+    return lambda x, initial: [ufunc(run(x), initial)]  # a CPU skips the padding
 
 
 def _windows(equation: Any, ufunc: Any, start: Any) -> Function:
     params, out = equation.params, equation.outvars[0].aval
-    config = [
-        (low, high, inside - 1)
-        for (low, high), inside in zip(params["padding"], params["base_dilation"], strict=True)
-    ]
-    taps = list(
-        by_taps(
-            params["window_dimensions"],
-            out.shape,
-            params["window_strides"],
-            params["window_dilation"],
-        )
-    )
+    config = _config(params["padding"], params["base_dilation"])
+    names = ("window_strides", "window_dilation")
+    taps = list(by_taps(params["window_dimensions"], out.shape, *(params[n] for n in names)))
     wide = accumulator(out.dtype)
 
     def run(x: Any) -> Any:
@@ -127,11 +112,11 @@ def _windows(equation: Any, ufunc: Any, start: Any) -> Function:
     return run
 
 
-def _chosen(x: Any, equation: Any, sizes: Any) -> np.ndarray:
-    """Return the place in x that each window chooses; -1 where it chooses padding.
+def _choices(x: Any, equation: Any, sizes: Any) -> np.ndarray:
+    """Return the position in x that each window chooses; -1 for padding.
 
-    The first of equal numbers is chosen. A NaN gives way to whatever comes after it, as in XLA,
-    since it is not at least as large.
+    A window chooses the first of equal numbers. As in XLA, any later number replaces a NaN, which
+    is not at least as large.
     """
     params = equation.params
     largest = params["select_prim"].name == "ge"
@@ -156,7 +141,7 @@ def _select_and_scatter(equation: Any) -> Function:
     out = equation.outvars[0].aval
 
     def run(source: Any, x: Any) -> Any:
-        at = _chosen(x, equation, source.shape)
+        at = _choices(x, equation, source.shape)
         total = np.zeros(x.size, accumulator(out.dtype))
         np.add.at(total, at[at >= 0], source[at >= 0].astype(total.dtype))
         return total.reshape(x.shape).astype(out.dtype)
