@@ -1,4 +1,4 @@
-"""The verb that proves backward rules: verify."""
+"""The command `fnn verify`, which checks backward rules."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""`fnn verify`: from the words of a command line to functions, arguments and reports."""
+"""`fnn verify`: the words of a command line become functions, arguments and reports."""
 
 import ast
 import importlib
@@ -36,13 +36,13 @@ def verify_each(
 ) -> list[Report]:
     """Verify some functions, with a progress bar on standard error if that is a terminal.
 
-    What is not the name of a function is as typed: `args` are descriptions of arrays or Python
-    literals, `statics` read KEY=VALUE, `definition` is `module:function`.
+    `args` are descriptions of arrays or Python literals, `statics` are texts such as KEY=VALUE,
+    and `definition` is `module:function`.
 
     Raises FnnError for a call that cannot be verified.
     """
     call = [literal(text) for text in args], dict(static(text) for text in statics)
-    judge = load(definition) if definition else None
+    oracle = load(definition) if definition else None
     if len(functions) != 1 and (args or statics or definition):
         raise FnnError(
             "--args, --static and --definition say how one function is called; "
@@ -52,12 +52,12 @@ def verify_each(
     if own and vary and len(functions) > 1:
         return _side_by_side(list(functions))
     return [
-        _verify(name, functions[name], *call, judge, vary) for name in each(functions, "verifying")
+        _verify(name, functions[name], *call, oracle, vary) for name in each(functions, "verifying")
     ]
 
 
 def _side_by_side(names: Sequence[str]) -> list[Report]:
-    """Verify ops of fnn's in as many processes as there are cores."""
+    """Verify fnn's own ops in one process per core."""
     jobs = min(len(names), os.cpu_count() or 1)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         try:
@@ -70,8 +70,8 @@ def _side_by_side(names: Sequence[str]) -> list[Report]:
 
 
 def verify_op(name: str) -> Report:
-    """Verify one of fnn's ops, in any process."""
-    importlib.import_module("fnn.ops")  # which fills the table
+    """Verify one of fnn's own ops, in any process."""
+    importlib.import_module("fnn.ops")  # it fills the table
     return run(OPS[name])
 
 
@@ -94,10 +94,10 @@ def _verify(
         raise FnnError(f"{name}: {str(error).removeprefix('verify: ')}") from error
 
 
-def show(reports: Sequence[Report], took: float) -> None:
-    """Print one report in full, or several as a table with those that failed in full.
+def show(reports: Sequence[Report], duration: float) -> None:
+    """Print one report in full, or several as a table with the failed ones in full.
 
-    `took` is how many seconds all of them have taken.
+    `duration` is the time of all together, in seconds.
     """
     from rich.console import Console
 
@@ -109,7 +109,7 @@ def show(reports: Sequence[Report], took: float) -> None:
     for report in failed:
         print(f"{report}\n")
     counts = f"{len(reports) - len(failed)} verified, {len(failed)} failed"
-    print(f"{counts}, in {words.seconds(took)}")
+    print(f"{counts}, in {words.seconds(duration)}")
 
 
 def table(reports: Sequence[Report]) -> "Table":
@@ -136,7 +136,7 @@ def table(reports: Sequence[Report]) -> "Table":
 
 
 def literal(text: str) -> Any:
-    """Return the Python value that a word stands for, or the word itself.
+    """Return the Python value of a word, or the word itself.
 
     >>> [literal(word) for word in ("3", "true", "(1, 2)", "f32[8]", "same")]
     [3, True, (1, 2), 'f32[8]', 'same']
@@ -150,9 +150,9 @@ def literal(text: str) -> Any:
 
 
 def static(text: str) -> tuple[str, Any]:
-    """Return the name and the value that `eps=1e-5` stands for.
+    """Return the name and the value in `eps=1e-5`.
 
-    Raises FnnError where there is no name or no value.
+    Raises FnnError if either is missing.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
@@ -161,11 +161,9 @@ def static(text: str) -> tuple[str, Any]:
 
 
 def load(target: str) -> Callable[..., Any]:
-    """Import the function that `my_package.my_module:my_op` names.
+    """Import the function `my_package.my_module:my_op`, also from the current folder.
 
-    Modules of the current folder can be named as well.
-
-    Raises FnnError where there is no such module, no such name in it, or nothing to call.
+    Raises FnnError if there is no such module, no such name in it, or no function of that name.
     """
     module, _, path = target.partition(":")
     if module.endswith(".py"):
@@ -177,15 +175,15 @@ def load(target: str) -> Callable[..., Any]:
         raise FnnError(
             f"cannot read {target!r}; write module:function, such as my_package.my_module:my_op"
         )
-    found = _import(module)
+    value = _import(module)
     for name in path.split("."):
-        if not hasattr(found, name):
-            known = [n for n in dir(found) if not n.startswith("_")]
-            raise FnnError(f"{module} has no {path}{did_you_mean(name, known)}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise FnnError(f"{target} is no function; its type is {type(found).__name__}")
-    return found
+        if not hasattr(value, name):
+            public = [n for n in dir(value) if not n.startswith("_")]
+            raise FnnError(f"{module} has no {path}{did_you_mean(name, public)}")
+        value = getattr(value, name)
+    if not callable(value):
+        raise FnnError(f"{target} is no function; its type is {type(value).__name__}")
+    return value
 
 
 def _import(module: str) -> Any:
@@ -193,23 +191,22 @@ def _import(module: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:  # this one, or one that it imports
-        absent = f"{module}.".startswith(f"{error.name}.")
-        raise FnnError(_absent(error.name or "") if absent else _broken(module, error)) from error
     except (Exception, SystemExit) as error:  # a module may do anything when it is imported
+        absent = (isinstance(error, ModuleNotFoundError) and error.name) or ""
+        if absent and f"{module}.".startswith(f"{absent}."):  # and not a module that it imports
+            raise FnnError(_absent(absent)) from error
         raise FnnError(_broken(module, error)) from error
 
 
 def _absent(module: str) -> str:
-    """Say that there is no such module, and what there is in its place."""
+    """Return an error message with the names of modules that may be meant."""
     parent, _, name = module.rpartition(".")
     inside = list(getattr(sys.modules.get(parent), "__path__", []))
     near = _modules(inside if parent else [os.getcwd()])
-    listed = ", ".join(near[:_MOST_NAMES]) + (", …" if len(near) > _MOST_NAMES else "")
-    there = f"; {parent or 'the current folder'} holds {listed or 'no modules'}"
-    return f"there is no module {module}" + (
-        did_you_mean(name, near if parent else _modules(None)) or there
-    )
+    names = ", ".join(near[:_MOST_NAMES]) + (", …" if len(near) > _MOST_NAMES else "")
+    hint = did_you_mean(name, near if parent else _modules(None))
+    hint = hint or f"; {parent or 'the current folder'} holds {names or 'no modules'}"
+    return f"there is no module {module}{hint}"
 
 
 def _modules(folders: Sequence[str] | None) -> list[str]:
@@ -217,12 +214,12 @@ def _modules(folders: Sequence[str] | None) -> list[str]:
 
 
 def _broken(module: str, error: BaseException) -> str:
-    """Say that a module raised as it was imported, what, and at which of the user's lines."""
+    """Return an error message for an import that raised, with the line in the user's code."""
     if isinstance(error, SyntaxError):
-        said, file, line = error.msg, error.filename, error.lineno
+        message, file, line = error.msg, error.filename, error.lineno
     else:
-        said = next(iter(str(error).splitlines()), "")
+        message = next(iter(str(error).splitlines()), "")
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if Path(f.filename).is_relative_to(os.getcwd())]
         file, line = (own or frames)[-1].filename, (own or frames)[-1].lineno
-    return f"{module} cannot be imported: {type(error).__name__}: {said} ({file}, line {line})"
+    return f"{module} cannot be imported: {type(error).__name__}: {message} ({file}, line {line})"

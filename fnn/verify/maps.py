@@ -1,9 +1,9 @@
-"""Where an array is wrong, as a picture: what was expected, what came, error over tolerance.
+"""Error maps: three pictures of an array, of its expected and actual numbers and of its errors.
 
-This file says what lies where; the page's template draws it and its style sheet colours it. An
-array of any rank becomes one grid of cells: a vector is wrapped into rows, of a higher rank the
-slice with the worst element is shown, and where elements outnumber the cells, a cell stands for
-the worst of its elements in all three panels.
+This file computes positions; the page's template draws them and its style sheet colours them. An
+array of any rank becomes one grid of cells: a vector is wrapped into rows, and of a higher rank the
+slice with the worst element is shown. If there are more elements than cells, each cell shows the
+worst of its elements, in all three panels.
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import words
+from .judge import size_of, widen
 from .report import Picture
 
 Floats = NDArray[np.float64]
@@ -25,8 +26,7 @@ STEPS = 6
 _MOST_CELLS = 48  # along a side
 _ROW = 32  # cells in a row of a wrapped vector
 _WIDTH, _HEIGHT, _LARGEST_CELL, _LONGEST_CELL = 288, 240, 40, 2  # units; the last is a ratio
-_LEFT, _TOP, _RIGHT, _BOTTOM = 52, 4, 12, 38  # margins, for the ticks and the axes' names
-_FRAME = 2.5  # units from a cell to the line around it, which must not hide it
+_FRAME = 2.5  # units between a cell and the line around it
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Panel:
     title: str
     layers: tuple[Layer, ...]
     signed: bool
-    """Whether colours run from negative to positive, and not from small to large."""
+    """Whether colours run from negative to positive, rather than from small to large."""
     ends: tuple[str, ...]
     """Labels of the colour legend, from left to right."""
     broken: bool
@@ -62,7 +62,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class ErrorMap:
-    """Three panels of one geometry, in SVG units, and what they show in words."""
+    """Three panels of one geometry, in SVG units, and a description in words."""
 
     panels: tuple[Panel, Panel, Panel]
     cell: tuple[int, int]
@@ -77,7 +77,7 @@ class ErrorMap:
     outside: str
     layout: str
 
-    left, top, right, bottom = _LEFT, _TOP, _RIGHT, _BOTTOM
+    left, top, right, bottom = 52, 4, 12, 38  # margins, for the ticks and the names of the axes
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class _Grid:
     rows: int
     columns: int
 
-    def chosen(self, values: Floats) -> Floats:
-        """Return of each cell the value (h, w) where the badness is largest."""
+    def worst(self, values: Floats) -> Floats:
+        """Return for each cell the value (h, w) where the badness is largest."""
         bad, here = self._blocks(self.badness, -1.0), self._blocks(values, 0.0)
         at = bad.argmax(axis=2, keepdims=True)
         return np.take_along_axis(here, at, axis=2)[:, :, 0]
@@ -97,22 +97,23 @@ class _Grid:
     def _blocks(self, values: Floats, fill: float) -> Floats:
         h, w = values.shape
         high, wide = -(-h // self.rows), -(-w // self.columns)
-        padded = np.full((high * self.rows, wide * self.columns), fill)
-        padded[:h, :w] = values
-        blocks = padded.reshape(high, self.rows, wide, self.columns).swapaxes(1, 2)
+        room = (0, high * self.rows - h), (0, wide * self.columns - w)
+        full = np.pad(values, room, constant_values=fill)
+        blocks = full.reshape(high, self.rows, wide, self.columns).swapaxes(1, 2)
         return blocks.reshape(high, wide, self.rows * self.columns)
 
 
 def error_map(picture: Picture, index: tuple[int, ...] = ()) -> ErrorMap | None:
-    """Lay a picture out, its worst element (`index`, if it is one of the picture's) marked.
+    """Return the map of a picture, with its worst element marked.
 
-    None where there is nothing to draw: a single number, or arrays of different shapes.
+    That is `index`, if the picture has it. None if there is nothing to draw: for a single number,
+    and for arrays of different shapes.
     """
-    got, expected = _numbers(picture.got), _numbers(picture.expected)
+    got, expected = widen(picture.got), widen(picture.expected)
     if got.shape != expected.shape or got.size < 2:
         return None
     error = _distance(got, expected)
-    tolerance = np.broadcast_to(_numbers(picture.tolerance).real, got.shape)
+    tolerance = np.broadcast_to(widen(picture.tolerance).real, got.shape)
     exact = not tolerance.any()
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         badness = error if exact else np.where(error == 0, 0.0, error / tolerance)
@@ -125,15 +126,15 @@ def error_map(picture: Picture, index: tuple[int, ...] = ()) -> ErrorMap | None:
 
     lead = worst[:-2]
     grid = _grid(_matrix(badness[lead], fill=-1.0), wrapped=got.ndim == 1)
-    bad = grid.chosen(grid.badness)
-    came, wanted = (grid.chosen(_matrix(values[lead], fill=0.0)) for values in (got, expected))
+    bad = grid.worst(grid.badness)
+    actual, right = (grid.worst(_matrix(values[lead], fill=0.0)) for values in (got, expected))
     cell = _cell(*bad.shape)
-    scale = _scale(wanted) or _scale(came) or 1.0
+    scale = size_of(right) or size_of(actual) or 1.0
     return ErrorMap(
         panels=(
-            _values(f"expected{part}", wanted, bad, scale, cell),
-            _values(f"got{part}", came, bad, scale, cell),
-            _errors(bad, came, wanted, threshold, cell),
+            _values(f"expected{part}", right, bad, scale, cell),
+            _values(f"got{part}", actual, bad, scale, cell),
+            _errors(bad, np.isfinite(actual) & np.isfinite(right), threshold, cell),
         ),
         cell=cell,
         width=bad.shape[1] * cell[0],
@@ -146,14 +147,8 @@ def error_map(picture: Picture, index: tuple[int, ...] = ()) -> ErrorMap | None:
     )
 
 
-def _numbers(array: Any) -> NDArray[Any]:
-    """The array as float64 or complex128, whatever small type it had."""
-    array = np.asarray(array)
-    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
-
-
 def _distance(got: NDArray[Any], expected: NDArray[Any]) -> Floats:
-    """|got - expected|: 0 for equal infinities and for two NaNs, infinite for one of them."""
+    """Return |got - expected|: 0 for equal infinities and two NaNs, infinite for one of them."""
     alike = (got == expected) | (np.isnan(got) & np.isnan(expected))
     with np.errstate(invalid="ignore", over="ignore"):
         error = np.where(alike, 0.0, np.abs(got - expected))
@@ -163,7 +158,7 @@ def _distance(got: NDArray[Any], expected: NDArray[Any]) -> Floats:
 def _real(
     got: NDArray[Any], expected: NDArray[Any], worst: tuple[int, ...]
 ) -> tuple[Floats, Floats, str]:
-    """Of complex numbers the part in which the worst element differs more."""
+    """Return the part of complex numbers in which the worst element differs more, and its name."""
     if not (np.iscomplexobj(got) or np.iscomplexobj(expected)):
         return got, expected, ""
     apart = [_distance(f(got[worst]), f(expected[worst])) for f in (np.real, np.imag)]
@@ -173,17 +168,15 @@ def _real(
 
 
 def _matrix(values: Floats, fill: float) -> Floats:
-    """A matrix as it is; a long vector wrapped into rows, the last one filled up."""
+    """Return a matrix unchanged, and a vector wrapped into rows."""
     if values.ndim == 2:
         return values
     row = _row(len(values))
-    padded = np.full(-(-len(values) // row) * row, fill)
-    padded[: len(values)] = values
-    return padded.reshape(-1, row)
+    return np.pad(values, (0, -len(values) % row), constant_values=fill).reshape(-1, row)
 
 
 def _row(n: int) -> int:
-    """Elements in a row of a vector (n,): cells times elements a cell."""
+    """Return the elements per row of a vector (n,): cells times elements per cell."""
     return n if n <= _ROW else _ROW * -(-n // (_ROW * _MOST_CELLS))
 
 
@@ -195,14 +188,10 @@ def _grid(badness: Floats, wrapped: bool) -> _Grid:
 
 
 def _cell(high: int, wide: int) -> tuple[int, int]:
-    """Width and height of a cell in whole units: square where there is room, else not slender."""
+    """Return a cell's width and height in whole units: square if there is room, never slender."""
     x = min(_LARGEST_CELL, _WIDTH // wide)
     y = min(_LARGEST_CELL, _HEIGHT // high)
     return min(x, _LONGEST_CELL * y), min(y, _LONGEST_CELL * x)
-
-
-def _scale(values: Floats) -> float:
-    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
 def _values(title: str, values: Floats, bad: Floats, scale: float, cell: tuple[int, int]) -> Panel:
@@ -217,20 +206,20 @@ def _values(title: str, values: Floats, bad: Floats, scale: float, cell: tuple[i
     ]
     layers += [Layer("broken", 0, _path(~finite, cell)), Layer("end", 0, _path(bad < 0, cell))]
     ends = (f"−{words.short(scale)}", words.short(scale))
-    return Panel(title, _drawn(layers), True, ends, not finite.all())
+    return _panel(title, layers, True, ends, not finite.all())
 
 
 def _errors(
-    bad: Floats, came: Floats, wanted: Floats, threshold: float, cell: tuple[int, int]
+    bad: Floats, finite: NDArray[np.bool_], threshold: float, cell: tuple[int, int]
 ) -> Panel:
-    """The error over the tolerance on a logarithmic scale; where that is 0, the error itself."""
-    broken = (bad > threshold) & ~(np.isfinite(came) & np.isfinite(wanted))
+    """Return the panel of errors over tolerances, or of errors where none is allowed."""
+    broken = (bad > threshold) & ~finite
     wrong = (bad > threshold) & ~broken
     with np.errstate(divide="ignore"):
         decades = np.log10(np.where(wrong, bad, 1.0))
-    known = decades[wrong & np.isfinite(bad)]
-    first = 0 if threshold or not known.size else math.floor(known.min())
-    last = max(first + 1, math.ceil(known.max(initial=first) - 1e-9))
+    bounded = decades[wrong & np.isfinite(bad)]
+    first = 0 if threshold or not bounded.size else math.floor(bounded.min())
+    last = max(first + 1, math.ceil(bounded.max(initial=first) - 1e-9))
     step = np.ceil(STEPS * (decades - first) / (last - first) - 1e-9).clip(1, STEPS)
     layers = [Layer("wrong", k, _path(wrong & (step == k), cell)) for k in range(1, STEPS + 1)]
     within = (bad > 0.1 * threshold) & (bad <= threshold)
@@ -241,20 +230,22 @@ def _errors(
     ]
     title, start = ("error / tolerance", -1) if threshold else ("error (none is allowed)", first)
     ends = tuple(map(_power, sorted({start, first, last})))
-    return Panel(title, _drawn(layers), False, ends, bool(broken.any()))
+    return _panel(title, layers, False, ends, bool(broken.any()))
 
 
 def _power(exponent: int) -> str:
-    """10ᵏ in short, also where it is beyond float64."""
+    """Return 10ᵏ as text, even beyond float64."""
     return f"{10.0**exponent:g}" if abs(exponent) < 3 else f"1e{exponent}"
 
 
-def _drawn(layers: list[Layer]) -> tuple[Layer, ...]:
-    return tuple(layer for layer in layers if layer.path)
+def _panel(
+    title: str, layers: list[Layer], signed: bool, ends: tuple[str, ...], broken: bool
+) -> Panel:
+    return Panel(title, tuple(layer for layer in layers if layer.path), signed, ends, broken)
 
 
 def _path(cells: NDArray[np.bool_], cell: tuple[int, int]) -> str:
-    """Draw cells (h, w) as strokes as wide as a row is high: a stroke for each run."""
+    """Return cells (h, w) as an SVG path: one stroke, as wide as a row is high, per run."""
     strokes = []
     for r, row in enumerate(cells):
         edges = np.flatnonzero(np.diff(np.concatenate([[False], row, [False]]).astype(np.int8)))
@@ -286,7 +277,7 @@ def _axes(
 
 
 def _ticks(n: int, elements: int, side: int, sign: str = "") -> tuple[Tick, ...]:
-    """Label round indices below n, with `elements` of them in a cell of `side` units."""
+    """Return ticks at round indices below n, with `elements` per cell of `side` units."""
     room = max(2, math.ceil(n / elements) * side // 40)
     raw = n / room
     power = 10 ** max(0, math.floor(math.log10(raw)))
@@ -298,7 +289,7 @@ def _ticks(n: int, elements: int, side: int, sign: str = "") -> tuple[Tick, ...]
 def _mark(
     worst: tuple[int, ...], grid: _Grid, cell: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """The frame around the worst element's cell: x, y, width, height."""
+    """Return the frame around the worst element's cell: x, y, width, height."""
     r, c = worst[-2:] if len(worst) > 1 else divmod(worst[0], grid.badness.shape[1])
     x, y = c // grid.columns * cell[0], r // grid.rows * cell[1]
     return x - _FRAME, y - _FRAME, cell[0] + 2 * _FRAME, cell[1] + 2 * _FRAME
@@ -312,10 +303,10 @@ def _outside(badness: Floats, threshold: float) -> str:
 
 
 def _layout(shape: tuple[int, ...], lead: tuple[int, ...], grid: _Grid) -> str:
-    said = [" × ".join(f"{n:,}" for n in shape) + " elements"] if len(shape) > 1 else []
+    clauses = [" × ".join(f"{n:,}" for n in shape) + " elements"] if len(shape) > 1 else []
     if lead:
-        said.append(f"the slice [{', '.join(map(str, lead))}, :, :] is shown")
+        clauses.append(f"the slice [{', '.join(map(str, lead))}, :, :] is shown")
     if grid.rows * grid.columns > 1:
         size = f"{grid.rows} × {grid.columns}" if len(shape) > 1 else f"{grid.columns:,}"
-        said.append(f"a cell shows the worst of {size} elements")
-    return words.sentence("; ".join(said)) if said else ""
+        clauses.append(f"a cell shows the worst of {size} elements")
+    return words.sentence("; ".join(clauses)) if clauses else ""
