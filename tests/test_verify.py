@@ -68,7 +68,7 @@ def test_it_takes(call, vary):
     report = fnn.verify(*args, **options, vary=vary)
     report.raise_if_failed()
     assert report.probes >= 1
-    assert all(seen is None or seen <= 1e-10 for seen in report.resolution.values())
+    assert all(r is None or r <= 1e-10 for r in report.resolution.values())
 
 
 def lookup(table, ids, key, mask, nothing, mode):
@@ -209,9 +209,9 @@ def test_a_wrong_call_says_what_to_pass(call):
 def test_descriptions_are_read():
     leaf = read("f32[8, 16] in 0.5..2")
     assert (leaf.shape, leaf.dtype, leaf.domain) == ((8, 16), "float32", (0.5, 2.0))
-    given = parse(lambda params, n: 0, [{"w": "f32[3]", "b": None}, 2], {"eps": 1e-3})
-    assert [leaf.path for leaf in given.leaves] == ["params['w']"]
-    assert given.show("f") == "f({'b': None, 'w': f32[3]}, 2, eps=0.001)"
+    arguments = parse(lambda params, n: 0, [{"w": "f32[3]", "b": None}, 2], {"eps": 1e-3})
+    assert [leaf.path for leaf in arguments.leaves] == ["params['w']"]
+    assert arguments.show("f") == "f({'b': None, 'w': f32[3]}, 2, eps=0.001)"
 
 
 def test_rules_are_taken_off_at_any_depth():

@@ -54,8 +54,8 @@ def fnn(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["fnn", "verify", *arguments])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        told = capsys.readouterr()
-        return ended.value.code, told.out, told.err
+        output = capsys.readouterr()
+        return ended.value.code, output.out, output.err
 
     yield run
     sys.modules.pop("tiny", None)
@@ -91,9 +91,9 @@ def test_several_are_a_table_with_the_failing_ones_in_full(fnn, monkeypatch):
 def test_json_is_one_object(fnn):
     status, out, err = fnn("tiny:doubled", "--args=f32[4]", "--no-vary", "--json", "--html", "p")
     assert (status, err) == (1, "")
-    told = json.loads(out)
-    (report,) = told.pop("reports")
-    assert told == {"ok": False, "page": "p"}
+    output = json.loads(out)
+    (report,) = output.pop("reports")
+    assert output == {"ok": False, "page": "p"}
     assert (report["name"], [f["defect"] for f in report["findings"]]) == ("doubled", ["factor"])
     assert report.keys() >= {"resolution", "errors", "capabilities", "cost", "notes", "seconds"}
 

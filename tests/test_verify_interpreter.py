@@ -53,7 +53,7 @@ def as_numbers(array):
 
 
 def near(actual, expected, roundings, of_largest):
-    """Return where two arrays are the same, or so many roundings from each other."""
+    """Return where two arrays are equal, or at most this many roundings apart."""
     same = (actual == expected) | ((actual != actual) & (expected != expected))
     if not roundings or not jnp.issubdtype(expected.dtype, jnp.inexact):
         return same
@@ -68,12 +68,12 @@ def near(actual, expected, roundings, of_largest):
 
 
 @pytest.mark.parametrize("case", LEFT_TO_XLA)
-def test_what_numpy_has_no_equal_of_is_left_to_xla(case):
+def test_primitives_without_an_equal_in_numpy_are_left_to_xla(case):
     function, *arrays = LEFT_TO_XLA[case]
     assert interpreter(jax.make_jaxpr(function)(*arrays)) is None
 
 
 def test_every_primitive_of_the_table_is_tried():
-    tried = {e.primitive.name for n in SECTIONS for p, _ in traced(n) for e in equations(p.jaxpr)}
-    known = {p.name for p in gc.get_objects() if isinstance(p, core.Primitive)}
-    assert sorted((set(PRIMITIVES) & known) - tried) == []
+    names = {e.primitive.name for n in SECTIONS for p, _ in traced(n) for e in equations(p.jaxpr)}
+    primitives = {p.name for p in gc.get_objects() if isinstance(p, core.Primitive)}
+    assert sorted((set(PRIMITIVES) & primitives) - names) == []

@@ -89,11 +89,11 @@ def test_a_finding_in_a_terminal():
 def test_no_line_is_too_long_and_no_word_is_lost():
     many = {f"params['layer{i}']['w']": 1e-10 for i in range(30)}
     long = Finding("fails", "x", why="because " * 40 + "\nin bwd", call="f(\n  f64[3],\n)")
-    shown = str(report(long, resolution=many, notes=["remark " * 40]))
-    assert max(map(len, shown.splitlines())) <= words.WIDTH
-    assert shown.count("because") == shown.count("remark") == 40
-    assert all(name in shown for name in many)
-    assert re.search(r"call    f\(\n +f64\[3\],\n +\)\n", shown)
+    text = str(report(long, resolution=many, notes=["remark " * 40]))
+    assert max(map(len, text.splitlines())) <= words.WIDTH
+    assert text.count("because") == text.count("remark") == 40
+    assert all(name in text for name in many)
+    assert re.search(r"call    f\(\n +f64\[3\],\n +\)\n", text)
 
 
 def test_the_first_line_of_a_failure_says_what_is_wrong():
@@ -126,7 +126,7 @@ def test_short_numbers():
     assert " ".join(map(words.short, values)) == texts
 
 
-def test_tolerance_is_told_over_the_size_of_the_whole_array():
+def test_tolerance_is_relative_to_the_size_of_the_whole_array():
     huge = picture([3e200, 4e200, np.inf], [0.0, 0.0, 0.0])
     finding = Finding("term", "x", tolerance=1e190, expected=3e200, got=0.0, picture=huge)
     assert finding.tolerance_over_signal == pytest.approx(1e-10 / np.sqrt(12.5))
@@ -136,14 +136,14 @@ def test_tolerance_is_told_over_the_size_of_the_whole_array():
 
 def test_json_holds_everything_but_pictures():
     odd = Finding("nan", "z", "y", (1,), float("nan"), 1 - 2j, 1e-9, picture=picture([1], [2]))
-    shown = report(FACTOR, odd, errors={"float64": np.float64("inf")}).as_json()
-    shown = json.loads(json.dumps(shown, allow_nan=False))
-    assert shown["ok"] is False
-    assert shown["errors"] == {"float64": "inf"}
+    plain = report(FACTOR, odd, errors={"float64": np.float64("inf")}).as_json()
+    plain = json.loads(json.dumps(plain, allow_nan=False))
+    assert plain["ok"] is False
+    assert plain["errors"] == {"float64": "inf"}
     for fact in ("resolution", "capabilities"):
-        assert shown[fact] == FACTS[fact]
-    assert shown["cost"]["residuals"] == {"rule": 128, "autodiff": 256}
-    first, second = shown["findings"]
+        assert plain[fact] == FACTS[fact]
+    assert plain["cost"]["residuals"] == {"rule": 128, "autodiff": 256}
+    first, second = plain["findings"]
     assert (first["got"], first["expected"], first["index"]) == (1.25, 0.625, [3])
     assert first["tolerance_over_signal"] == pytest.approx(1.6e-11)
     assert first["advice"] == DEFECTS["factor"].advice
@@ -151,7 +151,7 @@ def test_json_holds_everything_but_pictures():
     assert "picture" not in first
 
 
-def test_the_table_has_a_row_a_report():
+def test_the_table_has_one_row_per_report():
     out = io.StringIO()
     reports = [report(), report(FACTOR, name="a[bold]b", errors={}, cost={}, resolution={})]
     Console(file=out, width=100).print(command.table(reports))
@@ -173,19 +173,19 @@ def test_the_table_has_a_row_a_report():
     ],
 )
 def test_an_error_map_shows_the_one_wrong_element(shape, at, cells, says):
-    drawn = maps.error_map(picture(*spoilt(shape, at)))
-    (wrong,) = [p for p in drawn.panels[2].layers if p.name == "wrong"]
+    error_map = maps.error_map(picture(*spoilt(shape, at)))
+    (wrong,) = [p for p in error_map.panels[2].layers if p.name == "wrong"]
     ((x, y, length),) = re.findall(r"M(\S+) (\S+)h(\S+)", wrong.path)
-    (width, height), (left, top, wide, high) = drawn.cell, drawn.mark
-    assert (drawn.worst, int(length), drawn.width) == (at, width, cells[1] * width)
-    assert -(-drawn.height // height) <= cells[0]
+    (width, height), (left, top, wide, high) = error_map.cell, error_map.mark
+    assert (error_map.worst, int(length), error_map.width) == (at, width, cells[1] * width)
+    assert -(-error_map.height // height) <= cells[0]
     assert left < int(x) < left + wide
     assert top < float(y) < top + high
-    assert drawn.outside.startswith(f"1 of {np.prod(shape):,} elements")
-    assert says in drawn.layout
+    assert error_map.outside.startswith(f"1 of {np.prod(shape):,} elements")
+    assert says in error_map.layout
 
 
-def test_a_frame_goes_round_the_finding_and_else_round_the_largest_error():
+def test_the_frame_surrounds_the_finding_or_else_the_largest_error():
     expected, got = spoilt((4, 4), (1, 2))
     assert maps.error_map(picture(expected, got), (3, 3)).worst == (3, 3)
     for elsewhere in ((), (4, 0), (1,), (-1, 0)):
@@ -193,17 +193,17 @@ def test_a_frame_goes_round_the_finding_and_else_round_the_largest_error():
 
 
 @pytest.mark.parametrize(
-    ("expected", "got", "broken"),
+    ("expected", "got", "bad"),
     [
         *(([1.0, np.nan], [1.0, np.nan], 0), ([1.0, np.inf], [1.0, np.inf], 0)),
         *(([1.0, 2.0], [1.0, np.nan], 1), ([1.0, 2.0], [-np.inf, np.nan], 2)),
         *(([1.0, np.inf], [1.0, 2.0], 1), ([1j, 2.0], [1j, complex(0, np.nan)], 1)),
     ],
 )
-def test_what_is_not_finite_is_wrong_where_the_two_differ(expected, got, broken):
-    drawn = maps.error_map(picture(expected, got))
-    assert drawn.outside.startswith(f"{broken} of 2 elements")
-    assert drawn.panels[2].broken == bool(broken)
+def test_numbers_that_are_not_finite_are_wrong_where_the_two_differ(expected, got, bad):
+    error_map = maps.error_map(picture(expected, got))
+    assert error_map.outside.startswith(f"{bad} of 2 elements")
+    assert error_map.panels[2].broken == bool(bad)
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 5e-324, 1e-9, 1e308, np.inf, np.nan])
@@ -211,15 +211,17 @@ def test_what_is_not_finite_is_wrong_where_the_two_differ(expected, got, broken)
 @pytest.mark.parametrize("scale", [0.0, 1e-4, 1e4])
 def test_every_magnitude_is_drawn(dtype, tolerance, scale):
     expected, got = ((scale * normal((3, 4), seed)).astype(dtype) for seed in (0, 1))
-    drawn = maps.error_map(picture(expected, got, tolerance))
-    assert all(panel.ends for panel in drawn.panels)
+    error_map = maps.error_map(picture(expected, got, tolerance))
+    assert all(panel.ends for panel in error_map.panels)
 
 
 def test_the_limits_of_float64_are_drawn():
     largest, least = np.finfo(float).max, 5e-324
     for tolerance in (0.0, least):
-        drawn = maps.error_map(picture([least, 0, largest], [-least, least, -largest], tolerance))
-        assert drawn.outside.startswith(f"{3 if tolerance == 0 else 2} of 3")
+        error_map = maps.error_map(
+            picture([least, 0, largest], [-least, least, -largest], tolerance)
+        )
+        assert error_map.outside.startswith(f"{3 if tolerance == 0 else 2} of 3")
 
 
 def test_of_complex_numbers_the_part_that_differs_is_shown():
@@ -325,11 +327,11 @@ def test_everything_on_the_page_is_escaped():
         picture=picture(*spoilt((2, 2), (0, 0))),
     )
     facts = {"resolution": {evil: 1.0}, "capabilities": {evil: True}, "cost": {evil: (1, 2)}}
-    shown = [
+    both = [
         report(finding, name=evil, errors={evil: 1.0}, notes=[evil], **facts),
         report(name="ok", notes=[evil], worst={evil: picture([1.0, 2.0], [1.0, 3.0])}),
     ]
-    html = Tags(page.page(shown))
+    html = Tags(page.page(both))
     assert not html.all("script")
     assert not html.all("img")
     assert "{{ 7 * 7 }}" in html.text

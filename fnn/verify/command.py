@@ -194,11 +194,11 @@ def _import(module: str) -> Any:
     except (Exception, SystemExit) as error:  # a module may do anything when it is imported
         absent = (isinstance(error, ModuleNotFoundError) and error.name) or ""
         if absent and f"{module}.".startswith(f"{absent}."):  # and not a module that it imports
-            raise FnnError(_absent(absent)) from error
-        raise FnnError(_broken(module, error)) from error
+            raise FnnError(_no_module(absent)) from error
+        raise FnnError(_import_error(module, error)) from error
 
 
-def _absent(module: str) -> str:
+def _no_module(module: str) -> str:
     """Return an error message with the names of modules that may be meant."""
     parent, _, name = module.rpartition(".")
     inside = list(getattr(sys.modules.get(parent), "__path__", []))
@@ -213,7 +213,7 @@ def _modules(folders: Sequence[str] | None) -> list[str]:
     return sorted({m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")})
 
 
-def _broken(module: str, error: BaseException) -> str:
+def _import_error(module: str, error: BaseException) -> str:
     """Return an error message for an import that raised, with the line in the user's code."""
     if isinstance(error, SyntaxError):
         message, file, line = error.msg, error.filename, error.lineno

@@ -40,25 +40,25 @@ def check(probing: Probing, case: Case, dtype: str, cost: dict[str, tuple[int, i
     with jax.enable_x64(dtype == "float64"):
         for arguments in (larger(original) if probing.vary else original, original):
             try:
-                measured = _measure(subject, arguments, dtype)
+                sizes = _measure(subject, arguments, dtype)
             except Exception:
                 continue  # a shape that the function refuses
             break
         else:
             return
-        cost.update(measured)
+        cost.update(sizes)
         if subject.other:
             return
-        answers = list(_excess(subject, arguments, dtype, measured))
+        answers = list(_excess(subject, arguments, dtype, sizes))
         vary = probing.vary and not answers
         for arguments in lengthened(original, subject, dtype) if vary else ():
             try:
                 if _largest(subject.function, arguments, dtype) <= LONG * _ends(arguments, dtype):
                     continue
-                measured = _measure(subject, arguments, dtype)
+                sizes = _measure(subject, arguments, dtype)
             except Exception:
                 continue
-            answers += _excess(subject, arguments, dtype, measured)
+            answers += _excess(subject, arguments, dtype, sizes)
     yield from answers
 
 
@@ -71,11 +71,11 @@ def _measure(subject: Subject, arguments: Arguments, dtype: str) -> dict[str, tu
 
 
 def _excess(
-    subject: Subject, arguments: Arguments, dtype: str, measured: dict[str, tuple[int, int]]
+    subject: Subject, arguments: Arguments, dtype: str, sizes: dict[str, tuple[int, int]]
 ) -> Answers:
     arrays, dys = input_types(subject.definition, arguments, dtype)
     ends = sum(map(array_bytes, [*arrays, *dys]))
-    limits = zip(measured.items(), SMALL, FACTORS, strict=True)
+    limits = zip(sizes.items(), SMALL, FACTORS, strict=True)
     for (what, (rule, natural)), small, factor in limits:
         if rule > max(small, factor * (natural + ends)):
             defect = "residuals" if what == "residuals" else "memory"

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from .passes import backward, both_ways, call
-from .probes import Probing
+from .probes import GIVEN, Probing
 from .programs import start
 from .trials import Answers, Trial
 
@@ -26,7 +26,8 @@ def check(
     """
     capabilities |= dict.fromkeys([*KINDS, "shard_map"])
     count = min(2, jax.device_count())
-    trial = next((t for t in trials if _rows(t) and _rows(t) % count == 0), None)
+    first = (t for t in trials if t.probe is GIVEN and _rows(t))
+    trial = next((t for t in first if _rows(t) % count == 0), None)
     if trial is None:
         return
     split = [_spec(np.shape(dy), _rows(trial)) for dy in trial.dys]
@@ -56,13 +57,13 @@ def _on_mesh(probing: Probing, trial: Trial, mesh: Any) -> list[Any]:
         return both_ways(function, arguments, arrays, dys)[1]
 
     with jax.set_mesh(mesh):
-        placed = [
+        on_mesh = [
             [jax.device_put(a, NamedSharding(mesh, _spec(a.shape, _rows(trial)))) for a in arrays]
             for arrays in _arrays(trial)
         ]
         if mesh.size > 1 and mesh.axis_types == (AxisType.Auto,):
-            return list(jax.device_get(start(cotangents, *placed).result()(*placed)))
-        jax.eval_shape(cotangents, *placed)
+            return list(jax.device_get(start(cotangents, *on_mesh).result()(*on_mesh)))
+        jax.eval_shape(cotangents, *on_mesh)
         return []
 
 

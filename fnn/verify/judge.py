@@ -1,13 +1,13 @@
-"""How near is near enough, element by element; derived from the numbers themselves.
+"""How large may an error be, element by element? Tolerances come from the numbers themselves.
 
-In float64 the rule and autodiff are the same mathematics, and only rounding may part them. An
+In float64 the rule and autodiff are the same mathematics, and may differ by rounding alone. An
 element may differ by
 
     2⁻³⁶ |expected| + 2⁻⁴⁴ s + 16 n,
 
-where s is the size of the array's elements and n, element by element, is what one rounding of the
-inputs, or of the residuals, changes. The first term is the resolution that is promised; the
-others are far below it, unless the problem itself is ill-conditioned there.
+where s is the size of the array's elements, and n is the change of the element by one rounding of
+the inputs or of the residuals. The first term is the promised resolution. The others are far below
+it, unless the problem itself is ill-conditioned there.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ RELATIVE = 2.0**-36
 FLOOR = 2.0**-44
 NOISE = 16.0
 CONTINUOUS = 2.0**28
-"""A change by more than this many roundings is a jump (a tie that breaks), and no noise."""
+"""A change by more than this many roundings is a jump (a tie breaks) rather than noise."""
 CAST = 8.0
-"""Roundings allowed where a cast to a narrower dtype limits what float64 can show."""
+"""Roundings allowed where a cast to a narrower dtype limits the comparison."""
 SLACK = 4.0
 ULPS = 2.0
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """An array that is not as expected: which elements are bad, and the worst."""
+    """An array that is not as expected: its bad elements, and the index of the worst."""
 
     got: np.ndarray
     want: np.ndarray
@@ -72,11 +72,11 @@ def noise_of(
     size: float = 0.0,
     jumps: bool = False,
 ) -> np.ndarray:
-    """Return, element by element, the largest change among repetitions, `jumps` left out.
+    """Return the largest change among repetitions, element by element, without `jumps`.
 
-    The repetitions differ by one rounding of their input. What jumps, at a tie or where a rule
-    compares what it saved, is no effect of rounding: a saved number is the number. `size` is how
-    large the array's terms may be, if they cancel here.
+    The repetitions differ by one rounding of their input. A jump, at a tie or where a rule
+    compares a residual, is no effect of rounding: residuals are saved exactly. `size` bounds the
+    array's terms, which may cancel here.
     """
     base = widen(base)
     noise = np.zeros(base.shape)
@@ -91,7 +91,7 @@ def noise_of(
 def exact_tolerance(
     want: np.ndarray, noise: np.ndarray | float, scale: float, eps: float = EPS64
 ) -> np.ndarray:
-    """The tolerance in float64; with `eps` of a narrower dtype, where a cast limits it."""
+    """Return the tolerance in float64, or with the `eps` of a narrower dtype that limits it."""
     sizes = np.abs(widen(want))
     if eps > EPS64:
         return np.full(sizes.shape, CAST * eps * max(scale, size_of(want))) + CAST * noise
@@ -101,7 +101,7 @@ def exact_tolerance(
 def rounding_tolerance(
     want: np.ndarray, error: float, noise: np.ndarray, scale: float, dtype: str
 ) -> np.ndarray:
-    """The tolerance in the dtype itself: autodiff's own error, or 2 units in the last place.
+    """Return the tolerance in a narrow dtype: autodiff's own error, or 2 units in the last place.
 
     `error` is autodiff's largest error over the array's size, at numbers like these.
     """
@@ -114,19 +114,19 @@ def rounding_tolerance(
 def digits_tolerance(
     want: np.ndarray, auto: np.ndarray, change: np.ndarray, size: float, dtype: str
 ) -> np.ndarray:
-    """The tolerance where all of an array is small, and autodiff keeps its digits there.
+    """Return the tolerance for an array of small numbers whose digits autodiff keeps.
 
-    A rule may then lose half of them. `change` is what one rounding of the inputs, or of the
-    residuals, changes; `size` is how large such an array becomes. Numbers near the dtype's
-    smallest ones are left out.
+    A rule may lose half of them. `change` is the effect of one rounding of the inputs or of the
+    residuals; `size` is the largest size of such an array. Numbers near the dtype's smallest ones
+    are left out.
     """
     ulp = float(jnp.finfo(dtype).eps)
-    asked = np.isfinite(want) & np.isfinite(change)
+    judged = np.isfinite(want) & np.isfinite(change)
     with np.errstate(invalid="ignore"):
-        lost = np.abs(auto - want) > 64 * ulp * size + NOISE * change
-    if np.any(lost & asked) or size < float(jnp.finfo(dtype).tiny) ** 0.5:
+        autodiff_loses = np.abs(auto - want) > 64 * ulp * size + NOISE * change
+    if np.any(autodiff_loses & judged) or size < float(jnp.finfo(dtype).tiny) ** 0.5:
         return np.full(np.shape(want), np.inf)
-    return np.where(asked, ulp**0.5 * size + NOISE * change, np.inf)
+    return np.where(judged, ulp**0.5 * size + NOISE * change, np.inf)
 
 
 def misfit(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> Misfit | None:
@@ -146,7 +146,7 @@ def misfit(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> Misfit |
 
 
 def nearness(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> float:
-    """Return the largest error over its tolerance; -1 where there is nothing to compare."""
+    """Return the largest ratio of error to tolerance; -1 if there is nothing to compare."""
     got, want = widen(got), widen(want)
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = np.abs(got - want) / tolerance
@@ -155,9 +155,9 @@ def nearness(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray) -> float:
 
 
 def resolution(want: np.ndarray, tolerance: np.ndarray) -> float | None:
-    """Return the smallest relative error of any single element that would have been caught.
+    """Return the smallest relative error of any single element that would be caught.
 
-    Elements smaller than the root mean square are measured against that. None: no signal.
+    Elements below the root mean square are measured against it. None: all elements are zero.
     """
     sizes = np.abs(widen(want))
     finite = np.isfinite(sizes)

@@ -55,12 +55,12 @@ def judge(
         # A small cotangent makes a small jump, which is then the measure.
         small = high - low <= slack
         margin = (high - low) / 8 if small else slack
-        stated = min(abs(want - low), abs(want - high)) <= margin
+        convention = min(abs(want - low), abs(want - high)) <= margin
         inside = low - margin <= got <= high + margin
         if smooth or (small and not inside):
             near = (low + high) / 2  # autodiff of the definition may be the one that is wrong
             wrong[at] = not abs(got - near) <= slack or abs(want - near) <= abs(got - near)
-        elif not inside or (binding and stated):
+        elif not inside or (binding and convention):
             wrong[at] = True
             defect = "kink"
     if not wrong.any() and _counted_twice(probing, trial, which, misfit):
@@ -76,11 +76,11 @@ def judge(
 def _near(probing: Probing, trial: Trial, which: int, seed: int) -> np.ndarray:
     """Return the oracle's gradient, a small step away in a random direction."""
     rng = np.random.default_rng(seed)
-    values = [moved(v, rng) for v in trial.values]
+    values = [nearby(v, rng) for v in trial.values]
     return widen(probing.run(trial.case).oracle(values, trial.dys)["ct"][which])
 
 
-def moved(value: Any, rng: np.random.Generator) -> Any:
+def nearby(value: Any, rng: np.random.Generator) -> Any:
     """Return floating-point numbers a small random step away; others unchanged."""
     if not is_inexact(value):
         return value
@@ -89,7 +89,7 @@ def moved(value: Any, rng: np.random.Generator) -> Any:
 
 def either_side(values: list[Any], rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
     """Return numbers a small random step away, and the same step away on the other side."""
-    near = [moved(v, rng) for v in values]
+    near = [nearby(v, rng) for v in values]
     return near, [2 * v - n if is_inexact(v) else v for v, n in zip(values, near, strict=True)]
 
 

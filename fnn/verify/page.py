@@ -15,7 +15,7 @@ _PACKAGES = ("fnn", "jax", "jaxlib", "numpy")
 
 
 @dataclass(frozen=True)
-class Shown:
+class MappedFinding:
     """A finding with the conditions of others of its kind, and its error map if it has one."""
 
     finding: Finding
@@ -29,7 +29,7 @@ class Op:
 
     anchor: str
     report: Report
-    findings: Sequence[Shown]
+    findings: Sequence[MappedFinding]
     worst: Mapping[str, maps.ErrorMap]
 
 
@@ -66,13 +66,15 @@ def page(reports: Sequence[Report]) -> str:
 
 def _op(number: int, report: Report) -> Op:
     worst = {name: maps.error_map(picture) for name, picture in report.worst.items()}
-    findings = [_shown(f, others) for f, others in report.kinds]
+    findings = [_with_map(f, others) for f, others in report.kinds]
     return Op(f"op{number}", report, findings, {name: m for name, m in worst.items() if m})
 
 
-def _shown(finding: Finding, others: Sequence[Finding]) -> Shown:
+def _with_map(finding: Finding, others: Sequence[Finding]) -> MappedFinding:
     picture = finding.picture
-    return Shown(finding, also(others), maps.error_map(picture, finding.index) if picture else None)
+    return MappedFinding(
+        finding, also(others), maps.error_map(picture, finding.index) if picture else None
+    )
 
 
 def _largest(reports: Sequence[Report], dtype: str) -> tuple[float, str]:

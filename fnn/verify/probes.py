@@ -160,7 +160,7 @@ class Probing:
                 continue
             operations.add(self.operations(case))
             alone = [p for path in case.arguments.paths for p in _alone(path)]
-            for probe in [*PROBES[1:], *self._named(case), *alone]:
+            for probe in [*PROBES[1:], *self._of_literals(case), *alone]:
                 if probe.kind == "ordinary" or self.changes(case, probe):
                     yield case, probe
 
@@ -174,7 +174,7 @@ class Probing:
     def _jaxprs(self, case: Case) -> list[Any]:
         return [program.jaxpr.jaxpr for program in self.run(case).both()]
 
-    def _named(self, case: Case) -> Iterator[Probe]:
+    def _of_literals(self, case: Case) -> Iterator[Probe]:
         """Yield a probe of the numbers in the programs themselves, which may be thresholds."""
         positive = set().union(*map(literals, self._jaxprs(case)))
         if landmarks := {*positive, *(-n for n in positive)}.difference(LANDMARKS):

@@ -6,7 +6,7 @@ from . import cost, cotangents, devices, mathematics, numerics, transforms, type
 from .calls import Calls
 from .classify import classify
 from .judge import EPS64
-from .probes import GIVEN, Probing
+from .probes import Probing
 from .report import Finding
 from .shapes import LARGE
 from .verification import ALL, Answer, Question, Verification
@@ -50,7 +50,7 @@ def ask_calls(v: Verification) -> Answers:
     v.cases = [case for case in traceable if calls.compiles(case)]
 
 
-def ask_probes(v: Verification) -> Answers:
+def ask_probes(v: Verification) -> None:
     """Run every probe by the rule and by the oracle; note what limits the comparison."""
     report, settings = v.report, (v.subject, v.cases, v.seed, v.vary, v.exact)
     v.probing = Probing(*settings)
@@ -62,9 +62,9 @@ def ask_probes(v: Verification) -> Answers:
     v.verdict = verdict = mathematics.examine(v.probing, "float64" not in v.dtypes)
     report.resolution, report.errors["float64"] = verdict.resolution, verdict.error
     report.worst, report.probes = v.worst(), v.probing.count
-    if verdict.eps > EPS64:
+    if v.eps > EPS64:
         report.notes.append(
-            f"resolution {verdict.eps:.0e}: the rule or its definition computes in a narrower "
+            f"resolution {v.eps:.0e}: the rule or its definition computes in a narrower "
             "dtype than float64"
         )
     if verdict.unlike:
@@ -72,7 +72,6 @@ def ask_probes(v: Verification) -> Answers:
         report.notes.append(f"is another function than its definition for {calls}")
     if v.exact[0] != "float64":
         report.notes.append("transforms were not tried: the rule does not run in float64")
-    yield from ()
 
 
 def ask_values(v: Verification) -> Answers:
@@ -92,32 +91,14 @@ def ask_digits(v: Verification) -> Answers:
     """Compare rounding in each narrower dtype; in all but the first on few calls."""
     for i, dtype in enumerate(dtype for dtype in v.dtypes if dtype != "float64"):
         brief = i > 0 or "rounding" in v.skip
-        yield from numerics.check(v.probing, dtype, v.report.errors, v.verdict.eps, brief)
+        yield from numerics.check(v.probing, dtype, v.report.errors, v.eps, brief)
 
 
 def ask_second_order(v: Verification) -> Answers:
     """Differentiate the backward pass at ordinary numbers, and at the first call's special ones."""
     same_case = [t for t in v.verdict.trials if t.case is v.base.case]
     trials = [v.base, *(t for t in same_case if t.probe.kind == "special")]
-    return transforms.second_order(v.probing, trials, v.verdict.eps, v.report.capabilities)
-
-
-def ask_forward_mode(v: Verification) -> Answers:
-    """Try forward mode, which is a capability and no demand."""
-    v.report.capabilities["jvp"] = transforms.forward_mode(v.probing, v.base)
-    yield from ()
-
-
-def ask_devices(v: Verification) -> Answers:
-    """Split the arguments over two devices."""
-    trials = [t for t in v.verdict.trials if t.probe is GIVEN]
-    return devices.check(v.probing, trials, v.report.capabilities)
-
-
-def ask_definition(v: Verification) -> Answers:
-    """Note where finite differences contradict autodiff of the definition."""
-    v.report.notes.extend(votes.check(v.probing, v.base))
-    yield from ()
+    return transforms.second_order(v.probing, trials, v.eps, v.report.capabilities)
 
 
 def varied(v: Verification) -> bool:
@@ -127,7 +108,7 @@ def varied(v: Verification) -> bool:
 
 def small_and_exact(v: Verification) -> bool:
     """The first call is small, and its comparison has the resolution of float64."""
-    return v.base.case.size < LARGE and v.verdict.eps == EPS64
+    return v.base.case.size < LARGE and v.eps == EPS64
 
 
 def in_float64(v: Verification) -> bool:
@@ -149,10 +130,7 @@ QUESTIONS = (
         *("types", "Are dtypes, shapes and structures as the definition has them?", ask_types),
         stops=dict.fromkeys(("forward type", "structure", "tracer", "complex", "fails"), (ALL,)),
     ),
-    Question(
-        *("calls", "In which calls does the rule run?", ask_calls),
-        stops=WRONG,
-    ),
+    Question("calls", "In which calls does the rule run?", ask_calls, stops=WRONG),
     Question("probes", "How far do the rule and the oracle differ, on every probe?", ask_probes),
     Question(
         *("determinism", "Do two runs and two traces give the same?"),
@@ -161,7 +139,7 @@ QUESTIONS = (
     ),
     Question(
         *("linearity", "Is the rule a linear function of the cotangent?"),
-        lambda v: cotangents.check(v.probing, v.base, v.verdict.eps),
+        lambda v: cotangents.check(v.probing, v.base, v.eps),
         stops=WRONG | dict.fromkeys(("affine", "not linear"), ("values", *NUMERICS)),
     ),
     Question("values", "Are all outputs and cotangents right?", ask_values, stops=WRONG),
@@ -171,7 +149,7 @@ QUESTIONS = (
     ),
     Question(
         *("subsets", "Is it right for each argument, and each output, alone?"),
-        lambda v: cotangents.subsets(v.probing, v.base, v.verdict.eps),
+        lambda v: cotangents.subsets(v.probing, v.base, v.eps),
         stops=WRONG,
     ),
     Question("digits", "Does it round as well as autodiff does?", ask_digits),
@@ -191,12 +169,12 @@ QUESTIONS = (
     ),
     Question(
         *("jit", "Is it the same without jit?"),
-        lambda v: transforms.uncompiled(v.probing, v.base, v.verdict.eps),
+        lambda v: transforms.uncompiled(v.probing, v.base, v.eps),
         needs=TRANSFORMABLE,
     ),
     Question(
         *("transforms", "Is it the same under remat, scan and vmap?"),
-        lambda v: transforms.check(v.probing, v.base, v.verdict.eps, v.report.capabilities),
+        lambda v: transforms.check(v.probing, v.base, v.eps, v.report.capabilities),
         needs=TRANSFORMABLE,
     ),
     Question(
@@ -204,9 +182,17 @@ QUESTIONS = (
         needs=TRANSFORMABLE,
     ),
     Question(
-        *("forward mode", "Can it be differentiated in forward mode?", ask_forward_mode),
+        *("forward mode", "Can it be differentiated in forward mode?"),
+        lambda v: v.report.capabilities.update(jvp=transforms.forward_mode(v.probing, v.base)),
         needs=TRANSFORMABLE,
     ),
-    Question(*("devices", "Is it the same on several devices?", ask_devices), needs=TRANSFORMABLE),
-    Question("definition", "Do finite differences agree with autodiff?", ask_definition),
+    Question(
+        *("devices", "Is it the same on several devices?"),
+        lambda v: devices.check(v.probing, v.verdict.trials, v.report.capabilities),
+        needs=TRANSFORMABLE,
+    ),
+    Question(
+        *("definition", "Do finite differences of the definition agree with its autodiff?"),
+        lambda v: v.report.notes.extend(votes.check(v.probing, v.base)),
+    ),
 )

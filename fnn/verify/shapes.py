@@ -117,8 +117,8 @@ def _resizings(call: Arguments, accepts: Accepts) -> Iterator[tuple[str, str, Ar
     for n in first[1:3]:
         yield f"size {n} made 0", "size", resized(call, {n: 0})
     primes = [p for p in PRIMES if p not in sizes]
-    changed = dict(zip(reversed(sizes), primes, strict=False))
-    yield "prime sizes", "geometry", resized(call, changed)
+    new_sizes = dict(zip(reversed(sizes), primes, strict=False))
+    yield "prime sizes", "geometry", resized(call, new_sizes)
     yield "sizes larger by 1", "geometry", resized(call, {n: n + 1 for n in sizes})
     for n in reversed(sizes):
         longer = n + 1 if accepts(resized(call, {n: n + 1})) is not None else n + 2

@@ -120,16 +120,16 @@ def _axes(arguments: Arguments) -> Iterator[tuple[bool, ...]]:
             yield tuple(k == i for k in range(count))
 
 
-def _vmap(function: Any, arguments: Arguments, mapped: tuple[bool, ...]) -> Callable[..., Any]:
+def _vmap(function: Any, arguments: Arguments, over: tuple[bool, ...]) -> Callable[..., Any]:
     def run(arrays: Any, dys: Any, others: Any, other_dys: Any) -> Any:
-        pairs = zip(arrays, others, mapped, strict=True)
-        stacked = [jnp.stack([a, b]) if m else a for a, b, m in pairs]
+        pairs = zip(arrays, others, over, strict=True)
+        stacks = [jnp.stack([a, b]) if m else a for a, b, m in pairs]
         both = [jnp.stack(pair) for pair in zip(dys, other_dys, strict=True)]
 
         def one(arrays: Any, dys: Any) -> Any:
             return both_ways(function, arguments, arrays, dys)[1]
 
-        return jax.vmap(one, in_axes=([0 if m else None for m in mapped], 0))(stacked, both)
+        return jax.vmap(one, in_axes=([0 if m else None for m in over], 0))(stacks, both)
 
     return run
 
@@ -138,12 +138,12 @@ def _against_loop(
     probing: Probing, trial: Trial, second: Any, name: str, got: Sequence[Any], eps: float
 ) -> Answers:
     """Compare each slice of a mapped call with its own call."""
-    mapped = [word.strip() == "True" for word in name[5:-1].strip(",").split(",")]
-    values = [b if m else a for a, b, m in zip(trial.values, second[0], mapped, strict=True)]
+    over = [word.strip() == "True" for word in name[5:-1].strip(",").split(",")]
+    values = [b if m else a for a, b, m in zip(trial.values, second[0], over, strict=True)]
     run, rng = probing.run(trial.case), np.random.default_rng(5)
     alone = run.rule(values, second[1])
     near = run.rule([shaken(v, rng, eps) for v in values], second[1])
-    probe = Probe(f"vmap with in_axes {[0 if m else None for m in mapped]}", "transform")
+    probe = Probe(f"vmap with in_axes {[0 if m else None for m in over]}", "transform")
     other = Trial(trial.case, probe, values, second[1], alone, {"ct": [b[1] for b in got]})
     for i, (ct, want) in enumerate(zip(got, alone["ct"], strict=True)):
         noise = noise_of(want, [near["ct"][i]])

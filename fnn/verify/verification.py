@@ -35,7 +35,7 @@ class Question:
 
     name: str
     asks: str
-    ask: Callable[["Verification"], Iterator[Answer]]
+    ask: Callable[["Verification"], Iterator[Answer] | None]
     needs: tuple[Callable[["Verification"], bool], ...] = ()
     stops: Mapping[str, Collection[str]] = field(default_factory=dict)
     """From a defect, or a group of them, to the later questions that it makes meaningless."""
@@ -69,7 +69,7 @@ class Verification:
             if question.name in stopped or not all(need(self) for need in question.needs):
                 continue
             before = len(self.report.findings)
-            for answer in question.ask(self):
+            for answer in question.ask(self) or ():
                 self._report(answer)
             for finding in self.report.findings[before:]:
                 for kind in (finding.defect, finding.group):
@@ -79,6 +79,11 @@ class Verification:
     def exact(self) -> tuple[str, str]:
         """The widest dtypes in which the rule and its definition can be traced."""
         return widest(self.subject, self.cases[0], self.dtypes)
+
+    @property
+    def eps(self) -> float:
+        """The rounding that limits the verdict."""
+        return self.verdict.eps
 
     @functools.cached_property
     def base(self) -> Trial:
@@ -98,7 +103,7 @@ class Verification:
                 continue
             for i, path in enumerate(trial.case.arguments.paths):
                 got, want = trial.got["ct"][i], trial.want["ct"][i]
-                tolerance = trial.tolerance("ct", i, self.verdict.eps)
+                tolerance = trial.tolerance("ct", i, self.eps)
                 share = nearness(got, want, tolerance)
                 if 0 <= share <= 1 and share >= nearest.get(f"d {path}", (0.0,))[0]:
                     nearest[f"d {path}"] = share, Picture(got, want, tolerance)

@@ -57,12 +57,12 @@ def interpreter(closed: Any) -> Callable[[Sequence[Any]], list[Any]] | None:
 def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], list[Any]]:
     """Turn a program into a list of steps over numbered slots."""
     slots: dict[Any, int] = {}
-    fixed: list[Any] = []
+    literals: list[Any] = []
 
     def slot(var: Any) -> int:
         if isinstance(var, core.Literal):
-            fixed.append(_constant(var.val, getattr(var.aval, "dtype", None)))
-            return -len(fixed)  # constants stand at the end, counted backwards
+            literals.append(_constant(var.val, getattr(var.aval, "dtype", None)))
+            return -len(literals)  # constants stand at the end, counted backwards
         return slots.setdefault(var, len(slots))
 
     starts = [slot(v) for v in jaxpr.constvars]
@@ -77,7 +77,7 @@ def _program(jaxpr: Any, consts: Sequence[Any]) -> Callable[[Sequence[Any]], lis
         for e in jaxpr.eqns
     ]
     exits = [slot(v) for v in jaxpr.outvars]
-    values: list[Any] = [None] * len(slots) + fixed[::-1]
+    values: list[Any] = [None] * len(slots) + literals[::-1]
     for i, const in zip(starts, consts, strict=True):
         values[i] = _constant(const, None)
 
@@ -214,7 +214,7 @@ def _scan(equation: Any) -> Function:
     carry = carried(equation, body)
     step = _program(body, inner.consts)
     count = carry.stop - carry.start
-    stacked = [
+    types_of_slices = [
         (v.aval.shape, object if is_extended(v.aval.dtype) else v.aval.dtype)
         for v in equation.outvars[count:]
     ]
@@ -223,7 +223,7 @@ def _scan(equation: Any) -> Function:
     def run(*arrays: Any) -> Any:
         consts, slices = arrays[: carry.start], arrays[carry.stop :]
         state = list(arrays[carry])
-        outs = [np.zeros(shape, dtype) for shape, dtype in stacked]
+        outs = [np.zeros(shape, dtype) for shape, dtype in types_of_slices]
         for i in order:
             results = step([*consts, *state, *(a[i] for a in slices)])
             state = results[:count]

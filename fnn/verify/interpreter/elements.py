@@ -104,6 +104,10 @@ SPECIAL: dict[str, Function] = {
 """Functions of scipy, which has no dtypes of 16 bits."""
 
 
+def _same_for_all(function: Function) -> Callable[[Any], Function]:
+    return lambda equation: function
+
+
 def _in_float32(function: Function) -> Callable[[Any], Function]:
     """Return a function that computes numbers of 16 bits in float32."""
 
@@ -117,7 +121,7 @@ def _in_float32(function: Function) -> Callable[[Any], Function]:
 
 
 for _name, _function in ELEMENTWISE.items():
-    primitive(_name)(lambda equation, function=_function: function)
+    primitive(_name)(_same_for_all(_function))
 for _name, _function in SPECIAL.items():
     primitive(_name)(_in_float32(_function))
 
