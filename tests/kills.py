@@ -172,7 +172,7 @@ def check_readable(where: Path) -> None:
     kept = list((where / "checkpoints").rglob("0.safetensors"))
     for folder in (path.parent for path in kept if path.parent.name.isdigit()):
         checkpoint.read(folder)
-        checkpoint._read_arrays(folder)
+        checkpoint.read_arrays(folder)
     for run in runs(where):
         if (run / "metrics.jsonl").is_file():
             metrics(run)

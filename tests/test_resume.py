@@ -308,7 +308,7 @@ def test_training_goes_on_after_a_step_that_is_not_finite(tmp_path, policy, skip
     assert summary["first_nonfinite"]["step"] == 10
     assert "model.0 dense" in summary["first_nonfinite"]["place"]
     assert math.isfinite(summary["train_loss"])
-    rolled_back = checkpoint.latest(tmp_path / "checkpoints").meta["roll_backs"]
+    rolled_back = checkpoint.latest(tmp_path / "checkpoints").metadata["roll_backs"]
     assert (summary["skipped_steps"], rolled_back) == (skipped, 2 - skipped)  # once an epoch
     if policy == "skip":
         assert math.isfinite(replay(run, tmp_path, 15).loss)

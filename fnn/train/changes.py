@@ -50,7 +50,7 @@ def changes(found: Checkpoint, config: Config) -> list[Change]:
     """Return what differs between a config and the one that a checkpoint was trained with."""
     before, after = (
         dict(_flat(read_yaml(text, "config.yaml")[0]))
-        for text in (found.meta["config"], configs.dump(config))
+        for text in (found.metadata["config"], configs.dump(config))
     )
     return [
         Change(key, before.get(key), after.get(key), _meaning(key))
@@ -65,7 +65,7 @@ def same_since(found: Checkpoint | None, config: Config) -> int:
         return 0
     keys = (change.key + "." for change in changes(found, config))
     same = all(key.startswith(tuple(start + "." for start in SAME_STEPS)) for key in keys)
-    return found.meta["same_since"] if same else found.step
+    return found.metadata["same_since"] if same else found.step
 
 
 def check_position(run: Run, found: Checkpoint) -> None:
@@ -74,7 +74,7 @@ def check_position(run: Run, found: Checkpoint) -> None:
     Raises ConfigError where an epoch would have another number of steps, or training has come
     further than it is to go.
     """
-    before, after = found.meta["steps_an_epoch"], run.steps_an_epoch
+    before, after = found.metadata["steps_an_epoch"], run.steps_an_epoch
     epochs, come = run.config.train.epochs, -(-found.step // before)
     if come > epochs:
         raise ConfigError(

@@ -1,21 +1,20 @@
-"""Checkpoints: all that training stands on, in plain files, written while training goes on.
+"""Checkpoints: the state of a training in plain files, written while training continues.
 
-    checkpoints/00000128/0.safetensors      after 128 steps: what process 0 holds of the state
+    checkpoints/00000128/0.safetensors      after 128 steps: the part of the state of process 0
 
-A file holds arrays by their path (`params/1_dense/w`), and in its header, as JSON, where training
-stands and a sum of every array. A folder has its name once all of it is on the disk;
-until then, and while it is taken away, its name begins with a dot. A file that is no longer kept
-is written over by the next. Nothing is pickled.
+A file holds arrays by their path (`params/1_dense/w`). Its header holds, as JSON, the position of
+the training and a checksum of every array. A folder is renamed into place only when it is complete
+and on the disk, and renamed away before deletion; a name that begins with a dot is incomplete.
+Nothing is pickled.
 """
 
-import contextlib
 import json
 import math
 import os
 import shutil
-import stat
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,26 +26,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import sync_global_devices
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from ..errors import FnnError
 from .folder import to_disk
-from .image import HEADER, HEADER_SUM, Image, array_sum, text_sum
+
+HEADER, HEADER_SUM = "fnn", "fnn_crc32"
+BLOCK = 4096
+"""Bytes that `_array_sum` adds up before their sum enters the CRC."""
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint on the disk, and what its header says."""
+    """A checkpoint on the disk, and the contents of its header."""
 
     folder: Path
     step: int
-    score: float | None  # what the best ones are chosen by: small is good
-    meta: dict[str, Any]
+    score: float | None  # ranks the best checkpoints: smaller is better
+    metadata: dict[str, Any]
 
 
 @dataclass
 class Checkpoints:
     """The checkpoints of one run: the last ones, and the best ones by their score.
 
-    They are written one at a time, by a thread that lets the steps go first.
+    They are written one at a time, by a thread of low priority.
     """
 
     folder: Path
@@ -55,8 +58,7 @@ class Checkpoints:
     _writing: Future[None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_give_way)
-        self._image = Image()
+        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_lower_priority)
         if jax.process_index() == 0:
             self._clear()
         self._scores = {c.step: c.score for c in map(read, _complete(self.folder))}
@@ -65,26 +67,25 @@ class Checkpoints:
         self,
         state: Any,
         step: int,
-        meta: dict[str, Any],
+        metadata: dict[str, Any],
         score: float | None = None,
         flush: tuple[Path, ...] = (),
     ) -> None:
-        """Write the state after `step` steps, with `meta`, which is plain JSON.
+        """Write the state after `step` steps, with `metadata`, which is plain JSON.
 
         Returns once the state is copied, and may then be donated; several processes write before
         it returns. The files of `flush` are on the disk before the checkpoint is.
 
-        Raises FnnError where an earlier one could not be written: those before it are whole.
+        Raises FnnError if the previous one could not be written; earlier ones are complete.
         """
         self.wait()
         score = score if score is not None and math.isfinite(score) else None
-        header = {"step": step, "score": score, "processes": jax.process_count(), "meta": meta}
-        self._image.fill(_arrays(state), header)
+        header = {"step": step, "score": score, "processes": jax.process_count(), "meta": metadata}
         self._scores[step] = score
         surplus = _surplus(self._scores, self.keep_last, self.keep_best)
         for other in surplus:
             del self._scores[other]
-        self._writing = self._thread.submit(self._write, step, surplus, flush)
+        self._writing = self._thread.submit(self._write, _arrays(state), header, surplus, flush)
         if jax.process_count() > 1:
             self.wait()
             sync_global_devices(f"checkpoint {step} is written")
@@ -92,17 +93,15 @@ class Checkpoints:
                 self._commit(step, surplus)
             sync_global_devices(f"checkpoint {step} has its name")
 
-    def is_among_best(self, score: float) -> bool:
-        """Say whether a checkpoint of this score would be one of the best that are kept."""
-        if not math.isfinite(score):
+    def is_among_best(self, score: float | None) -> bool:
+        """Return whether a checkpoint of this score would be kept as one of the best."""
+        if self.keep_best == 0 or score is None or not math.isfinite(score):
             return False
         scores = sorted(s for s in self._scores.values() if s is not None)
-        return self.keep_best > 0 and (
-            len(scores) < self.keep_best or score < scores[self.keep_best - 1]
-        )
+        return len(scores) < self.keep_best or score < scores[self.keep_best - 1]
 
     def wait(self) -> None:
-        """Return once all is on the disk, or raise what kept it from getting there."""
+        """Return once everything is on the disk; raise FnnError if it could not be written."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             try:
@@ -114,61 +113,60 @@ class Checkpoints:
                 ) from error
 
     def close(self) -> None:
-        """Let the thread end."""
+        """End the thread, once it has written what it was given."""
         self._thread.shutdown(wait=True)
-        with contextlib.suppress(OSError):
-            self._spare.unlink(missing_ok=True)
-
-    @property
-    def _spare(self) -> Path:
-        return self.folder / ".spare"
 
     def _clear(self) -> None:
-        """Take away what a process left half written when it was killed."""
+        """Remove what a killed process left incomplete."""
         try:
             self.folder.mkdir(exist_ok=True)
-            self._spare.unlink(missing_ok=True)
             for end in ("partial", "gone"):
-                for left in self.folder.glob(f".[0-9]*.{end}"):
-                    shutil.rmtree(left)
+                for incomplete in self.folder.glob(f".[0-9]*.{end}"):
+                    shutil.rmtree(incomplete)
         except OSError as error:
             raise FnnError(
                 f"cannot write checkpoints in {self.folder}: {error.strerror}"
             ) from error
 
-    def _write(self, step: int, surplus: list[int], flush: tuple[Path, ...]) -> None:
-        partial = _partial(self.folder, step)
+    def _write(
+        self,
+        arrays: dict[str, np.ndarray],
+        header: dict[str, Any],
+        surplus: list[int],
+        flush: tuple[Path, ...],
+    ) -> None:
+        partial = _partial(self.folder, header["step"])
         partial.mkdir(exist_ok=True)
         file = _file(partial, jax.process_index())
-        if jax.process_index() == 0 and self._spare.exists():
-            os.replace(self._spare, file)
-        self._image.write(file)
-        for path in (*flush, partial):
+        sums = {name: _array_sum(array) for name, array in arrays.items()}
+        text = json.dumps({**header, "sums": sums}, allow_nan=False)
+        save_file(arrays, file, {HEADER: text, HEADER_SUM: _text_sum(text)})
+        for path in (file, *flush, partial):
             to_disk(path)
         if jax.process_count() == 1:
-            self._commit(step, surplus)
+            self._commit(header["step"], surplus)
 
     def _commit(self, step: int, surplus: list[int]) -> None:
-        """Give a complete checkpoint its name, and take those away that are not to be kept.
+        """Rename a complete checkpoint into place; rename surplus ones away, then delete them.
 
-        A checkpoint first loses its name, and no part of it is touched before the disk knows.
+        Nothing is deleted before the disk has the new names.
         """
         os.replace(_partial(self.folder, step), _named(self.folder, step))
-        gone = [_unnamed(_named(self.folder, other)) for other in surplus]
+        unnamed = []
+        for other in surplus:
+            unnamed.append(self.folder / f".{other:08}.gone")
+            os.replace(_named(self.folder, other), unnamed[-1])
         to_disk(self.folder)
-        for old in gone:
-            if _is_ours_alone(file := _file(old, 0)):
-                os.replace(file, self._spare)
-            shutil.rmtree(old)
+        for folder in unnamed:
+            shutil.rmtree(folder)
 
 
 def latest(folder: Path) -> Checkpoint | None:
     """Return the checkpoint of the most steps, if there is one.
 
-    Raises FnnError where it is damaged.
+    Raises FnnError if it is damaged.
     """
-    complete = _complete(folder)
-    return read(complete[-1]) if complete else None
+    return next(newest(folder), None)
 
 
 def newest(folder: Path) -> Iterator[Checkpoint]:
@@ -189,155 +187,156 @@ def after(folder: Path, step: int) -> Checkpoint | None:
 
 def read(folder: Path) -> Checkpoint:
     """Read the header of a checkpoint, and check that all its files are there."""
-    with _opened(folder, 0) as file:
-        header = _header(folder, file)
-    missing = [i for i in range(header["processes"]) if not _file(folder, i).is_file()]
-    if missing:
-        raise _damaged(folder, f"{_file(folder, missing[0]).name} is missing")
+    header = _read_file(folder, 0)[1]
+    for index in range(header["processes"]):
+        if not _file(folder, index).is_file():
+            raise _damaged(folder, f"{_file(folder, index).name} is missing")
     return Checkpoint(folder, header["step"], header["score"], header["meta"])
 
 
 def restore(checkpoint: Checkpoint, like: Any) -> Any:
     """Return the state that a checkpoint holds, laid out over the devices as `like` is.
 
-    `like` is a state of the same structure, shapes and dtypes. Raises FnnError where the file is
-    damaged, and where it holds another state than `like`, naming the first array that differs.
+    `like` is a state of the same structure, shapes and dtypes. Raises FnnError if the file is
+    damaged or holds another state than `like`, naming the first array that differs.
     """
-    found = _read_arrays(checkpoint.folder)
+    folder = checkpoint.folder
+    arrays = read_arrays(folder)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [_name(path) for path, _ in leaves]
-    if other := set(names) ^ set(found):
+    if other := set(names) ^ set(arrays):
         first = min(other)
-        side = "holds" if first in found else "lacks"
+        side = "holds" if first in arrays else "lacks"
         raise FnnError(
-            f"{checkpoint.folder}: {side} {first}, unlike the config; it was written for "
-            "another model or optimizer: train anew with fnn run"
+            f"{folder}: {side} {first}, unlike the config; it was written for another model or "
+            "optimizer: train from the first step with fnn run"
         )
-    placed = [
-        _placed(checkpoint.folder, name, found[name], leaf)
-        for name, (_, leaf) in zip(names, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, placed)
+    pairs = zip(names, leaves, strict=True)
+    return jax.tree.unflatten(
+        structure, [_on_devices(folder, name, arrays[name], leaf) for name, (_, leaf) in pairs]
+    )
 
 
-def _placed(folder: Path, name: str, array: np.ndarray, like: jax.Array) -> jax.Array:
+def _on_devices(folder: Path, name: str, array: np.ndarray, like: jax.Array) -> jax.Array:
     is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
     form = jax.eval_shape(jax.random.key_data, like) if is_key else like
-    if form.dtype.kind == "V":  # bfloat16 and its like are kept as their bits
+    if form.dtype.kind == "V":  # bfloat16 and similar types are stored as their bits
         array = array.view(form.dtype)
     if (array.shape, array.dtype) != (form.shape, form.dtype):
         raise FnnError(
             f"{folder}: {name} is {array.dtype}{list(array.shape)}, where the config needs "
-            f"{form.dtype}{list(form.shape)}; it was written for another model: train anew with "
-            "fnn run"
+            f"{form.dtype}{list(form.shape)}; it was written for another model: train from the "
+            "first step with fnn run"
         )
-    placed = jax.make_array_from_callback(array.shape, like.sharding, lambda i: array[i])
-    return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(like)) if is_key else placed
+    leaf = jax.make_array_from_callback(array.shape, like.sharding, lambda i: array[i])
+    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if is_key else leaf
 
 
 def _arrays(state: Any) -> dict[str, np.ndarray]:
-    """Return what this process writes of a state: its shards, or all by process 0."""
+    """Return copies of the arrays that this process writes: its shards, or all in process 0."""
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         if leaf.is_fully_addressable or leaf.is_fully_replicated:
             if jax.process_index() == 0:
-                arrays[_name(path)] = _plain(leaf)
+                arrays[_name(path)] = _copy(leaf)
             continue
         for shard in leaf.addressable_shards:
             if shard.replica_id == 0:
                 bounds = (s.indices(n)[:2] for s, n in zip(shard.index, leaf.shape, strict=True))
                 place = ",".join(f"{start}:{stop}" for start, stop in bounds)
                 shape = "x".join(map(str, leaf.shape))
-                arrays[f"{_name(path)}[{place}]{shape}"] = _plain(shard.data)
+                arrays[f"{_name(path)}[{place}]{shape}"] = _copy(shard.data)
     return arrays
 
 
-def _plain(leaf: jax.Array) -> np.ndarray:
-    array = np.asarray(leaf)
+def _copy(leaf: jax.Array) -> np.ndarray:
+    array = np.array(leaf, order="C")
     return array.view(f"u{array.itemsize}") if array.dtype.kind == "V" else array
 
 
-def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Read all files of a checkpoint; put arrays that lie in shards together."""
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Read all files of a checkpoint, check their sums, and join arrays that lie in shards."""
     arrays: dict[str, np.ndarray] = {}
-    for index in range(_header_of(folder)["processes"]):
-        with _opened(folder, index) as file:
-            sums = _header(folder, file)["sums"]
-            for name in sums:
-                try:
-                    array = file.get_tensor(name)
-                except SafetensorError as error:
-                    raise _damaged(folder, str(error)) from error
-                if (
-                    array_sum(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-                    != sums[name]
-                ):
-                    raise _damaged(folder, f"{name} is not what was written")
-                _put(arrays, name, array)
+    for index in range(_read_file(folder, 0)[1]["processes"]):
+        file, header = _read_file(folder, index)
+        for name, expected in header["sums"].items():
+            try:
+                array = file.get_tensor(name)
+            except SafetensorError as error:
+                raise _damaged(folder, str(error)) from error
+            if _array_sum(array) != expected:
+                raise _damaged(folder, f"{name} is not what was written")
+            path, bracket, rest = name.partition("[")
+            if not bracket:
+                arrays[name] = array
+                continue
+            place, _, shape = rest.partition("]")
+            bounds = (map(int, part.split(":")) for part in place.split(","))
+            whole = np.empty([int(n) for n in shape.split("x")], array.dtype)
+            arrays.setdefault(path, whole)[tuple(slice(*b) for b in bounds)] = array
     return arrays
 
 
-def _put(arrays: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
-    path, bracket, rest = name.partition("[")
-    if not bracket:
-        arrays[name] = array
-        return
-    place, _, shape = rest.partition("]")
-    bounds = [tuple(map(int, part.split(":"))) for part in place.split(",")]
-    whole = arrays.setdefault(path, np.empty([int(n) for n in shape.split("x")], array.dtype))
-    whole[tuple(slice(*b) for b in bounds)] = array
-
-
-def _header_of(folder: Path) -> dict[str, Any]:
-    with _opened(folder, 0) as file:
-        return _header(folder, file)
-
-
-def _header(folder: Path, file: Any) -> dict[str, Any]:
+def _read_file(folder: Path, index: int) -> tuple[Any, dict[str, Any]]:
+    """Open one file of a checkpoint; return it and its header, which is checked."""
     try:
-        text, said = (file.metadata()[key] for key in (HEADER, HEADER_SUM))
-        header = json.loads(text)
-        found = {key: header[key] for key in ("step", "score", "processes", "meta", "sums")}
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder, "its header is not fnn's") from error
-    if text_sum(text) != said:
-        raise _damaged(folder, "its header is not what was written")
-    return found
-
-
-def _opened(folder: Path, index: int) -> Any:
-    try:
-        return safe_open(_file(folder, index), framework="np")
+        file = safe_open(_file(folder, index), framework="np")
     except FileNotFoundError as error:
         raise _damaged(folder, f"{_file(folder, index).name} is missing") from error
     except (OSError, SafetensorError) as error:
         raise _damaged(folder, str(error)) from error
+    try:
+        text, text_sum = (file.metadata()[key] for key in (HEADER, HEADER_SUM))
+        header = json.loads(text)
+        header = {key: header[key] for key in ("step", "score", "processes", "meta", "sums")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, "its header is not fnn's") from error
+    if _text_sum(text) != text_sum:
+        raise _damaged(folder, "its header is not what was written")
+    return file, header
 
 
-def _damaged(folder: Path, what: str) -> FnnError:
+def _text_sum(header: str) -> str:
+    """Return the CRC-32 of a header's text, as eight digits."""
+    return f"{zlib.crc32(header.encode()):08x}"
+
+
+def _array_sum(array: np.ndarray) -> int:
+    """Return the CRC-32 of the sums of blocks, as words of 64 bits, and of the remaining bytes.
+
+    A changed word shows in the sum of its block, as does a lost, stale or moved block. It takes a
+    fifth of the processor time of a CRC of all bytes.
+    """
+    octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    blocks, rest = np.split(octets, [len(octets) // BLOCK * BLOCK])
+    sums = blocks.view("<u8").reshape(-1, BLOCK // 8).sum(axis=1, dtype="<u8")
+    return zlib.crc32(rest, zlib.crc32(sums))
+
+
+def _damaged(folder: Path, reason: str) -> FnnError:
     if not folder.exists():
-        return FnnError(f"the training under way has taken {folder} away meanwhile; try again")
+        return FnnError(f"a training that is running has removed {folder}; try again")
     older = [int(path.name) for path in _complete(folder.parent)]
     older = [step for step in older if step < int(folder.name)]
     back = f"resumes after step {older[-1]}" if older else "starts from the first step"
     return FnnError(
-        f"the checkpoint {folder} is damaged: {what}; take the folder away, and fnn resume {back}"
+        f"the checkpoint {folder} is damaged: {reason}; take the folder away, and fnn resume {back}"
     )
 
 
 def _complete(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by their steps."""
-    found = (path for path in folder.glob("[0-9]*") if path.name.isdigit())
-    return sorted(found, key=lambda path: int(path.name))
+    """Return the complete checkpoints in a folder, by their steps."""
+    named = (path for path in folder.glob("[0-9]*") if path.name.isdigit())
+    return sorted(named, key=lambda path: int(path.name))
 
 
 def _surplus(scores: dict[int, float | None], last: int, best: int) -> list[int]:
     steps = sorted(scores)
     ranked = sorted((score, step) for step, score in scores.items() if score is not None)
-    kept = {*steps[-last:], *(step for _, step in ranked[:best])}
-    return [step for step in steps if step not in kept]
+    wanted = {*steps[-last:], *(step for _, step in ranked[:best])}
+    return [step for step in steps if step not in wanted]
 
 
 def _named(folder: Path, step: int) -> Path:
@@ -356,20 +355,7 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _unnamed(folder: Path) -> Path:
-    """Take a checkpoint's name away, so that no half of it is taken for whole."""
-    gone = folder.with_name(f".{folder.name}.gone")
-    os.replace(folder, gone)
-    return gone
-
-
-def _is_ours_alone(file: Path) -> bool:
-    """Whether writing over a file changes nothing else: it is no link, and has no other name."""
-    found = file.lstat()
-    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-
-
-def _give_way() -> None:
-    """Let the steps go first, but do not starve where a machine is always busy."""
-    if sys.platform == "linux":  # where threads have a priority of their own
+def _lower_priority() -> None:
+    """Let the steps go first; the thread still runs on a busy machine."""
+    if sys.platform == "linux":  # where a thread has its own priority
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

@@ -224,12 +224,12 @@ class Fit:
 
     def _restore(self, found: Checkpoint) -> None:
         self.state = checkpoints.restore(found, self.state)
-        self.at = Position(**found.meta["position"])
-        if octets := found.meta["metrics_bytes"]:
+        self.at = Position(**found.metadata["position"])
+        if octets := found.metadata["metrics_bytes"]:
             self.rows = files.read_metrics(self.metrics, octets)
             self.last = self.rows[-1]
-        self.roll_backs, self.before = found.meta["roll_backs"], found.meta["seconds"]
-        self.nonfinite = found.meta["first_nonfinite"]
+        self.roll_backs, self.before = found.metadata["roll_backs"], found.metadata["seconds"]
+        self.nonfinite = found.metadata["first_nonfinite"]
 
 
 def _is_finite(state: TrainState) -> bool:

@@ -107,7 +107,7 @@ def _before(run: Run, folder: Path, step: int) -> tuple[TrainState, Position]:
     state, at = run.placed(), Position()
     found = checkpoints.before(folder / "checkpoints", step)
     if found is not None:
-        state, at = checkpoints.restore(found, state), Position(**found.meta["position"])
+        state, at = checkpoints.restore(found, state), Position(**found.metadata["position"])
     begun, later = found.step if found else 0, checkpoints.after(folder / "checkpoints", step)
     since = same_since(checkpoints.latest(folder / "checkpoints"), run.config)
     if begun < since:
@@ -115,7 +115,7 @@ def _before(run: Run, folder: Path, step: int) -> tuple[TrainState, Position]:
             f"step {step} cannot be replayed: the config was another one until step {since}, and "
             f"of what is kept, training would have to go on from step {begun}"
         )
-    roll_backs = [c.meta["roll_backs"] if c else 0 for c in (found, later)]
+    roll_backs = [c.metadata["roll_backs"] if c else 0 for c in (found, later)]
     if later and roll_backs[0] != roll_backs[1]:
         raise FnnError(
             f"step {step} cannot be replayed: between steps {begun} and {later.step} training "

@@ -204,14 +204,14 @@ class SweepFit:
 
     def _restore(self, found: Checkpoint) -> None:
         self.state = checkpoints.restore(found, self.state)
-        for log, told in zip(self.logs, found.meta["runs"], strict=True):
+        for log, told in zip(self.logs, found.metadata["runs"], strict=True):
             log.at, log.status = Position(**told["position"]), told["status"]
             if octets := told["metrics_bytes"]:
                 log.rows = files.read_metrics(log.metrics, octets)
                 log.last = log.rows[-1]
             else:
                 log.metrics.unlink(missing_ok=True)
-        self.before = found.meta["seconds"]
+        self.before = found.metadata["seconds"]
 
 
 def run_folder(folder: Path, row: Row) -> Path:
