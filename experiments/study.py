@@ -91,7 +91,7 @@ def run_arm(
     """
     found = []
     for seed in range(seeds):
-        run = prepare(load(config, (*arm.overrides, *overrides, f"seed={seed}")))
+        run = prepare(load(config, (*arm.overrides, *overrides, f"seed={seed}", "compare=false")))
         where = folder.create(runs, f"{arm.name}_{seed}")
         summary = train(replace(run, data=data(run.data)), where)
         if summary["status"] != "completed":

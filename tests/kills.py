@@ -25,7 +25,7 @@ import numpy as np
 
 from fnn.config import load, parse
 from fnn.report import write_report
-from fnn.train import checkpoint, comparison, prepare, resume, train
+from fnn.train import checkpoint, prepare, resume, train
 from fnn.train.sweep import Ready, plan_sweep, read_plan, sweep
 
 from .runs import arrays, metrics
@@ -58,7 +58,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
-    comparison.ROUNDS = 1  # of timing, which nobody reads here
     print(f"{options.kills} kills, seed {options.seed}", flush=True)
     kills = writing = 0
     names = itertools.cycle(VARIANTS)

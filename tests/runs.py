@@ -1,8 +1,4 @@
-"""What the tests of training share: the command in this process, a run's rows, a stop on the way.
-
-`from .runs import uncompared as uncompared` leaves out of a whole file what every run ends with,
-the comparison with automatic differentiation, which takes longer than such small runs.
-"""
+"""What the tests of training share: the command in this process, rows, a stop on the way."""
 
 import json
 import os
@@ -67,14 +63,6 @@ loss: squared_error
 optimizer: {sgd: {learning_rate: 1.0e+30}}
 train: {epochs: 50}
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def uncompared():
-    """No run of this file is compared with automatic differentiation at its end."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fnn.train.loop.compare_run", lambda run: {})
-        yield
 
 
 @pytest.fixture(scope="session")

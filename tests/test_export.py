@@ -15,7 +15,6 @@ from fnn.train import folder, prepare, train
 from .report_runs import edit_json, edit_npz
 from .runs import EVERY_LAYER, arrays, drawn
 from .runs import command as command
-from .runs import uncompared as uncompared
 
 HEAD = """\
 loss: softmax_cross_entropy

@@ -25,7 +25,6 @@ from fnn.train.changes import changes
 from .kills import check_equal
 from .runs import DIVERGES, ROOT, Stop, metrics, python
 from .runs import command as command
-from .runs import uncompared as uncompared
 
 SMALL = """
 name: small

@@ -22,7 +22,6 @@ from fnn.train.feed import AHEAD, steps_a_call
 
 from . import runs
 from .runs import LOSS
-from .runs import uncompared as uncompared
 from .test_data import expect_error
 from .test_data_arrays import NUMBERS, PIXELS, X1, M, N, Y, save_arrays
 

@@ -22,7 +22,6 @@ from fnn.train.sweep.axes import Range, draw, grid, parse_axis, split_words
 from fnn.train.sweep.program import Program
 
 from .runs import Stop, arrays, metrics, sampled
-from .runs import uncompared as uncompared
 
 CONFIG = """\
 name: small

@@ -25,13 +25,12 @@ from fnn.train.step import init, make_steps, make_update
 
 from .runs import LOSS, Stop, arrays, metrics, sampled, take_steps
 from .runs import digits as digits
-from .runs import uncompared as uncompared
 
 MODEL = Serial([Flatten(), Dense(8), Activation(ops.relu), Dense(10)])
 SGD = optax.sgd(0.1, momentum=0.9)
 FILES = {
     *("config.yaml", "environment.json", "metrics.jsonl", "summary.json"),
-    *("parameters.npz", "predictions.npz", "comparison.json", "checkpoints", ".lock"),
+    *("parameters.npz", "predictions.npz", "checkpoints", ".lock"),
 }
 
 
@@ -128,12 +127,13 @@ def test_evaluation_in_chunks_is_evaluation_at_once(digits, monkeypatch):
 
 @pytest.mark.parametrize("gradient", sampled("manual", "autodiff", "backprop"))
 def test_a_run_leaves_all_its_files_and_a_report(quick, monkeypatch, gradient):
-    if gradient == "manual":  # a comparison does not depend on it
-        monkeypatch.setattr("fnn.train.loop.compare_run", compare_run)
-        monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
-    overrides = ("train.epochs=2", f"gradient={gradient}")
+    compares = gradient == "manual"  # a comparison does not depend on it
+    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    overrides = ("train.epochs=2", f"gradient={gradient}", f"compare={compares}".lower())
     where, summary, rows = quick(config="digits_2_or_not_2", overrides=overrides)
-    assert {path.name for path in where.iterdir()} == FILES
+    assert {path.name for path in where.iterdir()} == FILES | (
+        {"comparison.json"} if compares else set()
+    )
     assert (summary["status"], summary["gradient"]) == ("completed", gradient)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[0].keys() == {"epoch", "step", "train_loss", "test_loss", "test_accuracy"}
@@ -146,7 +146,7 @@ def test_a_run_leaves_all_its_files_and_a_report(quick, monkeypatch, gradient):
     assert (np.diff(found["loss"][found["worst_index"]]) <= 0).all()
     sizes = [array.size for array in arrays(where / "parameters.npz").values()]
     assert sum(sizes) == summary["parameters"]
-    if gradient == "manual":
+    if compares:
         comparison = json.loads((where / "comparison.json").read_text())
         # A float32 gradient that is summed in another order differs by some roundings of 6e-8.
         assert all(p["max_relative_difference"] < 1e-5 for p in comparison["parameters"])
@@ -208,10 +208,11 @@ def test_running_statistics_and_drawn_masks_are_those_of_backprop(quick):
 def test_ctrl_c_leaves_a_whole_run_of_what_was_done(quick):
     before = signal.getsignal(signal.SIGINT)
     stop = Stop("epoch", 2, signal.SIGINT)
-    where, summary, rows = quick(overrides=("train.epochs=50",), progress=stop)
+    overrides = ("train.epochs=50", "compare=true")
+    where, summary, rows = quick(overrides=overrides, progress=stop)
     assert summary["status"] == "interrupted"
     assert len(rows) in (2, 3)
-    assert {path.name for path in where.iterdir()} == FILES - {"comparison.json"}
+    assert {path.name for path in where.iterdir()} == FILES
     assert "interrupted" in write_report(where).read_text()
     assert signal.getsignal(signal.SIGINT) is before
 

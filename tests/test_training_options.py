@@ -21,7 +21,6 @@ from fnn.train.optimizer import build_optimizer, evaluated_params
 from fnn.train.stopping import has_converged, stops_early
 
 from .runs import LOSS, sampled, take_steps
-from .runs import uncompared as uncompared
 
 MODEL = Serial([Dense(5), Activation(ops.tanh), Dense(3)])
 RNG = np.random.default_rng(0)

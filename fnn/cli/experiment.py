@@ -167,13 +167,34 @@ def _tell(where: Path, summary: dict[str, Any], as_json: bool) -> None:
 
 
 @app.command(epilog="Example: fnn compare configs/digits_mlp.yaml --json")
-def compare(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def compare(
+    experiment: Annotated[
+        Path,
+        typer.Argument(
+            help="A YAML file, or a run folder, which gets comparison.json and a new report.",
+            metavar="CONFIG|RUN",
+        ),
+    ],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Compare hand-written rules and jax.grad on an experiment."""
     from ..config import load
-    from ..train import compare_run, prepare
+    from ..report import write_report
+    from ..report.find import find_run
+    from ..train import compare_run, folder, prepare
 
-    ready = prepare(load(config, overrides or ()))
+    run = find_run(experiment) if experiment.is_dir() else None
+    if run and overrides:
+        raise FnnError(
+            f"{run} is a run, whose config is fixed; leave out {' '.join(overrides)}, or compare "
+            f"its config: fnn compare {run / 'config.yaml'} {' '.join(overrides)}"
+        )
+    ready = prepare(load(run / "config.yaml" if run else experiment, overrides or ()))
     found = compare_run(ready)
+    if run:
+        folder.write_json(run / "comparison.json", found)
+        write_report(run)
     if as_json:
         print_json({"name": ready.config.name, **found})
         return

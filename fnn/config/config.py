@@ -116,6 +116,9 @@ class Config(Section):
     checkpoint: Checkpoint = Field(
         default_factory=Checkpoint, description="what fnn resume goes on from"
     )
+    compare: bool = Field(
+        False, description="compare hand-written rules with jax.grad at the end of training"
+    )
     compilation_cache: FolderName | None = Field(
         "compiled", description="where compiled programs are kept: a folder in ~/.cache/fnn"
     )

@@ -25,6 +25,7 @@ MEANING = {
     "sharding": "another layout over devices; the same numbers, to rounding",
     "distributed": "other processes; the same numbers, to rounding",
     "checkpoint": "other checkpoints; the same numbers, to rounding",
+    "compare": "the same numbers; a comparison with jax.grad at the end, or none",
     "compilation_cache": "another place for compiled programs; the same numbers",
 }
 """By the beginning of a key; the longest counts."""
@@ -32,7 +33,7 @@ MEANING = {
 
 SAME_STEPS = (
     *("name", "train.epochs", "train.converge", "train.early_stopping", "gradient", "mesh"),
-    *("sharding", "distributed", "checkpoint", "compilation_cache"),
+    *("sharding", "distributed", "checkpoint", "compare", "compilation_cache"),
 )
 """Beginnings of keys on which no step depends, but for its rounding."""
 

@@ -86,8 +86,6 @@ def _train(
         if fit.nonfinite is not None:
             result["first_nonfinite"] = fit.nonfinite
         files.write_json(folder / "summary.json", result)
-        if fit.status != "interrupted" and distributed.is_first():
+        if run.config.compare and fit.status != "interrupted" and distributed.is_first():
             files.write_json(folder / "comparison.json", compare_run(run))
-        result["seconds"] = fit.before + time.perf_counter() - started
-        files.write_json(folder / "summary.json", result)
     return result | {"signal": asked()}
