@@ -43,14 +43,14 @@ class Bar:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None:
+    def start(self, epochs: int, steps_per_epoch: int, step: int) -> None:
         """Draw the bar, from `step` on."""
-        self._per_epoch = steps_an_epoch
+        self._per_epoch = steps_per_epoch
         self._task = self._progress.add_task(
             "",
-            total=epochs * steps_an_epoch,
+            total=epochs * steps_per_epoch,
             completed=step,
-            epoch=step // steps_an_epoch,
+            epoch=step // steps_per_epoch,
             epochs=epochs,
             loss="–",
             accuracy="–",
@@ -74,12 +74,12 @@ class Lines:
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None:
+    def start(self, epochs: int, steps_per_epoch: int, step: int) -> None:
         """Note how much there is to do, and say where it begins, if not at the first step."""
         self._epochs, self._every = epochs, max(1, epochs // LINES)
-        self._per_epoch, self._printed = steps_an_epoch, time.perf_counter()
+        self._per_epoch, self._printed = steps_per_epoch, time.perf_counter()
         if step:
-            self._print(f"from step {step} of {epochs * steps_an_epoch}")
+            self._print(f"from step {step} of {epochs * steps_per_epoch}")
 
     def steps(self, epoch: int, done: int, loss: float) -> None:
         """Print where a long epoch stands."""

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from fnn.train import checkpoint
 from fnn.train.checkpoint import Checkpoints
-from fnn.train.position import Position, calls
+from fnn.train.position import Position, cut_epoch
 
 
 def test_the_last_and_the_best_are_kept(tmp_path):
@@ -97,14 +97,14 @@ def test_what_else_lies_beside_checkpoints_stays(tmp_path):
 @pytest.mark.parametrize("done", [0, 1, 4, 6, 7])
 def test_calls_from_the_middle_are_those_from_the_start(longest, done):
     examples = np.arange(27)
-    whole = list(calls(examples, 4, 0, longest))
-    rest = [row for cut in calls(examples, 4, done, longest) for row in cut]
+    whole = list(cut_epoch(examples, 4, 0, longest))
+    rest = [row for cut in cut_epoch(examples, 4, done, longest) for row in cut]
     steps = [row for cut in whole for row in cut]
     assert [list(row) for row in rest] == [list(row) for row in steps[done:]]
     assert np.concatenate(steps).tolist() == examples.tolist()
     ends = np.cumsum([len(cut) for cut in whole])[:-1]
     assert all(end % longest == 0 or end == 6 for end in ends)
-    first = [row for cut in calls(examples, 4, 0, longest, until=done) for row in cut]
+    first = [row for cut in cut_epoch(examples, 4, 0, longest, until=done) for row in cut]
     assert [list(row) for row in first] == [list(row) for row in steps[:done]]
 
 

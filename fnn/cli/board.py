@@ -20,12 +20,12 @@ class Board:
         """Write nothing yet."""
         self.shown, self.folder = shown, folder / "tensorboard"
 
-    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None:
+    def start(self, epochs: int, steps_per_epoch: int, step: int) -> None:
         """Open the file; what an earlier process wrote of later steps does not count."""
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(self.folder), purge_step=step + 1)
-        self.shown.start(epochs, steps_an_epoch, step)
+        self.shown.start(epochs, steps_per_epoch, step)
 
     def steps(self, epoch: int, done: int, loss: float) -> None:
         """Pass it on."""

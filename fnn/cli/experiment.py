@@ -232,7 +232,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
     rows = layer_table(ready.model, ready.x_shape)
     parts = ready.model, ready.loss, ready.optimizer, ready.x_shape
     memory = step_memory(*parts, ready.config.gradient, ready.config.precision)
-    steps = ready.steps_an_epoch
+    steps = ready.steps_per_epoch
     totals = {
         "parameters": sum(row.parameters for row in rows),
         "multiply_adds": sum(row.multiply_adds for row in rows),

@@ -11,7 +11,7 @@ from .plan import layer_table as layer_table
 from .plan import step_memory as step_memory
 from .precision import Precision as Precision
 from .replay import replay as replay
-from .run import Run as Run
+from .run import Experiment as Experiment
 from .run import prepare as prepare
 from .step import TrainState as TrainState
 from .step import init as init

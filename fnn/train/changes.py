@@ -8,7 +8,7 @@ from ..config import Config
 from ..config.loader import read_yaml
 from ..errors import ConfigError
 from .checkpoint import Checkpoint
-from .run import Run
+from .run import Experiment
 
 MEANING = {
     "name": "what the report calls the run",
@@ -69,13 +69,13 @@ def same_since(found: Checkpoint | None, config: Config) -> int:
     return found.metadata["same_since"] if same else found.step
 
 
-def check_position(run: Run, found: Checkpoint) -> None:
+def check_position(run: Experiment, found: Checkpoint) -> None:
     """Check that a position still means the same, and lies within the training.
 
     Raises ConfigError where an epoch would have another number of steps, or training has come
     further than it is to go.
     """
-    before, after = found.metadata["steps_an_epoch"], run.steps_an_epoch
+    before, after = found.metadata["steps_an_epoch"], run.steps_per_epoch
     epochs, come = run.config.train.epochs, -(-found.step // before)
     if come > epochs:
         raise ConfigError(

@@ -12,10 +12,10 @@ import optax
 from ..data import Streamed
 from ..layers import Layer
 from ..loss import Loss
-from .feed import steps_a_call
+from .feed import steps_per_call
 from .plan import layer_table, step_memory
 from .precision import FLOAT32, Precision, widen
-from .run import Run
+from .run import Experiment
 from .step import Gradient, TrainState, init, make_steps, make_update, order, value_and_grad
 
 GRADIENTS: tuple[Gradient, ...] = ("manual", "autodiff")
@@ -28,7 +28,7 @@ SECONDS_A_ROUND, SECONDS = 0.02, 20.0
 """Rounds are repeated to take so long at least; a large model gets few, once all took so long."""
 
 
-def compare_run(run: Run) -> dict[str, Any]:
+def compare_run(run: Experiment) -> dict[str, Any]:
     """Compare on a run's own step and data; see `compare`."""
     parts = run.model, run.loss, run.optimizer, run.data.x_train, run.data.y_train
     return compare(*parts, run.batch_size, run.config.seed, run.config.precision)
@@ -59,7 +59,7 @@ def compare(
     over hand-written, so that above 1 the hand-written rules win.
     """
     if isinstance(x, Streamed):
-        most = batch_size * steps_a_call(batch_size * x.nbytes // len(x), STEPS)
+        most = batch_size * steps_per_call(batch_size * x.nbytes // len(x), STEPS)
         x, labels = x[:most], labels[:most]
     x, labels = jnp.asarray(x), jnp.asarray(labels)
     x_shape = (batch_size, *x.shape[1:])

@@ -49,7 +49,7 @@ def make_evaluate(
     @functools.partial(jax.jit, out_shardings=placement.sharding())
     def chunk(params, layers, x, labels):
         x, labels = placement.spread((x, labels))
-        return look(model, loss, precision, params, layers, x, labels)
+        return evaluate_batch(model, loss, precision, params, layers, x, labels)
 
     def evaluate(
         params: Any, layers: Any, x: jax.Array | Streamed, labels: jax.Array | np.ndarray
@@ -64,7 +64,7 @@ def make_evaluate(
     return evaluate
 
 
-def look(
+def evaluate_batch(
     model: Layer,
     loss: Loss,
     precision: Precision,

@@ -1,7 +1,7 @@
 """What hands the compiled steps their data: all of it at once, or a call's examples at a time.
 
 feed = make_feed(x, labels)
-for batches, x, labels, indices in feed.calls(cuts):
+for batches, x, labels, indices in feed.chunks(cuts):
     state, loss = steps(state, x, labels, indices)
 """
 
@@ -23,7 +23,7 @@ AHEAD = 2
 """Calls whose examples are read, or wait, while another computes."""
 
 
-class Call(NamedTuple):
+class Chunk(NamedTuple):
     """The arguments of one compiled call of (steps, batch size) examples."""
 
     batches: np.ndarray  # which examples of the data
@@ -35,7 +35,7 @@ class Call(NamedTuple):
 class Feed(Protocol):
     """Data which are handed to compiled steps."""
 
-    def calls(self, cuts: Iterable[np.ndarray]) -> Iterator[Call]:
+    def chunks(self, cuts: Iterable[np.ndarray]) -> Iterator[Chunk]:
         """Return the arguments of a call for each of `cuts`, integers (steps, batch size)."""
 
 
@@ -46,10 +46,10 @@ class Resident:
     x: jax.Array
     labels: jax.Array
 
-    def calls(self, cuts: Iterable[np.ndarray]) -> Iterator[Call]:
+    def chunks(self, cuts: Iterable[np.ndarray]) -> Iterator[Chunk]:
         """Pass each cut on, with all data."""
         for batches in cuts:
-            yield Call(batches, self.x, self.labels, batches)
+            yield Chunk(batches, self.x, self.labels, batches)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Prefetched:
     labels: np.ndarray
     placement: Placement
 
-    def calls(self, cuts: Iterable[np.ndarray]) -> Iterator[Call]:
+    def chunks(self, cuts: Iterable[np.ndarray]) -> Iterator[Chunk]:
         """Read each cut in a thread, at most AHEAD of them before they are asked for.
 
         `cuts` is consumed as far ahead, in the caller's thread. The thread ends with the iterator:
@@ -72,7 +72,7 @@ class Prefetched:
         Raises what reading raises, when its call is asked for.
         """
         thread = ThreadPoolExecutor(1, "prefetch")
-        waiting: deque[Future[Call]] = deque()
+        waiting: deque[Future[Chunk]] = deque()
         try:
             for batches in cuts:
                 waiting.append(thread.submit(self._fetch, batches))
@@ -83,7 +83,7 @@ class Prefetched:
         finally:
             thread.shutdown(cancel_futures=True)
 
-    def _fetch(self, batches: np.ndarray) -> Call:
+    def _fetch(self, batches: np.ndarray) -> Chunk:
         """Read the examples of a call, each batch after the other, and put them on the device."""
         if self.placement.mesh.size > 1:
             return self._fetch_own(batches)
@@ -91,16 +91,16 @@ class Prefetched:
         # device_put, unlike jnp.asarray, does not copy what a CPU can read where it is.
         x, labels = jax.device_put((self.x[examples], self.labels[examples]))
         indices = np.arange(len(examples), dtype=batches.dtype).reshape(batches.shape)
-        return Call(batches, x, labels, indices)
+        return Chunk(batches, x, labels, indices)
 
-    def _fetch_own(self, batches: np.ndarray) -> Call:
+    def _fetch_own(self, batches: np.ndarray) -> Chunk:
         """Read what the devices of this process take of each batch, as batches of their own."""
         size = batches.shape[1]
         own = batches[:, self.placement.rows(size)]
         x, labels = self.x[own.reshape(-1)], self.labels[own]
         x = x.reshape(*own.shape, *x.shape[1:])
         split = self.placement.batches
-        return Call(batches, split(x, size), split(labels, size), None)
+        return Chunk(batches, split(x, size), split(labels, size), None)
 
 
 def make_feed(
@@ -113,6 +113,6 @@ def make_feed(
     return Resident(placement.resident(x), placement.resident(labels))
 
 
-def steps_a_call(batch_bytes: int, most: int) -> int:
+def steps_per_call(batch_bytes: int, most: int) -> int:
     """Return how many steps on batches of streamed examples one call takes: 1 to `most`."""
     return max(1, min(most, CALL_BYTES // batch_bytes))

@@ -30,9 +30,9 @@ from .changes import same_since
 from .checkpoint import Checkpoint, Checkpoints
 from .evaluate import Evaluation, make_evaluate
 from .optimizer import evaluated_params
-from .position import Position, calls
+from .position import Position, cut_epoch
 from .replay import first_nonfinite
-from .run import Run
+from .run import Experiment
 from .step import TrainState, order
 from .stopping import has_converged, stops_early
 
@@ -43,7 +43,7 @@ ROLL_BACKS = 10
 class Progress(Protocol):
     """Who is told how training goes."""
 
-    def start(self, epochs: int, steps_an_epoch: int, step: int) -> None: ...  # noqa: D102
+    def start(self, epochs: int, steps_per_epoch: int, step: int) -> None: ...  # noqa: D102
     def steps(self, epoch: int, done: int, loss: float) -> None: ...  # noqa: D102
     def epoch(self, row: dict[str, Any]) -> None: ...  # noqa: D102
 
@@ -51,7 +51,7 @@ class Progress(Protocol):
 class Silent:
     """Tell nobody."""
 
-    def start(self, epochs, steps_an_epoch, step): ...  # noqa: D102
+    def start(self, epochs, steps_per_epoch, step): ...  # noqa: D102
     def steps(self, epoch, done, loss): ...  # noqa: D102
     def epoch(self, row): ...  # noqa: D102
 
@@ -68,7 +68,7 @@ class Fit:
 
     def __init__(
         self,
-        run: Run,
+        run: Experiment,
         folder: Path,
         saved: Checkpoints,
         found: Checkpoint | None,
@@ -82,16 +82,16 @@ class Fit:
         x_test = data.x_test if streamed else run.placement.resident(data.x_test)
         self.test = x_test, data.y_test
         self.evaluate = make_evaluate(run.model, run.loss, config.precision, run.placement)
-        self.longest = run.steps_a_call
+        self.longest = run.steps_per_call
         text = configs.dump(config)
         self.told = {  # in every checkpoint
             "config": text,
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "steps_an_epoch": run.steps_an_epoch,
+            "steps_an_epoch": run.steps_per_epoch,
             "same_since": same_since(found, config),
         }
         self.folder, self.metrics = folder, folder / "metrics.jsonl"
-        self.state, self.at, self.rows = run.placed(), Position(), []
+        self.state, self.at, self.rows = run.initial_state(), Position(), []
         self.evaluation = None
         self.roll_backs, self.nonfinite, self.before = 0, None, 0.0
         if found is not None:
@@ -106,7 +106,7 @@ class Fit:
     @property
     def step(self) -> int:
         """How many steps were taken, or passed over."""
-        return self.at.step(self.run.steps_an_epoch)
+        return self.at.step(self.run.steps_per_epoch)
 
     @property
     def seconds(self) -> float:
@@ -116,7 +116,7 @@ class Fit:
     def train(self) -> None:
         """Train until it is done, stands still, diverges or is told to stop; save where it is."""
         epochs = self.run.config.train.epochs
-        self.progress.start(epochs, self.run.steps_an_epoch, self.step)
+        self.progress.start(epochs, self.run.steps_per_epoch, self.step)
         while self.status == "completed" and self.at.epoch <= epochs:
             if self._steps():
                 self._end_of_epoch()
@@ -134,8 +134,8 @@ class Fit:
         """Take the steps of the present epoch; return whether it came to its end."""
         run = self.run
         examples = np.asarray(order(run.config.seed, self.at.epoch, len(run.data.x_train)))
-        cuts = calls(examples, run.batch_size, self.at.done, self.longest)
-        for batches, *data, indices in self.feed.calls(cuts):
+        cuts = cut_epoch(examples, run.batch_size, self.at.done, self.longest)
+        for batches, *data, indices in self.feed.chunks(cuts):
             if distributed.any_process(bool(self.asked())):
                 self.status = "interrupted"
                 return False
@@ -147,7 +147,7 @@ class Fit:
                 return False
             self.at = self.at.after(batches, losses)
             self.progress.steps(self.at.epoch, self.at.done, self.at.mean())
-            if self._is_due() and self.at.done < run.steps_an_epoch:
+            if self._is_due() and self.at.done < run.steps_per_epoch:
                 self._save()
         return True
 
@@ -171,7 +171,7 @@ class Fit:
         """Take the last finite checkpoint; go on after the `first` step of the call."""
         self.saved.wait()
         older = (checkpoints.restore(c, self.state) for c in checkpoints.newest(self.saved.folder))
-        state = next(filter(_is_finite, older), None) or self.run.placed()
+        state = next(filter(_is_finite, older), None) or self.run.initial_state()
         self.at = dataclasses.replace(self.at, done=self.at.done + first + 1)
         step = self.run.placement.resident(np.asarray(self.step, state.step.dtype))
         self.state = state._replace(step=step)

@@ -20,12 +20,12 @@ from .checkpoint import Checkpoint, Checkpoints
 from .comparison import compare_run
 from .fit import Fit, Progress, Silent
 from .results import learnt, summary, write_results
-from .run import Run
+from .run import Experiment
 from .signals import stoppable
 
 
 def train(
-    run: Run, folder: Path, progress: Progress | None = None, started: float | None = None
+    run: Experiment, folder: Path, progress: Progress | None = None, started: float | None = None
 ) -> dict[str, Any]:
     """Train, and leave in `folder` all that the report shows; return its summary.
 
@@ -46,7 +46,7 @@ def train(
 
 
 def resume(
-    run: Run, folder: Path, progress: Progress | None = None, started: float | None = None
+    run: Experiment, folder: Path, progress: Progress | None = None, started: float | None = None
 ) -> dict[str, Any]:
     """Go on from the last checkpoint in `folder`, or from the first step where there is none.
 
@@ -62,7 +62,7 @@ def resume(
 
 
 def _train(
-    run: Run,
+    run: Experiment,
     folder: Path,
     saved: Checkpoint | None,
     progress: Progress | None,

@@ -44,7 +44,7 @@ class Placement:
             axes = axes[:-1]
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
-    def state(self, state: Any) -> Any:
+    def layout(self, state: Any) -> Any:
         """Return the layout of every array in a state, or in anything that holds parameters.
 
         What an optimiser keeps for each parameter lies as the parameter does: it has the same
@@ -62,7 +62,7 @@ class Placement:
 
     def init(self, function: Callable[[], Any]) -> Any:
         """Compute a state where it will live: no device ever holds the whole of what is split."""
-        return jax.jit(function, out_shardings=self.state(jax.eval_shape(function)))()
+        return jax.jit(function, out_shardings=self.layout(jax.eval_shape(function)))()
 
     def update(self, update: Callable[..., Any]) -> Callable[..., Any]:
         """Return a step that splits its batch, and leaves the state as it was laid out.
@@ -76,7 +76,7 @@ class Placement:
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
                 params = jax.lax.with_sharding_constraint(state.params, self._in_use(state.params))
                 after, *told = update(state._replace(params=params), *self.spread(batch))
-                return jax.lax.with_sharding_constraint(after, self.state(after)), *told
+                return jax.lax.with_sharding_constraint(after, self.layout(after)), *told
 
         return placed
 
@@ -84,7 +84,7 @@ class Placement:
         def of(layout: NamedSharding) -> NamedSharding:
             return self.sharding(*(None if axis == DATA else axis for axis in layout.spec))
 
-        return jax.tree.map(of, self.state(params))
+        return jax.tree.map(of, self.layout(params))
 
     def spread(self, batch: Any) -> Any:
         """Split arrays along their first axis, if the mesh divides it; to be called under jit."""

@@ -51,18 +51,18 @@ class Position:
         return dataclasses.asdict(self)
 
 
-def steps_an_epoch(examples: int, batch_size: int) -> int:
+def steps_per_epoch(examples: int, batch_size: int) -> int:
     """Return how many batches an epoch has; the last may be smaller than the others."""
     return -(-examples // batch_size)
 
 
-def steps_a_call(multiply_adds: int, batch_size: int, checkpoint_steps: int | None) -> int:
+def steps_per_call(multiply_adds: int, batch_size: int, checkpoint_steps: int | None) -> int:
     """Return how many steps to compile into one call, for a model of so many multiply-adds."""
     affordable = MULTIPLY_ADDS // max(1, multiply_adds * batch_size)
     return max(1, min(STEPS, affordable, checkpoint_steps or STEPS))
 
 
-def calls(
+def cut_epoch(
     order: np.ndarray, batch_size: int, done: int, longest: int, until: int | None = None
 ) -> Iterator[np.ndarray]:
     """Cut an epoch's order into calls of (steps, batch size), from `done` batches on.

@@ -25,9 +25,9 @@ from ..layers import graph
 from . import checkpoint as checkpoints
 from .changes import same_since
 from .plan import layer_table
-from .position import Position, calls
+from .position import Position, cut_epoch
 from .precision import cast
-from .run import Run
+from .run import Experiment
 from .step import TrainState, order
 
 
@@ -72,13 +72,13 @@ class Replay(NamedTuple):
     first: str | None  # the first array that was not finite, in the order of the computation
 
 
-def replay(run: Run, folder: Path, step: int) -> Replay:
+def replay(run: Experiment, folder: Path, step: int) -> Replay:
     """Run step `step` once more, nothing donated, and look at every layer both ways.
 
     Raises FnnError for a step that the training does not have, and for one that cannot be had
     again: before which the config changed, or training rolled back.
     """
-    steps = run.config.train.epochs * run.steps_an_epoch
+    steps = run.config.train.epochs * run.steps_per_epoch
     if not 0 <= step < steps:
         raise FnnError(f"there is no step {step}: this training has steps 0 to {steps - 1}")
     state, at = _before(run, folder, step)
@@ -90,7 +90,7 @@ def replay(run: Run, folder: Path, step: int) -> Replay:
     return Replay(step, at.epoch, float(loss), arrays, _first(arrays, float(loss)))
 
 
-def first_nonfinite(run: Run, folder: Path, step: int) -> dict[str, Any]:
+def first_nonfinite(run: Experiment, folder: Path, step: int) -> dict[str, Any]:
     """Say where a training whose loss is not finite in `step` was not finite for the first time.
 
     A parameter that was not finite before the step became so in the step before it.
@@ -102,9 +102,9 @@ def first_nonfinite(run: Run, folder: Path, step: int) -> dict[str, Any]:
     return {"step": found.step, "epoch": found.epoch, "place": found.first}
 
 
-def _before(run: Run, folder: Path, step: int) -> tuple[TrainState, Position]:
+def _before(run: Experiment, folder: Path, step: int) -> tuple[TrainState, Position]:
     """Return the state before a step, and where in its epoch it is."""
-    state, at = run.placed(), Position()
+    state, at = run.initial_state(), Position()
     found = checkpoints.before(folder / "checkpoints", step)
     if found is not None:
         state, at = checkpoints.restore(found, state), Position(**found.metadata["position"])
@@ -124,19 +124,19 @@ def _before(run: Run, folder: Path, step: int) -> tuple[TrainState, Position]:
         )
     feed, take = run.feed(), run.steps()
     while True:
-        until = min(step - (at.epoch - 1) * run.steps_an_epoch, run.steps_an_epoch)
+        until = min(step - (at.epoch - 1) * run.steps_per_epoch, run.steps_per_epoch)
         examples = np.asarray(order(run.config.seed, at.epoch, len(run.data.x_train)))
-        cuts = calls(examples, run.batch_size, at.done, run.steps_a_call, until)
-        for batches, *data, indices in feed.calls(cuts):
+        cuts = cut_epoch(examples, run.batch_size, at.done, run.steps_per_call, until)
+        for batches, *data, indices in feed.chunks(cuts):
             state, losses = take(state, *data, indices)
             at = at.after(batches, np.asarray(losses))
-        if until < run.steps_an_epoch:
+        if until < run.steps_per_epoch:
             return state, at
         at = Position(at.epoch + 1)
 
 
 def _arrays(
-    run: Run, state: TrainState, after: TrainState, x: jax.Array, labels: jax.Array
+    run: Experiment, state: TrainState, after: TrainState, x: jax.Array, labels: jax.Array
 ) -> Iterator[Array]:
     """Yield every layer's parameters and output, in the order in which they are computed."""
     model, loss = run.model, run.loss

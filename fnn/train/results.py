@@ -11,7 +11,7 @@ from .evaluate import Evaluation
 from .optimizer import evaluated_params
 from .plan import layer_table
 from .precision import widen
-from .run import Run
+from .run import Experiment
 from .step import TrainState
 
 WORST, WORST_POINTS = 24, 2000
@@ -50,7 +50,7 @@ def write_results(folder: Path, data: Dataset, learnt: Learnt, found: Evaluation
 
 
 def summary(
-    run: Run, last: dict[str, Any], status: str, skipped: int, to_first_step: float
+    run: Experiment, last: dict[str, Any], status: str, skipped: int, to_first_step: float
 ) -> dict[str, Any]:
     """Return what `summary.json` says of a training that ended with `last`, a row of metrics."""
     rows = layer_table(run.model, run.x_shape)

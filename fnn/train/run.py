@@ -13,7 +13,7 @@ from ..loss import Loss
 from . import position
 from .check import check_step
 from .feed import Feed, make_feed
-from .feed import steps_a_call as streamed_steps
+from .feed import steps_per_call as streamed_steps
 from .mesh import Placement, place
 from .optimizer import build_optimizer
 from .plan import layer_table
@@ -21,7 +21,7 @@ from .step import TrainState, Update, init, make_steps, make_update
 
 
 @dataclass(frozen=True)
-class Run:
+class Experiment:
     """An experiment that is ready to start: what its config builds, and fits together."""
 
     config: Config
@@ -38,15 +38,15 @@ class Run:
         return (self.batch_size, *self.data.x_shape)
 
     @property
-    def steps_an_epoch(self) -> int:
+    def steps_per_epoch(self) -> int:
         """How many batches an epoch has."""
-        return position.steps_an_epoch(len(self.data.x_train), self.batch_size)
+        return position.steps_per_epoch(len(self.data.x_train), self.batch_size)
 
     @property
-    def steps_a_call(self) -> int:
+    def steps_per_call(self) -> int:
         """How many steps are compiled into one call, at most."""
         work = sum(row.multiply_adds for row in layer_table(self.model, self.x_shape))
-        steps = position.steps_a_call(work, self.batch_size, self.config.checkpoint.steps)
+        steps = position.steps_per_call(work, self.batch_size, self.config.checkpoint.steps)
         x = self.data.x_train
         streamed = isinstance(x, Streamed)
         return streamed_steps(x.nbytes // len(x) * self.batch_size, steps) if streamed else steps
@@ -56,7 +56,7 @@ class Run:
         config = self.config
         return init(self.model, self.optimizer, self.x_shape, config.seed, config.precision)
 
-    def placed(self) -> TrainState:
+    def initial_state(self) -> TrainState:
         """Return the state before the first step, laid out over the run's devices.
 
         Parameters that are split, and those of several processes, are drawn where they will live;
@@ -65,7 +65,7 @@ class Run:
         if self.placement.split or jax.process_count() > 1:
             return self.placement.init(self.init)
         state = self.init()
-        return jax.device_put(state, self.placement.state(state))
+        return jax.device_put(state, self.placement.layout(state))
 
     def update(self) -> Update:
         """Return the step."""
@@ -77,7 +77,7 @@ class Run:
     def steps(self) -> Callable[..., tuple[TrainState, jax.Array]]:
         """Compile many steps into one program, over the run's devices; see `make_steps`."""
         at = self.placement
-        layout = at.state(jax.eval_shape(self.init)), at.sharding()
+        layout = at.layout(jax.eval_shape(self.init)), at.sharding()
         return make_steps(at.update(self.update()), layout)
 
     def feed(self) -> Feed:
@@ -85,7 +85,7 @@ class Run:
         return make_feed(self.data.x_train, self.data.y_train, self.placement)
 
 
-def prepare(config: Config) -> Run:
+def prepare(config: Config) -> Experiment:
     """Load the data and build model, loss and optimiser; check that they fit.
 
     Raises DataError, or ConfigError naming the line of the config.
@@ -97,4 +97,4 @@ def prepare(config: Config) -> Run:
     x_shape, optimizer = (batch_size, *data.x_shape), build_optimizer(config)
     check_step(config, model, loss, optimizer, x_shape, len(data.classes))
     placement = place(config, model, x_shape)
-    return Run(config, data, model, loss, optimizer, batch_size, placement)
+    return Experiment(config, data, model, loss, optimizer, batch_size, placement)

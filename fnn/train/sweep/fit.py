@@ -21,7 +21,7 @@ from .. import folder as files
 from ..checkpoint import Checkpoint, Checkpoints
 from ..evaluate import Evaluation
 from ..fit import Progress, status_after
-from ..position import Position, calls
+from ..position import Position, cut_epoch
 from ..results import learnt, summary, write_results
 from .groups import Group, Row
 from .program import Program
@@ -60,7 +60,7 @@ class SweepFit:
     ) -> None:
         """Compile nothing yet; take up the checkpoint in the folder, if there is one."""
         self.run, self.saved, self.progress, self.asked = group.run, saved, progress, asked
-        self.longest = group.run.steps_a_call
+        self.longest = group.run.steps_per_call
         self.logs = [Log(row, run_folder(folder, row)) for row in group.rows]
         self.program = Program(group)
         self.state, self.before = self.program.init(), 0.0
@@ -85,7 +85,7 @@ class SweepFit:
     @property
     def step(self) -> int:
         """How many steps were taken."""
-        return max(log.at.step(self.run.steps_an_epoch) for log in self.logs)
+        return max(log.at.step(self.run.steps_per_epoch) for log in self.logs)
 
     @property
     def seconds(self) -> float:
@@ -95,7 +95,7 @@ class SweepFit:
     def train(self) -> None:
         """Train until every run has ended, or until told to stop; save where they are."""
         config = self.run.config
-        self.progress.start(config.train.epochs, self.run.steps_an_epoch, self.step)
+        self.progress.start(config.train.epochs, self.run.steps_per_epoch, self.step)
         while (going := self.going) and not self.asked():
             self._steps(going)
             self._evaluate()
@@ -114,7 +114,7 @@ class SweepFit:
         at, run = going[0].at, self.run
         orders = self.program.orders(at.epoch)
         places = np.arange(orders.shape[1])
-        for cut in calls(places, run.batch_size, at.done, self.longest):
+        for cut in cut_epoch(places, run.batch_size, at.done, self.longest):
             going = [log for log in going if log.status == "completed"]
             if not going or self.asked():
                 return
@@ -130,7 +130,7 @@ class SweepFit:
                     log.status = "diverged"
             best = min((log.at.mean() for log in going if log.at.seen), default=math.nan)
             self.progress.steps(at.epoch, going[0].at.done, best)
-            if self._is_due() and going[0].at.done < run.steps_an_epoch:
+            if self._is_due() and going[0].at.done < run.steps_per_epoch:
                 self._save()
 
     def _active(self, logs: list[Log]) -> np.ndarray:
@@ -141,7 +141,7 @@ class SweepFit:
 
     def _evaluate(self) -> None:
         """Evaluate all as they are; note the metrics of those that took steps since the last."""
-        an_epoch = self.run.steps_an_epoch
+        an_epoch = self.run.steps_per_epoch
         moved = [log for log in self.logs if log.last.get("step") != log.at.step(an_epoch)]
         self.evaluation = self.program.evaluate(self.state)
         losses, decisions = map(np.asarray, self.evaluation[1:])

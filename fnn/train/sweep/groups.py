@@ -11,7 +11,7 @@ from ...config import Config, parse
 from ...config.choice import plain
 from ...config.origin import split
 from ...errors import ConfigError
-from ..run import Run, prepare
+from ..run import Experiment, prepare
 from .axes import Axes, Point, Value
 from .traced import argument_dtype, is_traceable, keeps_types
 
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 class Group:
     """Runs that one program trains together."""
 
-    run: Run  # the first of them
+    run: Experiment  # the first of them
     rows: tuple[Row, ...]
     traced: dict[str, np.ndarray]  # by key of the config: a value for each run (runs,)
 
@@ -114,7 +114,7 @@ def make_groups(rows: Sequence[Row]) -> list[Group]:
     return groups
 
 
-def _split(rows: list[Row], run: Run, traced: Mapping[str, np.ndarray]) -> list[Group]:
+def _split(rows: list[Row], run: Experiment, traced: Mapping[str, np.ndarray]) -> list[Group]:
     """Make a group for each combination of those values that the program cannot take."""
 
     def constants(row: Row) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def _gathered(rows: Sequence[Row], key: Callable[[Row], Any]) -> list[list[Row]]
     return list(found.values())
 
 
-def _prepared(config: Config, groups: Sequence[Group] = ()) -> Run:
+def _prepared(config: Config, groups: Sequence[Group] = ()) -> Experiment:
     """Prepare a run; where one of the groups has the same data, they share it."""
     if config.train.on_nan == "roll_back":
         raise ConfigError(

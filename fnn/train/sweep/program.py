@@ -15,9 +15,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ...config.origin import split
-from ..evaluate import CHUNK, CHUNK_BYTES, Evaluation, look
+from ..evaluate import CHUNK, CHUNK_BYTES, Evaluation, evaluate_batch
 from ..results import learnt
-from ..run import Run
+from ..run import Experiment
 from ..step import TrainState, make_steps, order
 from .groups import Group
 from .traced import as_configured, built
@@ -120,7 +120,7 @@ def _over_runs(one: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[...
     )
 
 
-def _make_start(run: Run) -> Callable[..., Any]:
+def _make_start(run: Experiment) -> Callable[..., Any]:
     def start(each, shared):
         del shared
         optimizer = built(run, each["values"]).optimizer
@@ -129,7 +129,7 @@ def _make_start(run: Run) -> Callable[..., Any]:
     return start
 
 
-def _make_steps(run: Run) -> Callable[..., Any]:
+def _make_steps(run: Experiment) -> Callable[..., Any]:
     def steps(each, shared):
         now, arguments = built(run, each["values"]), {**each, **shared}
         batches = arguments["batches"]
@@ -145,13 +145,13 @@ def _make_steps(run: Run) -> Callable[..., Any]:
     return steps
 
 
-def _make_evaluate(run: Run) -> Callable[..., Any]:
+def _make_evaluate(run: Experiment) -> Callable[..., Any]:
     def evaluate(each, shared):
         now, state, (x, labels) = built(run, each["values"]), each["state"], shared["data"]
 
         def chunk(_, examples):
             parts = now.model, now.loss, now.config.precision
-            return None, look(*parts, *learnt(state), *examples)
+            return None, evaluate_batch(*parts, *learnt(state), *examples)
 
         size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes, len(x)))
         whole = len(x) // size * size

@@ -11,10 +11,10 @@ import numpy as np
 from ...config import Chain, Choice, Config
 from ...config.origin import Key, split
 from ...config.training import Precision
-from ..evaluate import look
+from ..evaluate import evaluate_batch
 from ..optimizer import build_optimizer
 from ..results import learnt
-from ..run import Run
+from ..run import Experiment
 
 Values = Mapping[str, Any]
 """A value for each key of a config, such as `optimizer.sgd.learning_rate`."""
@@ -51,12 +51,12 @@ def _replaced(node: Any, path: tuple[Key, ...], value: Any) -> Any:
             return node.model_copy(update={str(key): _replaced(old, tuple(below), value)})
 
 
-def built(run: Run, values: Values) -> Run:
+def built(run: Experiment, values: Values) -> Experiment:
     """Return the run with these values in its config, and what is built of it."""
     return as_configured(run, replaced(run.config, values))
 
 
-def as_configured(run: Run, config: Config) -> Run:
+def as_configured(run: Experiment, config: Config) -> Experiment:
     """Return the run of a config that differs in numbers alone."""
     return replace(
         run,
@@ -86,7 +86,7 @@ def keeps_types(precision: Precision, key: str) -> bool:
     return key == "seed" or getattr(precision, COMPUTED_IN[str(split(key)[0])]) == "float32"
 
 
-def is_traceable(run: Run, values: Values) -> bool:
+def is_traceable(run: Experiment, values: Values) -> bool:
     """Whether a run can be compiled with these values as arguments, not as constants.
 
     It cannot where something asks for the number itself: to check it, to choose by it, or to keep
@@ -100,7 +100,7 @@ def is_traceable(run: Run, values: Values) -> bool:
         labels = jnp.zeros(now.batch_size, run.data.y_train.dtype)
         state, D = now.update()(state, x, labels)
         parts = now.model, now.loss, now.config.precision
-        return state, D, look(*parts, *learnt(state), x, labels)
+        return state, D, evaluate_batch(*parts, *learnt(state), x, labels)
 
     try:
         jax.eval_shape(step, dict(values))
