@@ -29,11 +29,11 @@ import numpy as np
 from fnn.config import parse
 from fnn.data import Dataset
 from fnn.progress import Lines
-from fnn.train import make_steps, order, prepare
-from fnn.train.checkpoint import Checkpoints
-from fnn.train.fit import Fit
-from fnn.train.position import Position, cut_epoch
-from fnn.train.run import Experiment
+from fnn.runs.checkpoint import Checkpoints
+from fnn.runs.fit import Fit
+from fnn.runs.prepare import Experiment, prepare
+from fnn.train import make_steps, order
+from fnn.train.feed import Position, cut_epoch
 
 TEXT = """
 name: engine_overhead

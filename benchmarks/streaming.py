@@ -53,8 +53,8 @@ def timers(folders: dict[str, Path]) -> dict[str, Timer]:
     from fnn.data import arrays
     from fnn.layers import Activation, Dense, Serial
     from fnn.loss import LOSSES
-    from fnn.train import init, make_feed, make_steps, make_update, order, steps_per_call
-    from fnn.train.loop import STEPS_PER_CALL
+    from fnn.train import init, make_feed, make_steps, make_update, order
+    from fnn.train.feed import STEPS, steps_per_call
 
     relu = Activation(ops.relu)
     model = Serial([Dense(HIDDEN), relu, Dense(HIDDEN), relu, Dense(CLASSES)])
@@ -91,9 +91,9 @@ def timers(folders: dict[str, Path]) -> dict[str, Timer]:
 
         return timer
 
-    most = steps_per_call(BATCH * INPUTS * 4, STEPS_PER_CALL)
+    most = steps_per_call(BATCH * INPUTS * 4, STEPS)
     return {
-        "resident": epoch(arrays(folder=str(folders["float32"]), stream=False), STEPS_PER_CALL),
+        "resident": epoch(arrays(folder=str(folders["float32"]), stream=False), STEPS),
         "streamed": epoch(arrays(folder=str(folders["float32"])), most),
         "streamed, uint8": epoch(arrays(folder=str(folders["uint8"])), most),
         "streamed, alone": alone(arrays(folder=str(folders["float32"])), most),
@@ -116,7 +116,7 @@ def main() -> None:
             folder.mkdir()
             write(folder, dtype)
         seconds = interleave(timers(folders), arguments.rounds)
-    from fnn.train.folder import environment
+    from fnn.runs.folder import environment
 
     kept = ("device", "python", "jax", "jaxlib", "optax", "numpy")
     found: dict[str, Any] = {

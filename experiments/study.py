@@ -27,7 +27,9 @@ from fnn.config import load
 from fnn.data import Dataset
 from fnn.data.split import split_dataset
 from fnn.errors import FnnError
-from fnn.train import folder, prepare, train
+from fnn.runs import folder
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe & Ito: told apart by every eye
 SHARE = Fraction(4, 5)

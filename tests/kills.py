@@ -25,8 +25,10 @@ import numpy as np
 
 from fnn.config import load, parse
 from fnn.report import write_report
-from fnn.train import checkpoint, prepare, resume, train
-from fnn.train.sweep import Ready, plan_sweep, read_plan, sweep
+from fnn.runs import checkpoint
+from fnn.runs.fit import resume, train
+from fnn.runs.prepare import prepare
+from fnn.sweep import Ready, plan_sweep, read_plan, sweep
 
 from .runs import arrays, metrics
 

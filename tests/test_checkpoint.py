@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fnn.train import checkpoint
-from fnn.train.checkpoint import Checkpoints
-from fnn.train.position import Position, cut_epoch
+from fnn.runs import checkpoint
+from fnn.runs.checkpoint import Checkpoints
+from fnn.train.feed import Position, cut_epoch
 
 
 def test_the_last_and_the_best_are_kept(tmp_path):

@@ -78,7 +78,7 @@ def test_plan_json(fnn):
 
 
 def test_compare_json(fnn, monkeypatch):
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     told = json.loads(fnn("compare", XOR, "--json")[1])
     paths = ["0_dense/b", "0_dense/w", "2_dense/b", "2_dense/w"]
     assert [p["path"] for p in told["parameters"]] == paths
@@ -86,7 +86,7 @@ def test_compare_json(fnn, monkeypatch):
 
 
 def test_compare_a_run(fnn, monkeypatch):
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     run = Path(json.loads(fnn("run", XOR, "train.epochs=2", "--json")[1])["run"])
     assert not (run / "comparison.json").exists()
     before = (run / "report.html").read_bytes()

@@ -13,7 +13,9 @@ import pytest
 
 from fnn.config import parse
 from fnn.errors import ConfigError
-from fnn.train import distributed, prepare, train
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
+from fnn.train import distributed
 
 from .runs import arrays, metrics, python
 

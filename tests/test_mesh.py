@@ -14,7 +14,8 @@ from jax.sharding import PartitionSpec as P
 from fnn import ops
 from fnn.config import dump, parse
 from fnn.errors import ConfigError
-from fnn.train import init, make_steps, make_update, order, prepare
+from fnn.runs.prepare import prepare
+from fnn.train import init, make_steps, make_update, order
 from fnn.train.mesh import Placement, make_mesh, place
 
 from .runs import sampled
@@ -56,8 +57,7 @@ def trained(devices, count, size=32, model=MLP):
     data = placement.resident(run.data.x_train), placement.resident(run.data.y_train)
     state, losses = placement.init(run.init), []
     layout = placement.layout(state)
-    update = placement.update(make_update(run.model, run.loss, run.optimizer))
-    steps = make_steps(update, (layout, placement.sharding()))
+    steps = make_steps(make_update(run.model, run.loss, run.optimizer), placement, state)
     orders = [np.asarray(order(0, epoch, len(data[0]))) for epoch in range(1 + count * 32 // 1000)]
     batches = np.concatenate(orders)[: count * size].reshape(count, 1, size)
     program = steps.lower(state, *data, batches[0]).compile()

@@ -18,9 +18,13 @@ import pytest
 from fnn.config import dump, load, parse
 from fnn.errors import ConfigError, DataError, FnnError
 from fnn.report import write_report
-from fnn.train import checkpoint, init, order, prepare, replay, resume, train
-from fnn.train import folder as files
-from fnn.train.changes import changes
+from fnn.runs import checkpoint
+from fnn.runs import folder as files
+from fnn.runs.fit import resume, train
+from fnn.runs.prepare import prepare
+from fnn.runs.replay import replay
+from fnn.runs.resume import changes
+from fnn.train import init, order
 
 from .kills import check_equal
 from .runs import DIVERGES, ROOT, Stop, metrics, python
@@ -113,7 +117,8 @@ KILLED = """
 import signal, sys
 from pathlib import Path
 from fnn.config import load
-from fnn.train import prepare, train
+from fnn.runs.prepare import prepare
+from fnn.runs.fit import train
 from tests.runs import Stop
 where = Path(sys.argv[1])
 train(prepare(load(where / "small.yaml")), where, Stop("steps", 5, signal.SIGKILL))

@@ -16,8 +16,11 @@ from fnn.data import Shards, Streamed, arrays
 from fnn.errors import DataError
 from fnn.layers import Activation, Dense, Flatten, Serial
 from fnn.report import write_report
-from fnn.train import compare, make_feed, prepare, train
-from fnn.train import folder as files
+from fnn.runs import folder as files
+from fnn.runs.compare import compare
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
+from fnn.train import make_feed
 from fnn.train.feed import AHEAD, steps_per_call
 
 from . import runs
@@ -140,8 +143,8 @@ def test_a_call_holds_so_many_bytes(batch_bytes, most, steps):
 
 
 def test_a_comparison_reads_the_first_examples(save, monkeypatch):
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
-    monkeypatch.setattr("fnn.train.comparison.STEPS", 3)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.STEPS", 3)
     data, read = arrays(folder=str(save())), []
     original = Shards.__getitem__
 

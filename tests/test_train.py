@@ -17,9 +17,11 @@ from fnn.config import load, parse
 from fnn.errors import ConfigError, FnnError
 from fnn.layers import Activation, Dense, Flatten, Serial
 from fnn.report import write_report
-from fnn.train import folder as files
-from fnn.train import make_evaluate, order, prepare, train
-from fnn.train.comparison import compare, compare_run
+from fnn.runs import folder as files
+from fnn.runs.compare import compare, compare_experiment
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
+from fnn.train import make_evaluate, order
 from fnn.train.plan import layer_table, step_memory
 from fnn.train.step import init, make_steps, make_update
 
@@ -128,7 +130,7 @@ def test_evaluation_in_chunks_is_evaluation_at_once(digits, monkeypatch):
 @pytest.mark.parametrize("gradient", sampled("manual", "autodiff", "backprop"))
 def test_a_run_leaves_all_its_files_and_a_report(quick, monkeypatch, gradient):
     compares = gradient == "manual"  # a comparison does not depend on it
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     overrides = ("train.epochs=2", f"gradient={gradient}", f"compare={compares}".lower())
     where, summary, rows = quick(config="digits_2_or_not_2", overrides=overrides)
     assert {path.name for path in where.iterdir()} == FILES | (
@@ -293,7 +295,7 @@ def test_the_comparison_finds_a_wrong_rule(digits, monkeypatch):
     def found():
         return compare(MODEL, LOSS, optax.sgd(0.1), *digits, batch_size=32)
 
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     assert max(p["max_relative_difference"] for p in found()["parameters"]) < 1e-5
     right = ops.relu._bwd
     monkeypatch.setattr(ops.relu, "_bwd", lambda *args, **statics: 1.01 * right(*args, **statics))
@@ -305,9 +307,9 @@ def test_the_comparison_finds_a_wrong_rule(digits, monkeypatch):
 @pytest.mark.core
 def test_a_gradient_of_nothing_but_roundings_is_no_difference(monkeypatch):
     """A batch norm takes away what a bias before it adds."""
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     text = STATE.replace(", dropout: {rate: 0.5}", "").replace("points: 64", "points: 200")
     run = prepare(parse(text, overrides=["train.batch_size=32"]))
-    found = {p["path"]: p["max_relative_difference"] for p in compare_run(run)["parameters"]}
+    found = {p["path"]: p["max_relative_difference"] for p in compare_experiment(run)["parameters"]}
     assert "0_dense/b" in found
     assert max(found.values()) < 1e-5

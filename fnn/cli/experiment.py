@@ -31,8 +31,10 @@ def run(
     """Train an experiment; leave a run folder with its report."""
     from ..config import load
     from ..progress import progress
-    from ..train import distributed, folder, prepare, train
-    from ..train.compiled import keep_compiled
+    from ..runs import folder
+    from ..runs.fit import train
+    from ..runs.prepare import keep_compiled, prepare
+    from ..train import distributed
 
     if tensorboard:
         check_tensorboard()
@@ -62,11 +64,11 @@ def resume(
     from ..config import load
     from ..progress import progress
     from ..report.find import find_run_or_sweep, is_sweep
-    from ..train import distributed, prepare
-    from ..train import resume as go_on
-    from ..train.changes import changes
-    from ..train.checkpoint import latest
-    from ..train.compiled import keep_compiled
+    from ..runs.checkpoint import latest
+    from ..runs.fit import resume as go_on
+    from ..runs.prepare import keep_compiled, prepare
+    from ..runs.resume import changes
+    from ..train import distributed
 
     run = find_run_or_sweep(run)
     if is_sweep(run):
@@ -106,8 +108,8 @@ def replay(
     """Run one step once more; show each layer's ranges both ways."""
     from ..config import load
     from ..report.find import find_run
-    from ..train import prepare
-    from ..train import replay as once_more
+    from ..runs.prepare import prepare
+    from ..runs.replay import replay as once_more
 
     run = find_run(run)
     found = once_more(prepare(load(run / "config.yaml")), run, step)
@@ -182,7 +184,9 @@ def compare(
     from ..config import load
     from ..report import write_report
     from ..report.find import find_run
-    from ..train import compare_run, folder, prepare
+    from ..runs.compare import compare_experiment
+    from ..runs.folder import write_json
+    from ..runs.prepare import prepare
 
     run = find_run(experiment) if experiment.is_dir() else None
     if run and overrides:
@@ -191,9 +195,9 @@ def compare(
             f"its config: fnn compare {run / 'config.yaml'} {' '.join(overrides)}"
         )
     ready = prepare(load(run / "config.yaml" if run else experiment, overrides or ()))
-    found = compare_run(ready)
+    found = compare_experiment(ready)
     if run:
-        folder.write_json(run / "comparison.json", found)
+        write_json(run / "comparison.json", found)
         write_report(run)
     if as_json:
         print_json({"name": ready.config.name, **found})
@@ -226,10 +230,11 @@ def compare(
 def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show an experiment's layers and what a step takes."""
     from ..config import load
-    from ..train import layer_table, prepare, step_memory
+    from ..runs.prepare import prepare
+    from ..train import step_memory
 
     ready = prepare(load(config, overrides or ()))
-    rows = layer_table(ready.model, ready.x_shape)
+    rows = ready.layers
     parts = ready.model, ready.loss, ready.optimizer, ready.x_shape
     memory = step_memory(*parts, ready.config.gradient, ready.config.precision)
     steps = ready.steps_per_epoch

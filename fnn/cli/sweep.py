@@ -48,8 +48,8 @@ def sweep(
     values make programs of their own. Each run has its folder, and all have one report.
     """
     ask_for_devices(os.cpu_count() or 1)
-    from ..train import folder
-    from ..train.sweep import Ready, plan_sweep
+    from ..runs import folder
+    from ..sweep import Ready, plan_sweep
 
     ready = Ready(plan_sweep(config, words, random, optuna, by))
     go_on(ready, folder.create(runs, f"{ready.config.name}-sweep"), as_json)
@@ -59,7 +59,7 @@ def go_on(ready: Any, where: Path, as_json: bool) -> None:
     """Train what the folder does not hold yet, write the reports, and say what came of it."""
     from ..progress import progress
     from ..report import write_report, write_sweep_report
-    from ..train.sweep import sweep as train
+    from ..sweep import sweep as train
 
     with progress() as shown:
         summary = train(ready, where, shown, START)
@@ -83,7 +83,7 @@ def go_on(ready: Any, where: Path, as_json: bool) -> None:
 def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
     """Print the best runs, and what the others came to."""
     from ..config.section import shown
-    from ..train.sweep import read_results
+    from ..sweep import read_results
 
     plan = ready.plan
     found = sorted(read_results(where), key=plan.score)
@@ -105,7 +105,7 @@ def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
 def resume_sweep(where: Path, overrides: Sequence[str], as_json: bool) -> None:
     """Go on with a sweep that was stopped, as it was."""
     ask_for_devices(os.cpu_count() or 1)
-    from ..train.sweep import Ready, read_plan
+    from ..sweep import Ready, read_plan
 
     if overrides:
         raise FnnError(

@@ -18,18 +18,22 @@ CHUNK, CHUNK_BYTES = 4096, 4 * 2**20
 
 
 class Evaluation(NamedTuple):
-    """Per example: the model's outputs, the loss, and the label decided for."""
+    """The model's output, the loss and the predicted label per example."""
 
     scores: np.ndarray  # (n, outputs)
     losses: np.ndarray  # (n,)
     decisions: np.ndarray  # (n,)
+
+    def of_run(self, index: int) -> "Evaluation":
+        """Return the evaluation of one run, from arrays that have an axis of runs first."""
+        return Evaluation(*(array[index] for array in self))
 
     def loss(self) -> float:
         """Return the mean loss."""
         return float(np.mean(self.losses, dtype=np.float64))
 
     def accuracy(self, labels: np.ndarray) -> float:
-        """Return the part of decisions that are the labels."""
+        """Return the fraction of decisions that equal the labels."""
         return float(np.mean(self.decisions == labels))
 
 

@@ -2,7 +2,7 @@
 
     placement = place(config, model, x_shape)       everything is checked, nothing allocated
     state = placement.init(lambda: init(model, optimizer, x_shape, seed))
-    steps = make_steps(placement.update(make_update(model, loss, optimizer)))
+    steps = make_steps(make_update(model, loss, optimizer), placement, state)
     state, loss = steps(state, placement.resident(x), placement.resident(labels), batches)
 
 The mesh has two axes. `data` splits batches; `model` splits those parameters that a rule of the
@@ -24,7 +24,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ..config import Config
 from ..errors import ConfigError, did_you_mean
 from ..layers import Layer
-from .plan import abstract_init
 
 DATA, MODEL = "data", "model"
 Axes = tuple[str | None, ...]
@@ -64,27 +63,22 @@ class Placement:
         """Compute a state where it will live: no device ever holds the whole of what is split."""
         return jax.jit(function, out_shardings=self.layout(jax.eval_shape(function)))()
 
-    def update(self, update: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a step that splits its batch, and leaves the state as it was laid out.
+    def step(self, update: Callable[..., Any], state: Any, *batch: Any) -> Any:
+        """Take a step on a split batch, and keep the state laid out; to be called under jit.
 
-        Where a parameter is split over `data`, the step collects it before use: left to itself,
-        the partitioner may collect the batch instead. A batch that does not divide, as the last
-        of an epoch may not, is computed whole on every device.
+        A parameter that is split over `data` is collected before use: otherwise the partitioner
+        may collect the batch instead. A batch that does not divide, such as the last of an epoch,
+        is computed whole on every device.
         """
 
-        def placed(state: Any, *batch: Any) -> Any:
-            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-                params = jax.lax.with_sharding_constraint(state.params, self._in_use(state.params))
-                after, *told = update(state._replace(params=params), *self.spread(batch))
-                return jax.lax.with_sharding_constraint(after, self.layout(after)), *told
-
-        return placed
-
-    def _in_use(self, params: Any) -> Any:
-        def of(layout: NamedSharding) -> NamedSharding:
+        def in_use(layout: NamedSharding) -> NamedSharding:
             return self.sharding(*(None if axis == DATA else axis for axis in layout.spec))
 
-        return jax.tree.map(of, self.layout(params))
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            layout = jax.tree.map(in_use, self.layout(state.params))
+            params = jax.lax.with_sharding_constraint(state.params, layout)
+            after, loss = update(state._replace(params=params), *self.spread(batch))
+            return jax.lax.with_sharding_constraint(after, self.layout(after)), loss
 
     def spread(self, batch: Any) -> Any:
         """Split arrays along their first axis, if the mesh divides it; to be called under jit."""
@@ -134,7 +128,7 @@ def place(config: Config, model: Layer, x_shape: tuple[int, ...]) -> Placement:
             f"{config.where('train.batch_size')}: a batch of {x_shape[0]} examples does not split "
             f"into the {mesh.shape[DATA]} equal parts of mesh.data; make it a multiple"
         )
-    params, _, _ = abstract_init(model, x_shape)
+    params = jax.eval_shape(lambda key: model.init(key, x_shape)[0], jax.random.key(0))
     shapes = {_path(at): leaf.shape for at, leaf in jax.tree_util.tree_leaves_with_path(params)}
     return Placement(mesh, _split(config, shapes, mesh))
 

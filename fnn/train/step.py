@@ -11,6 +11,7 @@ from .. import backprop
 from ..layers import Layer
 from ..loss import Loss
 from ..op import rules
+from .mesh import Placement
 from .precision import FLOAT32, LossScale, Precision, cast, first_scale, taken_if_finite
 
 Gradient = Literal["manual", "autodiff", "backprop"]
@@ -133,18 +134,23 @@ def make_update(
     return update
 
 
-def make_steps(update: Update, layout: Any = None) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Compile many steps into one program; the state given to it is donated.
+def make_steps(
+    update: Update, placement: Placement | None = None, like: TrainState | None = None
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Compile many steps into one program, which donates its argument `state`.
 
     The program takes the state, all the data x (n, ...) and labels (n,), resident on the device,
     and `batches` (steps, batch size), the examples of each step; or, with None in their place,
     x (steps, batch size, ...) and labels (steps, batch size). It returns the state and the
-    loss of every step (steps,), laid out over devices as `layout` says.
+    loss of every step (steps,). With a placement, a state of the shapes of `like` stays laid out
+    over its devices.
     """
 
     def steps(state, x, labels, batches):
         def body(state, batch):
-            return update(state, *batch)
+            if placement is None:
+                return update(state, *batch)
+            return placement.step(update, state, *batch)
 
         def fetched(state, several):
             return jax.lax.scan(body, state, (x[several], labels[several]))
@@ -157,6 +163,7 @@ def make_steps(update: Update, layout: Any = None) -> Callable[..., tuple[TrainS
         state, losses = jax.lax.scan(fetched, state, several)
         return state, losses.reshape(count)
 
+    layout = (placement.layout(like), placement.sharding()) if placement else None
     return jax.jit(steps, donate_argnums=0, out_shardings=layout)
 
 

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from ..errors import FnnError
-from .distributed import is_first
+from ..train.distributed import is_first
 
 
 def create(parent: Path, name: str) -> Path:

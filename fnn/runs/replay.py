@@ -1,10 +1,10 @@
-"""One step of a training, run once more with everything looked at.
+"""Replay: one step of a training, taken once more, with the range of every array.
 
-    found = replay(run, folder, step=1234)
-    found.loss, found.arrays, found.first
+    result = replay(experiment, folder, step=1234)
+    result.loss, result.arrays, result.first
 
-Steps count from 0: step 1234 is the one that begins where checkpoint 1234 stands. The state before
-it is had by running the steps from the last checkpoint before it, or from the first step.
+Steps count from 0: step 1234 begins with the state of checkpoint 1234. The state before a step is
+computed by taking the steps from the last checkpoint before it, or from the first step.
 """
 
 import contextlib
@@ -22,13 +22,12 @@ import numpy as np
 from .. import backprop
 from ..errors import FnnError
 from ..layers import graph
+from ..train.feed import Position
+from ..train.precision import cast
+from ..train.step import TrainState
 from . import checkpoint as checkpoints
-from .changes import same_since
-from .plan import layer_table
-from .position import Position, cut_epoch
-from .precision import cast
-from .run import Experiment
-from .step import TrainState, order
+from .prepare import Experiment
+from .resume import same_since
 
 
 class Range(NamedTuple):
@@ -72,93 +71,90 @@ class Replay(NamedTuple):
     first: str | None  # the first array that was not finite, in the order of the computation
 
 
-def replay(run: Experiment, folder: Path, step: int) -> Replay:
-    """Run step `step` once more, nothing donated, and look at every layer both ways.
+def replay(experiment: Experiment, folder: Path, step: int) -> Replay:
+    """Take step `step` once more, donating nothing; return the ranges of every layer both ways.
 
-    Raises FnnError for a step that the training does not have, and for one that cannot be had
-    again: before which the config changed, or training rolled back.
+    Raises FnnError for a step that the training does not have, and for one that cannot be
+    recomputed: the config changed before it, or training rolled back.
     """
-    steps = run.config.train.epochs * run.steps_per_epoch
+    steps = experiment.config.train.epochs * experiment.steps_per_epoch
     if not 0 <= step < steps:
         raise FnnError(f"there is no step {step}: this training has steps 0 to {steps - 1}")
-    state, at = _before(run, folder, step)
-    examples = np.asarray(order(run.config.seed, at.epoch, len(run.data.x_train)))
-    batch = examples[at.done * run.batch_size :][: run.batch_size]
-    x, labels = jnp.asarray(run.data.x_train[batch]), jnp.asarray(run.data.y_train[batch])
-    after, loss = jax.jit(run.update())(state, x, labels)
-    arrays = tuple(_arrays(run, state, after, x, labels))
-    return Replay(step, at.epoch, float(loss), arrays, _first(arrays, float(loss)))
+    state, position = _before(experiment, folder, step)
+    batch = experiment.order(position.epoch)[position.done * experiment.batch_size :]
+    batch = batch[: experiment.batch_size]
+    data = experiment.data
+    x, labels = jnp.asarray(data.x_train[batch]), jnp.asarray(data.y_train[batch])
+    after, loss = jax.jit(experiment.update)(state, x, labels)
+    arrays = tuple(_arrays(experiment, state, after, x, labels))
+    return Replay(step, position.epoch, float(loss), arrays, _first(arrays, float(loss)))
 
 
-def first_nonfinite(run: Experiment, folder: Path, step: int) -> dict[str, Any]:
-    """Say where a training whose loss is not finite in `step` was not finite for the first time.
+def first_nonfinite(experiment: Experiment, folder: Path, step: int) -> dict[str, Any]:
+    """Return where a training whose loss is not finite in `step` was first not finite.
 
     A parameter that was not finite before the step became so in the step before it.
     """
-    found = replay(run, folder, step)
-    if step and any(a.after is not None and a.forward.nonfinite for a in found.arrays):
-        with contextlib.suppress(FnnError):  # the step before it may be beyond what is kept
-            found = replay(run, folder, step - 1)
-    return {"step": found.step, "epoch": found.epoch, "place": found.first}
+    result = replay(experiment, folder, step)
+    if step and any(a.after is not None and a.forward.nonfinite for a in result.arrays):
+        with contextlib.suppress(FnnError):  # its state may not be computable any more
+            result = replay(experiment, folder, step - 1)
+    return {"step": result.step, "epoch": result.epoch, "place": result.first}
 
 
-def _before(run: Experiment, folder: Path, step: int) -> tuple[TrainState, Position]:
-    """Return the state before a step, and where in its epoch it is."""
-    state, at = run.initial_state(), Position()
-    found = checkpoints.before(folder / "checkpoints", step)
-    if found is not None:
-        state, at = checkpoints.restore(found, state), Position(**found.metadata["position"])
-    begun, later = found.step if found else 0, checkpoints.after(folder / "checkpoints", step)
-    since = same_since(checkpoints.latest(folder / "checkpoints"), run.config)
-    if begun < since:
+def _before(experiment: Experiment, folder: Path, step: int) -> tuple[TrainState, Position]:
+    """Return the state before a step, and its position."""
+    saved, state, position = folder / "checkpoints", experiment.initial_state(), Position()
+    earlier, later = checkpoints.before(saved, step), checkpoints.after(saved, step)
+    if earlier is not None:
+        state = checkpoints.restore(earlier, state)
+        position = Position(**earlier.metadata["position"])
+    start = earlier.step if earlier else 0
+    since = same_since(checkpoints.latest(saved), experiment.config)
+    if start < since:
         raise FnnError(
             f"step {step} cannot be replayed: the config was another one until step {since}, and "
-            f"of what is kept, training would have to go on from step {begun}"
+            f"with the checkpoints there are, training would have to go on from step {start}"
         )
-    roll_backs = [c.metadata["roll_backs"] if c else 0 for c in (found, later)]
+    roll_backs = [c.metadata["roll_backs"] if c else 0 for c in (earlier, later)]
     if later and roll_backs[0] != roll_backs[1]:
         raise FnnError(
-            f"step {step} cannot be replayed: between steps {begun} and {later.step} training "
+            f"step {step} cannot be replayed: between steps {start} and {later.step} training "
             "rolled back, to a checkpoint that is no longer kept; with on_nan: skip or stop every "
             "step can be"
         )
-    feed, take = run.feed(), run.steps()
-    while True:
-        until = min(step - (at.epoch - 1) * run.steps_per_epoch, run.steps_per_epoch)
-        examples = np.asarray(order(run.config.seed, at.epoch, len(run.data.x_train)))
-        cuts = cut_epoch(examples, run.batch_size, at.done, run.steps_per_call, until)
-        for batches, *data, indices in feed.chunks(cuts):
-            state, losses = take(state, *data, indices)
-            at = at.after(batches, np.asarray(losses))
-        if until < run.steps_per_epoch:
-            return state, at
-        at = Position(at.epoch + 1)
+    per_epoch = experiment.steps_per_epoch
+    position = position.carry(per_epoch)
+    with contextlib.closing(experiment.chunks(position, until=step)) as chunks:
+        for batches, *data in chunks:
+            state, losses = experiment.steps(state, *data)
+            position = position.after(batches, np.asarray(losses)).carry(per_epoch)
+    return state, position
 
 
 def _arrays(
-    run: Experiment, state: TrainState, after: TrainState, x: jax.Array, labels: jax.Array
+    experiment: Experiment, state: TrainState, after: TrainState, x: jax.Array, labels: jax.Array
 ) -> Iterator[Array]:
     """Yield every layer's parameters and output, in the order in which they are computed."""
-    model, loss = run.model, run.loss
+    model, loss, precision = experiment.model, experiment.loss, experiment.config.precision
     key = jax.random.fold_in(state.key, state.step)
 
     def forward(params, layers, x):
-        params, x = (cast(tree, run.config.precision.compute) for tree in (params, x))
+        params, x = (cast(tree, precision.compute) for tree in (params, x))
         return backprop.forward(model, params, layers, x, key=key, train=True)
 
     @jax.jit
     def ranges_of(params, layers, x, after):
         values, tape = forward(params, layers, x)
         y = values[tape.steps[-1].output]
-        _, saved = loss.fwd(cast(y, run.config.precision.reduce), labels)
-        gradients = backprop.backward(tape, cast(loss.bwd(saved), y.dtype))
+        _, residuals = loss.fwd(cast(y, precision.reduce), labels)
+        gradients = backprop.backward(tape, cast(loss.bwd(residuals), y.dtype))
         return jax.tree.map(_range, (values, gradients, after))
 
-    *found, ranges = jax.device_get(ranges_of(state.params, state.layers, x, after.params))
-    values, gradients = ({name: Range(*r) for name, r in part.items()} for part in found)
+    *both, ranges = jax.device_get(ranges_of(state.params, state.layers, x, after.params))
+    values, gradients = ({name: Range(*r) for name, r in part.items()} for part in both)
     _, tape = jax.eval_shape(forward, state.params, state.layers, x)
-    rows = layer_table(model, run.x_shape)
-    for row, node, step in zip(rows, graph(model), tape.steps, strict=True):
+    for row, node, step in zip(experiment.layers, graph(model), tape.steps, strict=True):
         own = [(path, name) for path, name in tape.parameters if path[:-1] == node.path]
         for path, name in own:
             changed = Range(*functools.reduce(operator.getitem, path, ranges))

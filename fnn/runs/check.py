@@ -20,8 +20,8 @@ from ..errors import ConfigError, FnnError, ShapeError, printable
 from ..layers import Layer, graph
 from ..loss import Loss
 from ..memory import array_bytes, size
-from .plan import abstract_init
-from .step import init, make_update, value_and_grad
+from ..train.plan import abstract_init
+from ..train.step import init, make_update, value_and_grad
 
 
 def check_step(

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...config.loader import Reader, read_yaml
-from ...errors import ConfigError, FnnError
+from ..config.loader import Reader, read_yaml
+from ..errors import ConfigError, FnnError
 
 MAX_RUNS = 10_000
 """Runs of one sweep, at most: more is a mistake in a range."""

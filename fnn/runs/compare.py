@@ -12,11 +12,11 @@ import optax
 from ..data import Streamed
 from ..layers import Layer
 from ..loss import Loss
-from .feed import steps_per_call
-from .plan import layer_table, step_memory
-from .precision import FLOAT32, Precision, widen
-from .run import Experiment
-from .step import Gradient, TrainState, init, make_steps, make_update, order, value_and_grad
+from ..train.feed import steps_per_call
+from ..train.plan import layer_table, step_memory
+from ..train.precision import FLOAT32, Precision, widen
+from ..train.step import Gradient, TrainState, init, make_steps, make_update, order, value_and_grad
+from .prepare import Experiment
 
 GRADIENTS: tuple[Gradient, ...] = ("manual", "autodiff")
 ROUNDINGS = 16
@@ -28,10 +28,11 @@ SECONDS_A_ROUND, SECONDS = 0.02, 20.0
 """Rounds are repeated to take so long at least; a large model gets few, once all took so long."""
 
 
-def compare_run(run: Experiment) -> dict[str, Any]:
-    """Compare on a run's own step and data; see `compare`."""
-    parts = run.model, run.loss, run.optimizer, run.data.x_train, run.data.y_train
-    return compare(*parts, run.batch_size, run.config.seed, run.config.precision)
+def compare_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Compare on an experiment's own step and data; see `compare`."""
+    config, data = experiment.config, experiment.data
+    parts = experiment.model, experiment.loss, experiment.optimizer, data.x_train, data.y_train
+    return compare(*parts, experiment.batch_size, config.seed, config.precision)
 
 
 def compare(
