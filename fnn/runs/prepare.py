@@ -21,7 +21,7 @@ from ..loss import Loss
 from ..train.feed import MULTIPLY_ADDS, STEPS, Chunk, Position, cut_epoch, make_feed, steps_per_call
 from ..train.mesh import Placement, place
 from ..train.optimizer import build_optimizer
-from ..train.plan import Row, layer_table
+from ..train.plan import LayerRow, layer_table
 from ..train.step import TrainState, Update, init, make_steps, make_update, order
 from .check import check_step
 
@@ -52,7 +52,7 @@ class Experiment:
         return -(-len(self.data.x_train) // self.batch_size)
 
     @cached_property
-    def layers(self) -> list[Row]:
+    def layers(self) -> list[LayerRow]:
         """The table of layers, for one batch."""
         return layer_table(self.model, self.x_shape)
 

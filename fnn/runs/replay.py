@@ -31,7 +31,7 @@ from .resume import same_since
 
 
 class Range(NamedTuple):
-    """The smallest and the largest finite number of an array, and how many are not finite."""
+    """The smallest and largest finite numbers of an array, and the count of the others."""
 
     low: float
     high: float
@@ -43,13 +43,13 @@ class Range(NamedTuple):
 
 
 class Array(NamedTuple):
-    """An array of a layer: its output `y` or a parameter, and ∂D/∂ of it."""
+    """An array of a layer, its output `y` or a parameter, with ∂D/∂ of it."""
 
     path: str  # model.3
     layer: str  # dense(10)
     name: str
     forward: Range
-    backward: Range | None  # None where nothing needs it
+    backward: Range | None  # None if nothing needs it
     after: Range | None  # of a parameter, after the step
 
     def as_json(self) -> dict[str, Any]:
@@ -62,13 +62,13 @@ RANGES = ("forward", "backward", "after")
 
 
 class Replay(NamedTuple):
-    """What a step did."""
+    """The result of a replay."""
 
     step: int
     epoch: int
     loss: float
     arrays: tuple[Array, ...]
-    first: str | None  # the first array that was not finite, in the order of the computation
+    first: str | None  # array that was not finite, in the order of computation
 
 
 def replay(experiment: Experiment, folder: Path, step: int) -> Replay:
@@ -174,14 +174,14 @@ def _first(arrays: tuple[Array, ...], loss: float) -> str | None:
     """Name the first array that is not finite: forward, the loss, backward, the update."""
     for a in arrays:
         if a.forward.nonfinite:
-            what = "the output" if a.name == "y" else f"the parameter {a.name}, before the step,"
-            return f"{what} of {a.path} {a.layer}"
+            name = "the output" if a.name == "y" else f"the parameter {a.name}, before the step,"
+            return f"{name} of {a.path} {a.layer}"
     if not math.isfinite(loss):
         return "the loss"
     for a in reversed(arrays):
         if a.backward is not None and a.backward.nonfinite:
-            what = "the output" if a.name == "y" else f"the parameter {a.name}"
-            return f"the gradient of {what} of {a.path} {a.layer}"
+            name = "the output" if a.name == "y" else f"the parameter {a.name}"
+            return f"the gradient of {name} of {a.path} {a.layer}"
     for a in arrays:
         if a.after is not None and a.after.nonfinite:
             return f"the parameter {a.name}, after the step, of {a.path} {a.layer}"
