@@ -76,7 +76,7 @@ def digits():
 def command(monkeypatch, capsys):
     """The command `fnn` in this process: its exit status, its output and its errors."""
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr("fnn.runs.prepare.keep_compiled", lambda config: None)
+    monkeypatch.setattr("fnn.runs.process.keep_compiled", lambda config: None)
     before = signal.getsignal(signal.SIGINT)
 
     def run(*words):

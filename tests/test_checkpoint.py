@@ -110,5 +110,5 @@ def test_calls_from_the_middle_are_those_from_the_start(longest, done):
 
 def test_a_position_sums_what_is_finite():
     at = Position(2).after(np.zeros((3, 4)), np.asarray([1.0, math.nan, 2.0]))
-    assert (at.epoch, at.done, at.seen, at.mean()) == (2, 3, 8, 1.5)
+    assert (at.epoch, at.done, at.examples, at.mean()) == (2, 3, 8, 1.5)
     assert at.step(10) == 13

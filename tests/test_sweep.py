@@ -145,14 +145,14 @@ def test_points_are_drawn_from_a_seed_within_their_ranges():
 )
 def test_values_that_are_numbers_share_a_program(config, words, programs):
     groups = ready(config, *words).groups
-    assert [(len(group.rows), len(group.traced)) for group in groups] == programs
+    assert [(len(group.rows), len(group.arguments)) for group in groups] == programs
     assert len({id(group.experiment.data) for group in groups}) == 1
 
 
 def test_a_value_that_must_be_known_makes_programs_of_its_own(config):
     words = ["model.1=leaky_relu", "model.1.leaky_relu.negative_slope=0.1,0.2", "seed=0,1"]
     groups = ready(config, *words).groups
-    assert [(len(group.rows), list(group.traced)) for group in groups] == [(2, ["seed"])] * 2
+    assert [(len(group.rows), list(group.arguments)) for group in groups] == [(2, ["seed"])] * 2
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def run(
     from ..progress import progress
     from ..runs import folder
     from ..runs.fit import train
-    from ..runs.prepare import keep_compiled, prepare
+    from ..runs.prepare import prepare
+    from ..runs.process import keep_compiled
     from ..train import distributed
 
     if tensorboard:
@@ -66,7 +67,8 @@ def resume(
     from ..report.find import find_run_or_sweep, is_sweep
     from ..runs.checkpoint import latest
     from ..runs.fit import resume as go_on
-    from ..runs.prepare import keep_compiled, prepare
+    from ..runs.prepare import prepare
+    from ..runs.process import keep_compiled
     from ..runs.resume import changes
     from ..train import distributed
 

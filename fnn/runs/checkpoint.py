@@ -113,11 +113,11 @@ class Checkpoints:
                 ) from error
 
     def close(self) -> None:
-        """End the thread, once it has written what it was given."""
+        """End the thread, after its last checkpoint."""
         self._thread.shutdown(wait=True)
 
     def _clear(self) -> None:
-        """Remove what a killed process left incomplete."""
+        """Remove incomplete checkpoints of a killed process."""
         try:
             self.folder.mkdir(exist_ok=True)
             for end in ("partial", "gone"):
@@ -151,11 +151,11 @@ class Checkpoints:
 
         Nothing is deleted before the disk has the new names.
         """
-        os.replace(_partial(self.folder, step), _named(self.folder, step))
+        os.replace(_partial(self.folder, step), self.folder / f"{step:08}")
         unnamed = []
         for other in surplus:
             unnamed.append(self.folder / f".{other:08}.gone")
-            os.replace(_named(self.folder, other), unnamed[-1])
+            os.replace(self.folder / f"{other:08}", unnamed[-1])
         to_disk(self.folder)
         for folder in unnamed:
             shutil.rmtree(folder)
@@ -337,10 +337,6 @@ def _surplus(scores: dict[int, float | None], last: int, best: int) -> list[int]
     ranked = sorted((score, step) for step, score in scores.items() if score is not None)
     wanted = {*steps[-last:], *(step for _, step in ranked[:best])}
     return [step for step in steps if step not in wanted]
-
-
-def _named(folder: Path, step: int) -> Path:
-    return folder / f"{step:08}"
 
 
 def _partial(folder: Path, step: int) -> Path:

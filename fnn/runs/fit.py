@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..data import Streamed
 from ..errors import FnnError
 from ..train.distributed import is_first
 from ..train.evaluate import Evaluation, make_evaluate
-from ..train.feed import Chunk, Position
+from ..train.feed import Chunk
 from ..train.optimizer import evaluated_params
 from ..train.step import TrainState
 from . import checkpoint as checkpoints
@@ -30,8 +30,9 @@ from . import folder as files
 from .checkpoint import Checkpoint, Checkpoints
 from .compare import compare_experiment
 from .history import History
-from .loop import Loop, Progress, Silent, stoppable
+from .loop import Loop, Progress, Silent
 from .prepare import Experiment
+from .process import stoppable
 from .replay import first_nonfinite
 from .results import learnt, write_results
 from .resume import check_position, same_since
@@ -92,9 +93,9 @@ def _train(
 ) -> dict[str, Any]:
     started = time.perf_counter() if started is None else started
     config, rule = experiment.config, experiment.config.checkpoint
-    saved = Checkpoints(folder / "checkpoints", rule.keep_last, rule.keep_best)
-    with stoppable() as stop_requested, contextlib.closing(saved):
-        fit = Fit(experiment, folder, saved, checkpoint, progress or Silent(), stop_requested)
+    writer = Checkpoints(folder / "checkpoints", rule.keep_last, rule.keep_best)
+    with stoppable() as stop_requested, contextlib.closing(writer):
+        fit = Fit(experiment, folder, writer, checkpoint, progress or Silent(), stop_requested)
         files.write_text(folder / "config.yaml", configs.dump(config))  # which the state fits
         fit.train()
         assert fit.evaluation is not None
@@ -122,15 +123,16 @@ class Fit(Loop):
         self,
         experiment: Experiment,
         folder: Path,
-        saved: Checkpoints,
+        writer: Checkpoints,
         checkpoint: Checkpoint | None,
         progress: Progress,
         stop_requested: Callable[[], int],
     ) -> None:
         config, data, place = experiment.config, experiment.data, experiment.placement
         history = History(config, folder, experiment.steps_per_epoch)
-        super().__init__(experiment, [history], saved, progress, stop_requested)
+        super().__init__(experiment, [history], writer, progress, stop_requested)
         streamed = isinstance(data.x_test, Streamed)
+        self.chunks = experiment.chunks
         self._test = data.x_test if streamed else place.resident(data.x_test), data.y_test
         self._evaluate_all = make_evaluate(
             experiment.model, experiment.loss, config.precision, place
@@ -148,13 +150,9 @@ class Fit(Loop):
         }
         self.begin(experiment.initial_state(), checkpoint)
 
-    def chunks(self, start: Position) -> Generator[Chunk]:
-        """Return an iterator over the chunks from a position on."""
-        return self.experiment.chunks(start)
-
-    def take(self, chunk: Chunk, going: Sequence[History]) -> jax.Array:
+    def take(self, chunk: Chunk, active: Sequence[History]) -> jax.Array:
         """Take the steps of a chunk; return the losses (1, steps)."""
-        del going
+        del active
         _, *data = chunk
         self.state, losses = self.experiment.steps(self.state, *data)
         return losses[None]
@@ -190,8 +188,8 @@ class Fit(Loop):
     def _roll_back(self, history: History, first: int) -> None:
         """Restore the last finite checkpoint; continue after step `first` of the chunk."""
         self.checkpoints.wait()
-        saved = checkpoints.newest(self.checkpoints.folder)
-        states = (checkpoints.restore(checkpoint, self.state) for checkpoint in saved)
+        newest = checkpoints.newest(self.checkpoints.folder)
+        states = (checkpoints.restore(checkpoint, self.state) for checkpoint in newest)
         state = next(filter(_is_finite, states), None) or self.experiment.initial_state()
         done = history.position.done + first + 1
         history.position = dataclasses.replace(history.position, done=done)

@@ -127,7 +127,7 @@ def read_metrics(path: Path, octets: int) -> list[dict[str, Any]]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole; an FnnError leaves what was there before.
+    """Write a file whole; an FnnError leaves the previous file.
 
     Of several processes, the first writes.
     """
@@ -187,7 +187,7 @@ def environment(seed: int) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "seed": seed,
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": None if (changed := _git("status", "--porcelain")) is None else bool(changed),
+        "git_dirty": None if (status := _git("status", "--porcelain")) is None else bool(status),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }

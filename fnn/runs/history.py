@@ -16,7 +16,7 @@ from . import folder as files
 Rows = Sequence[Mapping[str, Any]]
 
 
-@dataclass
+@dataclass(eq=False)
 class History:
     """The position of a run, its metrics so far, and its status."""
 
@@ -39,7 +39,7 @@ class History:
         return self.position.step(self.steps_per_epoch)
 
     @property
-    def is_going(self) -> bool:
+    def is_active(self) -> bool:
         """Whether the run has steps to take."""
         return self.status == "completed" and self.position.epoch <= self.config.train.epochs
 
@@ -94,7 +94,10 @@ class History:
         """
         octets = 0
         if metadata is not None:
-            self.position, octets = Position(**metadata["position"]), metadata["metrics_bytes"]
+            self.position, octets = (
+                Position.from_json(metadata["position"]),
+                metadata["metrics_bytes"],
+            )
         if octets:
             self.rows = files.read_metrics(self.metrics, octets)
             self.last = self.rows[-1]

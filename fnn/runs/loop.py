@@ -4,12 +4,9 @@
 All that the numbers depend on is in `state` and `histories`, and both go into every checkpoint.
 """
 
-import contextlib
 import math
-import signal
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -41,13 +38,17 @@ class Silent:
     def epoch(self, row): ...  # noqa: D102
 
 
-class Loop(ABC):
+class Loop:
     """The training of runs that take their steps together, from the first or a checkpoint on.
 
-    Arrays of several runs have an axis of runs first.
+    Arrays of several runs have an axis of runs first. A subclass provides the way to step.
     """
 
     state: TrainState
+    chunks: Callable[[Position], Generator[Chunk]]  # from a position on
+    take: Callable[[Chunk, Sequence[History]], jax.Array]  # steps the state; losses (runs, steps)
+    evaluate: Callable[[], Evaluation]  # of the present state, on the test examples
+    metadata: Callable[[], dict[str, Any]]  # plain JSON for a checkpoint
 
     def __init__(
         self,
@@ -61,22 +62,6 @@ class Loop(ABC):
         self.progress, self.stop_requested = progress, stop_requested
         self.evaluation: Evaluation | None = None  # the last one, of all runs
         self.earlier_seconds, self.first_step_at = 0.0, math.nan
-
-    @abstractmethod
-    def chunks(self, start: Position) -> Generator[Chunk]:
-        """Return an iterator over the chunks from a position on."""
-
-    @abstractmethod
-    def take(self, chunk: Chunk, going: Sequence[History]) -> jax.Array:
-        """Take the steps of a chunk; return the losses (runs, steps)."""
-
-    @abstractmethod
-    def evaluate(self) -> Evaluation:
-        """Evaluate the present state of all runs on the test examples."""
-
-    @abstractmethod
-    def metadata(self) -> dict[str, Any]:
-        """Return the plain JSON that goes into a checkpoint."""
 
     def begin(self, state: TrainState, checkpoint: Checkpoint | None) -> None:
         """Begin with the initial state, or with that of a checkpoint, laid out alike."""
@@ -106,43 +91,43 @@ class Loop(ABC):
         self.progress.start(self.experiment.config.train.epochs, per_epoch, self.step)
         self._chunks: Generator[Chunk] | None = None
         try:
-            while going := self._going():  # all have taken the same steps
-                if going[0].position.done == per_epoch:
+            while active := self._active():  # all have taken the same steps
+                if active[0].position.done == per_epoch:
                     self._end_epoch()
                 elif distributed.any_process(bool(self.stop_requested())):
                     break
                 else:
-                    self._take_chunk(going)
+                    self._take_chunk(active)
         finally:
             self._leave_chunks()
         if self.evaluation is None or not all(h.is_evaluated for h in self.histories):
             self._evaluate()
-        for history in self._going():
+        for history in self._active():
             history.status = "interrupted"
         diverged = all(history.status == "diverged" for history in self.histories)
         if self.step != self._saved_step and not diverged:
             self.save()
         self.checkpoints.wait()
 
-    def _take_chunk(self, going: list[History]) -> None:
+    def _take_chunk(self, active: list[History]) -> None:
         """Take the steps of the next chunk; save if a checkpoint is due within the epoch."""
         if self._chunks is None:
-            self._chunks = self.chunks(going[0].position)
+            self._chunks = self.chunks(active[0].position)
         chunk = next(self._chunks)
-        losses = np.asarray(self.take(chunk, going))
+        losses = np.asarray(self.take(chunk, active))
         if math.isnan(self.first_step_at):
             self.first_step_at = time.perf_counter()
-        for history in going:
+        for history in active:
             own = losses[self.histories.index(history)]
             if not np.isfinite(own).all() and self.handle_nonfinite(history, own):
                 self._leave_chunks()
                 return
             history.position = history.position.after(chunk.batches, own)
-        going = [history for history in going if history.is_going]
-        if not going:
+        active = [history for history in active if history.is_active]
+        if not active:
             return
-        position = going[0].position
-        means = [h.position.mean() for h in going if h.position.seen]
+        position = active[0].position
+        means = [h.position.mean() for h in active if h.position.examples]
         self.progress.steps(position.epoch, position.done, min(means, default=math.nan))
         if position.done < self.experiment.steps_per_epoch and self._is_due():
             self.save()
@@ -173,8 +158,8 @@ class Loop(ABC):
         if rows:
             self.progress.epoch(min(rows, key=_loss))
 
-    def _going(self) -> list[History]:
-        return [history for history in self.histories if history.is_going]
+    def _active(self) -> list[History]:
+        return [history for history in self.histories if history.is_active]
 
     def _leave_chunks(self) -> None:
         if self._chunks is not None:
@@ -194,32 +179,3 @@ class Loop(ABC):
 
 def _loss(row: dict[str, Any]) -> float:
     return math.inf if math.isnan(row["test_loss"]) else row["test_loss"]
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[Callable[[], int]]:
-    """Turn the first SIGINT (Ctrl-C) or SIGTERM into a request to stop, so that no state is lost.
-
-    Yields a function that returns the signal's number, 0 if there was none. A second Ctrl-C does
-    what it did before. Outside the main thread, which alone may handle signals, it is always 0.
-    """
-    received = 0
-    before: dict[signal.Signals, Any] = {}
-
-    def note(number, frame):
-        del frame
-        nonlocal received
-        received = number
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:
-        yield lambda: 0
-        return
-    try:
-        yield lambda: received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,11 +3,9 @@
 experiment = prepare(load("configs/digits_mlp.yaml"))
 """
 
-import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,13 +23,10 @@ from ..train.plan import LayerRow, layer_table
 from ..train.step import TrainState, Update, init, make_steps, make_update, order
 from .check import check_step
 
-CACHED_SECONDS = 0.2
-"""Programs that compile faster are not worth a file."""
-
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a config describes, built and ready to start."""
+    """The data, model, loss and optimiser of a config, built and ready to start."""
 
     config: Config
     data: Dataset
@@ -137,8 +132,8 @@ def prepare(config: Config, data: Dataset | None = None) -> Experiment:
     Raises DataError, or ConfigError naming the line of the config.
     """
     data = config.load_dataset() if data is None else data
-    chosen = config.train.batch_size
-    batch_size = len(data.x_train) if chosen == "full" else min(chosen, len(data.x_train))
+    size, examples = config.train.batch_size, len(data.x_train)
+    batch_size = examples if size == "full" else min(size, examples)
     x_shape, parts = (batch_size, *data.x_shape), _build(config)
     check_step(config, **parts, x_shape=x_shape, classes=len(data.classes))
     placement = place(config, parts["model"], x_shape)
@@ -151,16 +146,3 @@ def _build(config: Config) -> dict[str, Any]:
         "loss": config.build_loss(),
         "optimizer": build_optimizer(config),
     }
-
-
-def keep_compiled(config: Config) -> None:
-    """Keep compiled programs for later processes, in the folder of the user's cache that is named.
-
-    A cache folder already set in JAX (`JAX_COMPILATION_CACHE_DIR`) takes precedence.
-    """
-    name = config.compilation_cache
-    if name is None or jax.config.values["jax_compilation_cache_dir"]:
-        return
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(Path(cache, "fnn", name)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHED_SECONDS)

@@ -104,13 +104,13 @@ def first_nonfinite(experiment: Experiment, folder: Path, step: int) -> dict[str
 
 def _before(experiment: Experiment, folder: Path, step: int) -> tuple[TrainState, Position]:
     """Return the state before a step, and its position."""
-    saved, state, position = folder / "checkpoints", experiment.initial_state(), Position()
-    earlier, later = checkpoints.before(saved, step), checkpoints.after(saved, step)
+    folder, state, position = folder / "checkpoints", experiment.initial_state(), Position()
+    earlier, later = checkpoints.before(folder, step), checkpoints.after(folder, step)
     if earlier is not None:
         state = checkpoints.restore(earlier, state)
-        position = Position(**earlier.metadata["position"])
+        position = Position.from_json(earlier.metadata["position"])
     start = earlier.step if earlier else 0
-    since = same_since(checkpoints.latest(saved), experiment.config)
+    since = same_since(checkpoints.latest(folder), experiment.config)
     if start < since:
         raise FnnError(
             f"step {step} cannot be replayed: the config was another one until step {since}, and "
@@ -157,8 +157,8 @@ def _arrays(
     for row, node, step in zip(experiment.layers, graph(model), tape.steps, strict=True):
         own = [(path, name) for path, name in tape.parameters if path[:-1] == node.path]
         for path, name in own:
-            changed = Range(*functools.reduce(operator.getitem, path, ranges))
-            yield Array(row.path, row.layer, path[-1], values[name], gradients[name], changed)
+            update = Range(*functools.reduce(operator.getitem, path, ranges))
+            yield Array(row.path, row.layer, path[-1], values[name], gradients[name], update)
         y = step.output
         yield Array(row.path, row.layer, "y", values[y], gradients.get(y), None)
 

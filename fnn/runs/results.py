@@ -1,6 +1,6 @@
 """The files that a training leaves in its run folder once it has ended."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,25 +13,18 @@ from .history import History
 from .prepare import Experiment
 
 WORST, WORST_POINTS = 24, 2000
-"""Test examples of largest loss that a run folder keeps; points of the plane cost little."""
+"""Test examples of largest loss in a run folder; points of the plane cost little."""
 
 
-class Learnt(NamedTuple):
-    """The part of a state that is worth keeping once a training has ended."""
-
-    params: Any
-    layers: Any
-
-
-def learnt(state: TrainState) -> Learnt:
-    """Return the parameters to keep, in at least float32, and the layers' state."""
-    return Learnt(widen(evaluated_params(state)), state.layers)
+def learnt(state: TrainState) -> tuple[Any, Any]:
+    """Return the parameters to save, in at least float32, and the layers' state."""
+    return widen(evaluated_params(state)), state.layers
 
 
 def write_results(
     experiment: Experiment,
     history: History,
-    learnt: Learnt,
+    learnt: tuple[Any, Any],
     evaluation: Evaluation,
     outcome: dict[str, Any],
 ) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from ..runs import checkpoint as checkpoints
 from ..runs import folder as files
 from ..runs.checkpoint import Checkpoints
 from ..runs.history import History
-from ..runs.loop import Loop, Progress, Silent, stoppable
+from ..runs.loop import Loop, Progress, Silent
+from ..runs.process import stoppable
 from ..runs.results import learnt, write_results
 from ..train.evaluate import Evaluation
 from ..train.feed import Chunk, Position
@@ -125,18 +126,18 @@ def _train(
     Returns the seconds that they took in earlier processes.
     """
     ended = [r for r in _results(folder, group.rows) if r["status"] != "interrupted"]
-    saved = folder / "checkpoints" / f"{group.rows[0].number:03}"
+    where = folder / "checkpoints" / f"{group.rows[0].number:03}"
     if len(ended) == len(group.rows):
-        shutil.rmtree(saved, ignore_errors=True)  # a kill may have come before its deletion
+        shutil.rmtree(where, ignore_errors=True)  # a kill may have come before its deletion
         first = _run_folder(folder, group.rows[0]) / "summary.json"
         return float(json.loads(first.read_bytes())["seconds"])
-    saved.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(Checkpoints(saved)) as writer:
+    where.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(Checkpoints(where)) as writer:
         fit = SweepFit(group, folder, writer, progress, stop_requested)
         fit.train()
         fit.write(started)
     if not stop_requested():
-        shutil.rmtree(saved)
+        shutil.rmtree(where)
     return fit.earlier_seconds
 
 
@@ -147,16 +148,16 @@ class SweepFit(Loop):
         self,
         group: Group,
         folder: Path,
-        saved: Checkpoints,
+        writer: Checkpoints,
         progress: Progress,
         stop_requested: Callable[[], int],
     ) -> None:
         """Compile nothing yet; restore the checkpoint in the folder, if there is one."""
         per_epoch = group.experiment.steps_per_epoch
         histories = [History(row.config, _run_folder(folder, row), per_epoch) for row in group.rows]
-        super().__init__(group.experiment, histories, saved, progress, stop_requested)
+        super().__init__(group.experiment, histories, writer, progress, stop_requested)
         self.program = Program(group)
-        checkpoint = checkpoints.latest(saved.folder)
+        checkpoint = checkpoints.latest(writer.folder)
         if checkpoint is None:
             for history in histories:
                 history.folder.mkdir(parents=True, exist_ok=True)
@@ -167,11 +168,11 @@ class SweepFit(Loop):
         """Return an iterator over the chunks (1 or places, steps, batch size) from a position."""
         return self.program.feed.chunks(self.experiment.cuts(start, order=self.program.orders))
 
-    def take(self, chunk: Chunk, going: Sequence[History]) -> jax.Array:
-        """Take the steps of a chunk in the runs that are going; return losses (places, steps)."""
-        active = np.zeros(self.program.places, bool)
-        active[[self.histories.index(history) for history in going]] = True
-        self.state, losses = self.program.steps(self.state, active, chunk.batches)
+    def take(self, chunk: Chunk, active: Sequence[History]) -> jax.Array:
+        """Take the steps of a chunk in the active runs; return the losses (places, steps)."""
+        mask = np.zeros(self.program.places, bool)
+        mask[[self.histories.index(history) for history in active]] = True
+        self.state, losses = self.program.steps(self.state, mask, chunk.batches)
         return losses
 
     def evaluate(self) -> Evaluation:

@@ -41,7 +41,7 @@ class Group:
 
     experiment: Experiment  # of the first of them
     rows: tuple[SweepRun, ...]
-    traced: dict[str, np.ndarray]  # by key of the config: one value per run (runs,)
+    arguments: dict[str, np.ndarray]  # by key of the config: one value per run (runs,)
 
 
 def make_rows(base: Base, axes: Axes, points: Sequence[Point], first: int = 0) -> list[SweepRun]:
@@ -99,30 +99,30 @@ def make_groups(rows: Sequence[SweepRun]) -> list[Group]:
     groups: list[Group] = []
     for alike in _gather(rows, shape):
         experiment = _prepare(alike[0].config, groups)
-        traced: dict[str, np.ndarray] = {}
+        arguments: dict[str, np.ndarray] = {}
         for key, dtype in dtypes.items():
             values = [row.values[key].value for row in alike]
             if len(set(values)) > 1 and _keeps_types(experiment.config.precision, key):
-                more = {**traced, key: np.array(values, dtype)}
+                more = {**arguments, key: np.array(values, dtype)}
                 if _is_traceable(experiment, {key: column[0] for key, column in more.items()}):
-                    traced = more
-        groups += _split(alike, experiment, traced)
+                    arguments = more
+        groups += _split(alike, experiment, arguments)
     return groups
 
 
 def _split(
-    rows: list[SweepRun], experiment: Experiment, traced: Mapping[str, np.ndarray]
+    rows: list[SweepRun], experiment: Experiment, arguments: Mapping[str, np.ndarray]
 ) -> list[Group]:
     """Make one group per combination of the values that are constants of the program."""
 
     def constants(row: SweepRun) -> tuple[str, ...]:
-        return tuple(value.text for key, value in row.values.items() if key not in traced)
+        return tuple(value.text for key, value in row.values.items() if key not in arguments)
 
     groups: list[Group] = []
     places = {row.number: place for place, row in enumerate(rows)}
     for alike in _gather(rows, constants):
         own = [places[row.number] for row in alike]
-        columns = {key: column[own] for key, column in traced.items()}
+        columns = {key: column[own] for key, column in arguments.items()}
         same = alike[0] is rows[0]
         first = experiment if same else prepare(alike[0].config, experiment.data)
         groups.append(Group(first, tuple(alike), columns))

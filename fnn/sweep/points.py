@@ -55,13 +55,12 @@ class Plan:
         return split_words(self.words)[1]
 
     def proposals(self) -> Proposals:
-        """Return the points, drawn with the config's own seed."""
+        """Yield the points: the grid, or those drawn or proposed with the config's own seed."""
         seed = self.base.config().seed
-        if self.random:
-            return random_points(self.axes, self.random, seed)
         if self.optuna:
-            return optuna_points(self.axes, self.optuna, seed)
-        return all_points(self.axes)
+            yield from optuna_points(self.axes, self.optuna, seed)
+        else:
+            yield draw(self.axes, self.random, seed) if self.random else grid(self.axes)
 
     def score(self, result: dict[str, Any]) -> float:
         """Return the loss, or 1 - accuracy, of a result; infinite if the run diverged."""
@@ -106,16 +105,6 @@ def read_plan(folder: Path) -> Plan:
         raise ConfigError(f"{file}: damaged: expected the keys axes, random, optuna, by") from None
     config = folder / "config.yaml"
     return Plan(Base(read_file(config), str(config)), *rest)
-
-
-def all_points(axes: Axes) -> Proposals:
-    """Yield the grid: every combination of values."""
-    yield grid(axes)
-
-
-def random_points(axes: Axes, count: int, seed: int) -> Proposals:
-    """Yield points drawn uniformly from values and ranges."""
-    yield draw(axes, count, seed)
 
 
 def optuna_points(axes: Axes, count: int, seed: int) -> Proposals:

@@ -38,7 +38,7 @@ class Program:
         devices = (jax.local_devices() if devices is None else devices)[:count]
         mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
         self.places = -(-count // len(devices)) * len(devices)
-        filled = {key: np.resize(column, self.places) for key, column in group.traced.items()}
+        filled = {key: np.resize(column, self.places) for key, column in group.arguments.items()}
         self._each = NamedSharding(mesh, P(AXIS))
         self._values = jax.device_put(filled, self._each)
         data, everywhere = experiment.data, NamedSharding(mesh, P())
@@ -83,9 +83,9 @@ class Program:
 
         Returns the next state and the losses (places, steps); `state` is donated.
         """
-        return self._steps(*self._arguments(state, active, batches))
+        return self._steps(*self._inputs(state, active, batches))
 
-    def _arguments(self, state, active, batches):
+    def _inputs(self, state, active, batches):
         each = {"active": active, "values": self._values}
         shared = {"data": (self.feed.x, self.feed.labels)}
         if len(batches) == 1:  # the same for all runs, and fetched once
@@ -94,8 +94,8 @@ class Program:
 
     def compiled(self, active: np.ndarray, batches: np.ndarray) -> str:
         """Return the compiled program of these steps, as XLA writes it."""
-        arguments = self._arguments(self.init(), active, batches)
-        return str(self._steps.lower(*arguments).compile().as_text())
+        inputs = self._inputs(self.init(), active, batches)
+        return str(self._steps.lower(*inputs).compile().as_text())
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluate on the test examples: arrays (places, n, ...), on the devices."""

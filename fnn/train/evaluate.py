@@ -79,8 +79,8 @@ def evaluate_batch(
 ) -> Any:  # an Evaluation of arrays on the device
     """Return outputs, losses and decisions of a batch, in the dtypes of a step."""
     y = outputs(model, precision, params, layers, x)
-    scores, losses = widen((y, loss.per_example(y, labels)))
-    return Evaluation(scores, losses, loss.decide(y))
+    scores_and_losses: Any = widen((y, loss.per_example(y, labels)))
+    return Evaluation(*scores_and_losses, loss.decide(y))
 
 
 def outputs(model: Layer, precision: Precision, params: Any, layers: Any, x: jax.Array) -> Any:

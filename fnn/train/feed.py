@@ -12,7 +12,7 @@ the same programs on the same batches as an uninterrupted one.
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class Position:
     epoch: int = 1
     done: int = 0
     total: float = 0.0  # of the losses, each times its examples
-    seen: int = 0  # examples
+    examples: int = 0
 
     def after(self, batches: np.ndarray, losses: np.ndarray) -> "Position":
         """Return the position after a chunk (..., steps, batch size) of examples.
@@ -50,7 +50,7 @@ class Position:
         steps, size = batches.shape[-2:]
         finite = losses[np.isfinite(losses)]
         total = self.total + float(np.sum(finite, dtype=np.float64)) * size
-        return Position(self.epoch, self.done + steps, total, self.seen + len(finite) * size)
+        return Position(self.epoch, self.done + steps, total, self.examples + len(finite) * size)
 
     def carry(self, per_epoch: int) -> "Position":
         """Return the start of the next epoch if this is the end of one, else this position."""
@@ -62,11 +62,17 @@ class Position:
 
     def mean(self) -> float:
         """Return the mean loss of the epoch so far."""
-        return self.total / self.seen if self.seen else math.nan
+        return self.total / self.examples if self.examples else math.nan
 
     def as_json(self) -> dict[str, Any]:
-        """Return the arguments of `Position(...)`."""
-        return dataclasses.asdict(self)
+        """Return the position as the plain JSON of a checkpoint."""
+        fields = dataclasses.asdict(self)
+        return {**fields, "seen": fields.pop("examples")}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Position":
+        """Return the position that `as_json` describes."""
+        return cls(*(fields[key] for key in ("epoch", "done", "total", "seen")))
 
 
 def steps_per_call(batch_bytes: int, most: int) -> int:
