@@ -29,11 +29,11 @@ import numpy as np
 from fnn.config import parse
 from fnn.data import Dataset
 from fnn.progress import Lines
-from fnn.train import make_steps, order, prepare
-from fnn.train.checkpoint import Checkpoints
-from fnn.train.fit import Fit
-from fnn.train.position import Position, calls
-from fnn.train.run import Run
+from fnn.runs.checkpoint import Checkpoints
+from fnn.runs.fit import Fit
+from fnn.runs.prepare import Experiment, prepare
+from fnn.train import make_steps, order
+from fnn.train.feed import Position, cut_epoch
 
 TEXT = """
 name: engine_overhead
@@ -92,7 +92,7 @@ def fit(folder: Path, name: str):
     prepared = prepare(parse(TEXT + CHECKPOINTS[name]))
     run = dataclasses.replace(prepared, data=noise(), batch_size=128)
     progress = Lines()
-    progress.start(1000, run.steps_an_epoch, 0)
+    progress.start(1000, run.steps_per_epoch, 0)
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as saved:
         yield Fit(run, folder, saved, None, progress, lambda: 0)
 
@@ -108,14 +108,14 @@ def noise() -> Dataset:
 class Bare:
     """The compiled calls of an epoch, and nothing else."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Experiment) -> None:
         self.run, self.state, self.steps = run, run.init(), make_steps(run.update())
         self.data = jax.device_put((run.data.x_train, run.data.y_train))
 
     def epoch(self) -> None:
         """Take the steps of an epoch."""
         examples = np.asarray(order(0, 1, EXAMPLES))
-        for batches in calls(examples, 128, 0, self.run.steps_a_call):
+        for batches in cut_epoch(examples, 128, 0, self.run.steps_per_call):
             self.state, losses = self.steps(self.state, *self.data, batches)
         jax.block_until_ready((self.state, losses))
 
@@ -145,10 +145,10 @@ def pairs_of(fit: Fit, pairs: int) -> tuple[list[float], list[float]]:
     """
     seconds: dict[bool, list[float]] = {True: [], False: []}
     examples = np.asarray(order(0, 1, EXAMPLES))
-    cuts = list(calls(examples, 128, 0, fit.run.steps_a_call))
+    cuts = list(cut_epoch(examples, 128, 0, fit.run.steps_per_call))
     for i in range(pairs + 1):
         for saves in random.sample([True, False], 2):
-            for batches, *data, indices in fit.feed.calls(cuts[:1]):
+            for batches, *data, indices in fit.feed.chunks(cuts[:1]):
                 start = time.perf_counter()
                 if saves:
                     fit.at = fit.at.after(batches, np.zeros(len(batches)))

@@ -22,8 +22,8 @@ from .config import Config
 from .errors import FnnError
 from .layers import Layer
 from .report.run import Reader, read_arrays, read_summary
+from .runs.folder import named_arrays, version, write_bytes
 from .train.evaluate import outputs
-from .train.folder import named_arrays, version, write_bytes
 from .train.precision import widen
 from .tree import leaf_path
 

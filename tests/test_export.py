@@ -10,12 +10,13 @@ import safetensors.numpy
 
 from fnn.config import dump, load, parse
 from fnn.export import FORMS, PLATFORMS, Trained, load_trained, to_stablehlo
-from fnn.train import folder, prepare, train
+from fnn.runs import folder
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
 
 from .report_runs import edit_json, edit_npz
 from .runs import EVERY_LAYER, arrays, drawn
 from .runs import command as command
-from .runs import uncompared as uncompared
 
 HEAD = """\
 loss: softmax_cross_entropy
