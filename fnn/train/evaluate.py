@@ -80,7 +80,8 @@ def evaluate_batch(
     """Return outputs, losses and decisions of a batch, in the dtypes of a step."""
     y = outputs(model, precision, params, layers, x)
     scores, losses = widen((y, loss.per_example(y, labels)))
-    return Evaluation(scores, losses, loss.decide(y))
+    decisions: Any = loss.decide(y)
+    return Evaluation(scores, losses, decisions)
 
 
 def outputs(model: Layer, precision: Precision, params: Any, layers: Any, x: jax.Array) -> Any:
