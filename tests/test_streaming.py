@@ -21,7 +21,7 @@ from fnn.runs.compare import compare
 from fnn.runs.fit import train
 from fnn.runs.prepare import prepare
 from fnn.train import make_feed
-from fnn.train.feed import AHEAD, steps_per_call
+from fnn.train.feed import AHEAD, Position, steps_per_call
 
 from . import runs
 from .runs import LOSS
@@ -137,6 +137,24 @@ def test_a_file_that_vanishes_while_training_ends_the_calls(save):
 )
 def test_a_call_holds_so_many_bytes(batch_bytes, most, steps):
     assert steps_per_call(batch_bytes, most) == steps
+
+
+def test_reading_ahead_does_not_start_over_at_an_epochs_end(save):
+    config = parse(f"""
+name: streamed
+data: {{arrays: {{folder: "{save()}"}}}}
+model: [flatten, dense: {{features: 4}}]
+loss: softmax_cross_entropy
+optimizer: {{sgd: {{learning_rate: 0.1}}}}
+train: {{epochs: 3, batch_size: 8}}
+""")
+    experiment, threads, batches = prepare(config), set(), []
+    for chunk in experiment.chunks(Position()):
+        threads |= set(prefetching())
+        batches.append(chunk.batches.reshape(-1))
+    assert len(threads) == 1
+    want = [experiment.order(epoch) for epoch in (1, 2, 3)]
+    np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(want))
 
 
 # Evaluation and comparison
