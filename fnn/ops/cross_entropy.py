@@ -53,12 +53,7 @@ def _reference(logits, target, *, axis, label_smoothing, ignore_index):
     source="Bridle 1990; label smoothing: Szegedy et al. 2016, arXiv:1512.00567",
 )
 def softmax_cross_entropy(
-    logits,
-    target,
-    *,
-    axis: int = -1,
-    label_smoothing: float = 0.0,
-    ignore_index: int | None = None,
+    logits, target, *, axis: int = -1, label_smoothing: float = 0.0, ignore_index: int | None = None
 ):
     """Compare logits with a label or a distribution: the softmax and KL(q ‖ p) in one.
 

@@ -96,9 +96,7 @@ def _binary_cross_entropy(p, target, eps):
             tags={"extreme", "no reference"},
         ),
         example(
-            p=uniform(1024, 1024, low=0.01, high=0.99),
-            target=uniform(1024, 1024),
-            tags={"bench"},
+            p=uniform(1024, 1024, low=0.01, high=0.99), target=uniform(1024, 1024), tags={"bench"}
         ),
     ),
     source="Kullback & Leibler 1951; Cox 1958",

@@ -57,14 +57,7 @@ def _unfold_reference(x, *, window, stride, padding, dilation):
     ),
     source="im2col: Chellapilla, Puri & Simard 2006, IWFHR",
 )
-def unfold(
-    x,
-    *,
-    window: Sizes,
-    stride: Sizes = 1,
-    padding: Padding = "VALID",
-    dilation: Sizes = 1,
-):
+def unfold(x, *, window: Sizes, stride: Sizes = 1, padding: Padding = "VALID", dilation: Sizes = 1):
     """Lay the windows out, one row each, so that a convolution becomes a matrix product.
 
         y[n, p, (t, c)] = x[n, s p + d t - l, c],   x̄[n, s p + d t - l, c] += ȳ[n, p, (t, c)]

@@ -123,10 +123,7 @@ def max_pool_bwd(residuals, dy, **_):
     return to_inputs(win.value, won, taps, at_least_float32(dy))
 
 
-@op(
-    examples=_examples(example(x=normal(64, 28, 28, 32), window=2, tags={"bench"})),
-    source=_SOURCE,
-)
+@op(examples=_examples(example(x=normal(64, 28, 28, 32), window=2, tags={"bench"})), source=_SOURCE)
 def max_pool_with_indices(
     x,
     *,
