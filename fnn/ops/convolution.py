@@ -18,7 +18,7 @@ from .correlation import (
 )
 from .geometry import Padding, Sizes, spatial, transposed_windows, windows
 from .norm_parts import add_bias
-from .taps import padded
+from .taps import pad_with_zeros
 
 
 def _fitting(name, x, w, groups):
@@ -51,12 +51,12 @@ def _origins(x, w, groups, **how):
     return transposed_windows(name, *_fitting(name, x, w, groups), **how)
 
 
-def _grouped(x, groups):
+def _split_groups(x, groups):
     """Part the channels: (..., channels) to (..., groups, channels of a group)."""
     return x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
 
 
-def _joined(y):
+def _join_groups(y):
     """Put the groups' channels side by side again."""
     return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
 
@@ -136,14 +136,14 @@ def conv(
     the channels.
     """
     at = _places(x, w, groups, stride=stride, padding=padding, dilation=dilation)
-    x = padded(x, at)
-    w = jnp.moveaxis(_grouped(w, groups), -2, -3)  # (*window, group, in, out)
+    x = pad_with_zeros(x, at)
+    w = jnp.moveaxis(_split_groups(w, groups), -2, -3)  # (*window, group, in, out)
     products = (
-        jnp.einsum("...gi,gio->...go", _grouped(x[(slice(None), *at.met(o))], groups), w[t])
+        jnp.einsum("...gi,gio->...go", _split_groups(x[(slice(None), *at.slices(o))], groups), w[t])
         for t, o in at.offsets()
     )
     y = functools.reduce(operator.add, products)
-    return add_bias(_joined(y), b)
+    return add_bias(_join_groups(y), b)
 
 
 @conv.def_fwd
@@ -225,11 +225,11 @@ def conv_transpose(
     """
     how = {"stride": stride, "padding": padding, "dilation": dilation}
     at = _origins(x, w, groups, **how, output_padding=output_padding)
-    w = jnp.moveaxis(_grouped(w, groups), -2, -3)  # (*window, group, in, out)
+    w = jnp.moveaxis(_split_groups(w, groups), -2, -3)  # (*window, group, in, out)
     y = jnp.zeros((len(x), *at.padded, w.shape[-3] * w.shape[-1]), x.dtype)
     for t, o in at.offsets():
-        painted = jnp.einsum("...gi,gio->...go", _grouped(x, groups), w[t])
-        y = y.at[(slice(None), *at.met(o))].add(_joined(painted))
+        window = jnp.einsum("...gi,gio->...go", _split_groups(x, groups), w[t])
+        y = y.at[(slice(None), *at.slices(o))].add(_join_groups(window))
     return add_bias(y[(slice(None), *at.inside)], b)
 
 

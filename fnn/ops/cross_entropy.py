@@ -81,11 +81,11 @@ def softmax_cross_entropy_fwd(logits, target, *, axis, label_smoothing, ignore_i
     total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
     if is_labels(target) and logits.shape[axis]:  # no classes: nothing to pick
         # A sum over q, as below, would write q log p out for all the classes first.
-        chosen = pick(logits, target, axis) - largest
+        score = pick(logits, target, axis) - largest
         if label_smoothing:
             mean = jnp.mean(shifted, axis, keepdims=True)
-            chosen = (1 - label_smoothing) * chosen + label_smoothing * mean
-        loss = jnp.squeeze(jnp.log(total) - chosen, axis)
+            score = (1 - label_smoothing) * score + label_smoothing * mean
+        loss = jnp.squeeze(jnp.log(total) - score, axis)
     else:
         q = _target(logits, target, axis, label_smoothing)
         loss = jnp.sum(q * (jnp.log(total) - shifted), axis)

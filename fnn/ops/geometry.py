@@ -63,7 +63,7 @@ class Windows:
         """How many numbers a window holds."""
         return math.prod(self.size)
 
-    def laid_out(self, name: str) -> "Windows":
+    def check_taps(self, name: str) -> "Windows":
         """Return these windows, whose taps an op lays out one by one in its program.
 
         Raises ShapeError, which names the op, where such a program would be too long.
@@ -80,7 +80,7 @@ class Windows:
         for tap in itertools.product(*map(range, self.size)):
             yield tap, tuple(t * d for t, d in zip(tap, self.dilation, strict=True))
 
-    def met(self, offset: Sequence[int]) -> tuple[slice, ...]:
+    def slices(self, offset: Sequence[int]) -> tuple[slice, ...]:
         """Return the slices of the padded axes that a tap meets, over all places."""
         each = zip(offset, self.outputs, self.stride, strict=True)
         return tuple(slice(o, o + (m - 1) * s + 1, s) for o, m, s in each)
@@ -105,15 +105,15 @@ def windows(
     dilation = sizes(name, "dilation", dilation, axes)
     extent = [d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True)]
     ends = paddings(name, padding, inputs, extent, stride)
-    made = Windows(tuple(inputs), size, stride, ends, dilation)
-    if any(e > n for e, n in zip(extent, made.padded, strict=True)):
+    win = Windows(tuple(inputs), size, stride, ends, dilation)
+    if any(e > n for e, n in zip(extent, win.padded, strict=True)):
         dilated = f" (dilated {_show(dilation)}: {_show(extent)})" if max(dilation) > 1 else ""
-        padded = f" (padded: {_show(made.padded)})" if any(map(any, ends)) else ""
+        padded = f" (padded: {_show(win.padded)})" if any(map(any, ends)) else ""
         raise ShapeError(
             f"{name}: the window {_show(size)}{dilated} is larger than the input "
             f"{_show(inputs)}{padded}; pad the input, or take a smaller window"
         )
-    return made
+    return win
 
 
 def transposed_windows(
@@ -184,8 +184,8 @@ def paddings(
         each = zip(inputs, extent, stride, strict=True)
         total = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in each]
         return tuple((t // 2, t - t // 2) for t in total)
-    given: tuple[Any, ...] = (padding,) * axes if isinstance(padding, int) else tuple(padding)
-    ends = tuple((p, p) if isinstance(p, int) else tuple(p) for p in given)
+    each: tuple[Any, ...] = (padding,) * axes if isinstance(padding, int) else tuple(padding)
+    ends = tuple((p, p) if isinstance(p, int) else tuple(p) for p in each)
     if isinstance(padding, str) or any(
         len(p) != 2 or any(not isinstance(n, int) or (n < 0 and not crops) for n in p) for p in ends
     ):

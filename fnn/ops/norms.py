@@ -16,20 +16,20 @@ from .norm_parts import affine, at_least_float32, check, leading, per_channel, r
 def _examples(bias):
     """Ordinary and odd shapes, with and without parameters, sizes 0 and 1, tails."""
 
-    def given(n):
+    def parameters(n):
         return {"scale": normal(n), **({"bias": normal(n)} if bias else {})}
 
     return (
-        example(x=normal(4, 5), **given(5)),
-        example(x=normal(2, 3, 7), **given(7), eps=1e-3),
+        example(x=normal(4, 5), **parameters(5)),
+        example(x=normal(2, 3, 7), **parameters(7), eps=1e-3),
         example(x=normal(3, 5)),
-        example(x=normal(6), **given(6)),
-        example(x=normal(3, 1), **given(1)),
-        example(x=normal(0, 5), **given(5)),
-        example(x=normal(3, 0), **given(0)),
+        example(x=normal(6), **parameters(6)),
+        example(x=normal(3, 1), **parameters(1)),
+        example(x=normal(0, 5), **parameters(5)),
+        example(x=normal(3, 0), **parameters(0)),
         example(
             x=values([1e4, 1e4, 1e4], [1e4, -1e4, 0.0], [1e-6, -1e-6, 0.0], [100.0, 100.5, 101.0]),
-            **given(3),
+            **parameters(3),
             tags={"extreme"},
         ),
     )
@@ -264,8 +264,8 @@ def local_response_norm(
     channels = x.shape[-1]
     below, above = min(size // 2, channels), min((size - 1) // 2, channels)
     aside = [(0, 0)] * (x.ndim - 1)
-    padded = jnp.pad(wide_x**2, [*aside, (below, above)])
-    total = sum(padded[..., i : i + channels] for i in range(below + above + 1))
+    squares = jnp.pad(wide_x**2, [*aside, (below, above)])
+    total = sum(squares[..., i : i + channels] for i in range(below + above + 1))
     return (wide_x / (k + alpha * total) ** beta).astype(x.dtype)
 
 

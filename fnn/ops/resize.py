@@ -199,14 +199,14 @@ class _Map:
     def transposed(self) -> "_Map":
         """The transposed map: which results each number is a part of, neighbours as they are."""
         m, taps = self.index.shape
-        used = self.weights != 0
-        into, result = self.index[used], np.repeat(np.arange(m), taps).reshape(m, taps)[used]
+        nonzero = self.weights != 0
+        into, result = self.index[nonzero], np.repeat(np.arange(m), taps).reshape(m, taps)[nonzero]
         first, last = np.full(self.n, m), np.zeros(self.n, int)
         np.minimum.at(first, into, result)
         np.maximum.at(last, into, result)
         width = max(int(np.max(last - first)) + 1, 1)
         weights = np.zeros((self.n, width))
-        np.add.at(weights, (into, result - first[into]), self.weights[used])
+        np.add.at(weights, (into, result - first[into]), self.weights[nonzero])
         index = np.minimum(first[:, None] + np.arange(width), m - 1)
         return _Map(self.axis, m, index, weights)
 
