@@ -240,9 +240,9 @@ def header(shape: str, dtype: str = "'<f8'", version: bytes = b"\x01\0") -> byte
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (header("(1099511627776, 1024)"), ["x is damaged", "1099511627776", "holds 0"]),
-        (header("(6, 2)") + bytes(90), ["x is damaged", "96 bytes", "holds 90"]),
-        (header("(6, 2)") + bytes(97), ["x is damaged", "96 bytes", "holds 97"]),
+        (header("(1099511627776, 1024)"), ["x is truncated or damaged", "1099511627776", "holds 0"]),
+        (header("(6, 2)") + bytes(90), ["x is truncated or damaged", "96 bytes", "holds 90"]),
+        (header("(6, 2)") + bytes(97), ["x is truncated or damaged", "96 bytes", "holds 97"]),
         (header("(6, -2)") + bytes(96), ["damaged"]),
         (header("(6, 2)", version=b"\x09\0") + bytes(96), ["damaged"]),
         (header("(6, 2)", dtype="[('a', '<f8')]") + bytes(96), ["real numbers"]),

@@ -1,7 +1,7 @@
 """Datasets: loaders by name in DATASETS, changes to a dataset by name in TRANSFORMS.
 
-The keyword arguments of a row are its configuration, `data: {digits: {test_fraction: 0.2}}`: their
-annotations and defaults are what a config file is checked against.
+The keyword arguments of a row are its configuration, `data: {digits: {test_fraction: 0.2}}`; a
+config is checked against their annotations and defaults.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a dataset is: examples and labels, in a training and a test split, checked when made."""
+"""Dataset: examples and labels in a training and a test split, checked on construction."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,10 +12,7 @@ MAX_CLASSES = 65_536  # a larger label is a damaged file or an identifier, not a
 
 
 class Streamed(ABC):
-    """Examples which stay where they are stored, and are read when they are asked for.
-
-    It has of an array of float32 what can be said without reading: shape, dtype and sizes.
-    """
+    """Examples that stay on disk and are read on access, with a float32 array's shape and sizes."""
 
     dtype = np.dtype(np.float32)
 
@@ -28,8 +25,8 @@ class Streamed(ABC):
     def __getitem__(self, examples: slice | np.ndarray) -> np.ndarray:
         """Read a slice, or the examples of these indices (k,) -> (k, *shape) float32, finite.
 
-        Raises DataError, naming what holds the example, for one that cannot be read any more, or
-        with a value that is not finite; IndexError for an index that is not 0 <= index < n.
+        Raises DataError, naming the file, for an example that can no longer be read or has a value
+        that is not finite; IndexError for an index that is not 0 <= index < n.
         """
 
     def __len__(self) -> int:
@@ -42,7 +39,7 @@ class Streamed(ABC):
 
     @property
     def size(self) -> int:
-        """How many numbers there are."""
+        """The count of numbers."""
         return math.prod(self.shape)
 
     @property
@@ -57,8 +54,8 @@ class Dataset:
 
     Shapes: x_train (n, *shape) and x_test (m, *shape) are float32; y_train (n,) and y_test (m,)
     are int32 with 0 <= label < len(classes). Images are (n, height, width, channels).
-    `classes` are the labels' names, in order. Examples lie in memory, or are streamed: then their
-    values are checked when they are read, and all else here.
+    `classes` are the labels' names, in order. Examples lie in memory, or are streamed; values of
+    streamed examples are checked when they are read.
 
     Raises DataError, naming the dataset, the split, the index and the value, when a split is empty,
     an array has another dtype or rank, the counts or the shapes of the splits disagree, a value is
@@ -73,7 +70,7 @@ class Dataset:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check everything that training relies on."""
+        """Check every property that training relies on."""
         self._check_classes()
         self._check_split("train", self.x_train, self.y_train)
         self._check_split("test", self.x_test, self.y_test)
@@ -103,11 +100,7 @@ class Dataset:
     def _check_split(self, split: str, x: np.ndarray | Streamed, y: np.ndarray) -> None:
         self._check_array(f"x_{split}", x, np.float32, "(n, features...)", ranks=range(2, 65))
         self._check_array(f"y_{split}", y, np.int32, "(n,)", ranks=range(1, 2))
-        if len(x) != len(y):
-            raise DataError(
-                f"dataset {self.name!r}: x_{split} holds {len(x)} examples, but y_{split} holds "
-                f"{len(y)} labels; expected one label for each example"
-            )
+        check_counts(f"dataset {self.name!r}: x_{split}", len(x), f"y_{split}", len(y))
         if not isinstance(x, Streamed) and not np.isfinite(x).all():
             index = first_index(~np.isfinite(x))
             raise DataError(
@@ -127,9 +120,9 @@ class Dataset:
         self, field: str, array: np.ndarray | Streamed, dtype: type, shape: str, *, ranks: range
     ) -> None:
         if not isinstance(array, np.ndarray | Streamed) or array.dtype != dtype:
-            came = getattr(array, "dtype", type(array).__name__)
+            kind = getattr(array, "dtype", type(array).__name__)
             raise DataError(
-                f"dataset {self.name!r}: {field} is {came}; "
+                f"dataset {self.name!r}: {field} is {kind}; "
                 f"expected a NumPy array of {np.dtype(dtype)}"
             )
         if array.ndim not in ranks:
@@ -143,11 +136,20 @@ class Dataset:
             )
 
 
+def check_counts(x: str, examples: int, y: str, labels: int) -> None:
+    """Raise DataError, naming `x` and `y`, where the counts of examples and labels differ."""
+    if examples != labels:
+        raise DataError(
+            f"{x} holds {examples} examples, but {y} holds {labels} labels; expected one label for "
+            "each example"
+        )
+
+
 def as_float32(values: np.ndarray, where: str) -> np.ndarray:
     """Return real numbers of any dtype as float32, of the same shape.
 
     Raises DataError, beginning with `where` and giving index and value, for a value that is not
-    finite or lies outside the range of float32. What is float32 already is not copied.
+    finite or lies outside the range of float32. A float32 array is not copied.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         x = values.astype(np.float32, copy=False)
@@ -187,5 +189,5 @@ def first_index(mask: np.ndarray) -> tuple[int, ...]:
 
 
 def format_index(index: tuple[int, ...]) -> str:
-    """Write an index as it stands between brackets: `3, 0, 2`."""
+    """Return an index as text between brackets: `3, 0, 2`."""
     return ", ".join(str(i) for i in index)

@@ -1,4 +1,4 @@
-"""Sets that are drawn: of the plane, which no straight line separates, and of pure noise.
+"""Synthetic sets: points of the plane that no straight line separates, and pure noise.
 
 The draws are those of `np.random.default_rng(seed)`; every loader raises DataError for an argument
 out of its range.
@@ -20,7 +20,7 @@ MAX_COPIES = 1_000_000
 MAX_CLASSES = 100
 MAX_NOISE = 100.0
 MAX_AXES = 8
-MAX_NUMBERS = 2**28  # a gibibyte a split
+MAX_NUMBERS = 2**28  # one gibibyte per split
 
 
 def xor(*, copies: int = 1, noise: float = 0.0, seed: int = 0) -> Dataset:
@@ -56,7 +56,7 @@ def spirals(
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """Make interleaved spirals from the origin to the unit circle, one class an arm.
+    """Make interleaved spirals from the origin to the unit circle, one class per arm.
 
         x = t (cos θ, sin θ) + ε,  θ = 2π (turns t + k / arms),  t ~ U(0, 1),  ε ~ N(0, noise²)
 
@@ -84,7 +84,7 @@ def rings(
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """Make concentric rings, one class a ring, the first the innermost.
+    """Make concentric rings, one class per ring, from the innermost.
 
         x = (k + 1) / rings (cos θ, sin θ) + ε,  θ ~ U(0, 2π),  ε ~ N(0, noise²)
 
@@ -125,7 +125,7 @@ def moons(
 def noise(
     *, shape: Sequence[int], classes: int = 10, examples: int = 256, seed: int = 0
 ) -> Dataset:
-    """Make examples that say nothing of their labels, to see what a model's step takes.
+    """Make examples independent of their labels, to measure a model's step.
 
         x ~ N(0, 1)
 
