@@ -118,7 +118,7 @@ def big(dtype: str, *values: float) -> bytes:
         ("train_images", header(0, 4, 3), ["(0, 4, 3)", "at least one"]),
         ("train_images", header(2**31, 28, 28), ["truncated", "2147483648", "too small"]),
         ("train_images", header(*[2**32 - 1] * 3, dtype=">f8"), ["truncated", "too small"]),
-        ("train_labels", encode([0, 1, 2]), ["5 examples", "3 labels", "images-idx3", "labels-idx1"]),
+        ("train_labels", encode([0, 1, 2]), ["5 examples", "3 labels", "labels-idx1"]),
         ("train_labels", encode([0] * 5, ">f4"), ["is float32", "integers"]),
         ("train_labels", encode([0, 0, -1, 0, 0], "i1"), ["index [2] is -1", "from 0"]),
         ("train_labels", encode([0, 0, 0, 0, 2**30], ">i4"), ["index [4] is 1073741824"]),
