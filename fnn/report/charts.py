@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,7 @@ ALIKE = 4.0  # two coordinates share a scale if one spans at most this times the
 _DRAWN_POINTS = 400  # per line; a plot 414 units wide shows no more
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(NamedTuple):
     """A labelled position on an axis."""
 
     at: float
@@ -63,8 +63,7 @@ class Axis:
         return tuple(Tick(at, write(value)) for at, value in zip(places, values, strict=True))
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A curve: an SVG path, and the lone points that a path cannot show."""
 
     name: str
@@ -73,8 +72,7 @@ class Line:
     last: str
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A labelled point."""
 
     x: float
@@ -83,8 +81,7 @@ class Mark:
     anchor: str  # SVG text-anchor
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A line chart over epochs."""
 
     lines: tuple[Line, ...]
@@ -208,8 +205,7 @@ def _thinned(values: Floats) -> NDArray[np.intp]:
     return np.array(sorted(drawn))
 
 
-@dataclass(frozen=True)
-class Dot:
+class Dot(NamedTuple):
     """One example of a scatter plot; colours are numbers of classes in the style sheet."""
 
     x: float
@@ -224,8 +220,7 @@ class Dot:
         return self.true != self.predicted
 
 
-@dataclass(frozen=True)
-class Scatter:
+class Scatter(NamedTuple):
     """Examples in the plane."""
 
     dots: tuple[Dot, ...]

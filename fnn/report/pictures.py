@@ -8,7 +8,7 @@ import base64
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,14 @@ _LARGEST_SIDE = 48  # pixels of a tile; a larger picture is averaged down to it
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> PNG: grey, grey + alpha, RGB, RGBA
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """One picture of a grid, as a data URI, with a caption."""
 
     source: str
     caption: str
 
 
-@dataclass(frozen=True)
-class Filters:
+class Filters(NamedTuple):
     """First-layer weights as pictures, on one scale from -scale to scale."""
 
     tiles: tuple[Tile, ...]

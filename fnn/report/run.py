@@ -7,14 +7,14 @@ A run may be cut short. A file that is missing or damaged leaves its part empty,
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .. import text
 from ..errors import ConfigError, FnnError
@@ -46,11 +46,16 @@ class Record(BaseModel):
 
 
 class Scores(Record):
-    """One value per metric of METRICS."""
+    """A JSON object with one entry per metric, collected in `scores`."""
 
-    train_loss: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
+    scores: Mapping[str, float | None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect(cls, entries: Any) -> Any:
+        if not isinstance(entries, dict):
+            return entries
+        return {**entries, "scores": {name: entries.get(name) for name in METRICS}}
 
 
 class Epoch(Scores):
@@ -219,6 +224,12 @@ def read_run(folder: Path) -> RunFolder:
     )
     reader.check()
     return run
+
+
+def spread(items: Sequence[Part], most: int) -> list[Part]:
+    """Return at most `most` items, evenly spread, the first and the last among them."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items)))
+    return [items[round(i)] for i in places.tolist()]
 
 
 def metric_text(name: str, value: float | None, digits: int = 0) -> str:
