@@ -1,4 +1,4 @@
-"""CSV and NPZ files: what is read, and what each damaged file is told."""
+"""CSV and NPZ files: reading, and the error of each damaged file."""
 
 import zipfile
 from contextlib import suppress

@@ -26,10 +26,8 @@ def arrays(*, folder: str, stream: bool = True) -> Dataset:
     must not change while a run reads them.
 
     Shapes: x (n, *shape) of real numbers -> float32; y (n,) of integers from 0 -> int32.
-    Raises DataError, naming the file, for one that is missing, unreadable, truncated, too long, no
-    .npy file, of objects, of another dtype or rank, or stored column by column; for shards that
-    differ in shape or dtype; for counts of examples and labels that differ, labels out of range
-    and too few names; and for a value that is not finite, when it is read.
+    Raises DataError as all loaders of files; also for an array of objects or stored column by
+    column, shards of different shape or dtype, and too few names. Values are checked when read.
     Source: NumPy Enhancement Proposal 1, the .npy format.
     """
     folder = find_folder(folder, "a folder of .npy files")

@@ -75,9 +75,8 @@ def cifar(
     training split; with `standardize` false it stays in [0, 1].
 
     Shapes: x (n, 32, 32, 3) float32, red, green, blue; y (n,) int32.
-    Raises DataError, naming the file, for one that is missing, unreadable, a folder, damaged gzip,
-    truncated or too long, for a label out of range, and for names that are not one for each class;
-    for a folder with neither or both of the two, and for coarse labels of CIFAR-10.
+    Raises DataError as all loaders of files; also for a folder with neither or both of the two, for
+    coarse labels of CIFAR-10, and for names that are not one per class.
     Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
     """
     folder = find_folder(folder, "a folder of CIFAR's binary files")

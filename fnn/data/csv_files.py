@@ -57,9 +57,9 @@ def csv(
     `shape`. Rows of empty cells are skipped. The dataset is named after the file.
 
     Shapes: x (n, columns - 1) or (n, *shape) float32, y (n,) int32; the split is stratified.
-    Raises DataError, naming file, line and column, for a cell that is not a finite number, a
-    missing label, a row of another length, broken quotes or text; for an empty file, an unknown
-    label column, a shape that does not fit; and for an argument out of range.
+    Raises DataError as all loaders of files, naming line and column; also for a cell that is not a
+    finite number, a missing label, a row of another length, broken quotes or text, an empty file,
+    an unknown label column, and a shape that does not fit.
     Source: RFC 4180.
     """
     check_split_arguments("csv", test_fraction, "split_seed", split_seed)

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
@@ -71,13 +72,15 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Check every property that training relies on."""
-        self._check_classes()
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            self._fail(f"classes are {self.classes}; expected at least one name, and no name twice")
         self._check_split("train", self.x_train, self.y_train)
         self._check_split("test", self.x_test, self.y_test)
-        if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            raise DataError(
-                f"dataset {self.name!r}: examples of x_train have shape {self.x_train.shape[1:]}, "
-                f"those of x_test {self.x_test.shape[1:]}; expected one shape for both"
+        train, test = self.x_train.shape[1:], self.x_test.shape[1:]
+        if train != test:
+            self._fail(
+                f"examples of x_train have shape {train}, those of x_test {test}; expected one "
+                "shape for both"
             )
 
     @property
@@ -90,12 +93,8 @@ class Dataset:
         """Whether all examples lie in memory."""
         return not isinstance(self.x_train, Streamed) and not isinstance(self.x_test, Streamed)
 
-    def _check_classes(self) -> None:
-        if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise DataError(
-                f"dataset {self.name!r}: classes are {self.classes}; "
-                "expected at least one name, and no name twice"
-            )
+    def _fail(self, problem: str) -> NoReturn:
+        raise DataError(f"dataset {self.name!r}: {problem}")
 
     def _check_split(self, split: str, x: np.ndarray | Streamed, y: np.ndarray) -> None:
         self._check_array(f"x_{split}", x, np.float32, "(n, features...)", ranks=range(2, 65))
@@ -103,17 +102,16 @@ class Dataset:
         check_counts(f"dataset {self.name!r}: x_{split}", len(x), f"y_{split}", len(y))
         if not isinstance(x, Streamed) and not np.isfinite(x).all():
             index = first_index(~np.isfinite(x))
-            raise DataError(
-                f"dataset {self.name!r}: x_{split}[{format_index(index)}] is {x[index]}; "
-                "expected finite numbers; clean or drop the example"
+            self._fail(
+                f"x_{split}[{format_index(index)}] is {x[index]}; expected finite numbers; clean "
+                "or drop the example"
             )
         outside = (y < 0) | (y >= len(self.classes))
         if outside.any():
             index = first_index(outside)
-            raise DataError(
-                f"dataset {self.name!r}: y_{split}[{format_index(index)}] is {y[index]}; expected "
-                f"a label from 0 to {len(self.classes) - 1}, one for each of {len(self.classes)} "
-                "classes"
+            self._fail(
+                f"y_{split}[{format_index(index)}] is {y[index]}; expected a label from 0 to "
+                f"{len(self.classes) - 1}, one for each of {len(self.classes)} classes"
             )
 
     def _check_array(
@@ -121,18 +119,13 @@ class Dataset:
     ) -> None:
         if not isinstance(array, np.ndarray | Streamed) or array.dtype != dtype:
             kind = getattr(array, "dtype", type(array).__name__)
-            raise DataError(
-                f"dataset {self.name!r}: {field} is {kind}; "
-                f"expected a NumPy array of {np.dtype(dtype)}"
-            )
+            self._fail(f"{field} is {kind}; expected a NumPy array of {np.dtype(dtype)}")
         if array.ndim not in ranks:
-            raise DataError(
-                f"dataset {self.name!r}: {field} has shape {array.shape}; expected {shape}"
-            )
+            self._fail(f"{field} has shape {array.shape}; expected {shape}")
         if array.size == 0:
-            raise DataError(
-                f"dataset {self.name!r}: {field} is empty, shape {array.shape}; "
-                "expected at least one example of at least one number"
+            self._fail(
+                f"{field} is empty, shape {array.shape}; expected at least one example of at least "
+                "one number"
             )
 
 

@@ -49,9 +49,7 @@ def idx(
 
     Shapes: x (n, height, width, 1) float32, uint8 pixels divided by 255 and other types as they
     are; y (n,) int32; classes "0" to the largest label.
-    Raises DataError, naming the file, for one that is missing, unreadable, a folder, damaged gzip,
-    truncated or too long; of another format, rank or element type; for counts of images and labels
-    that differ, labels out of range and numbers that are not finite.
+    Raises DataError as all loaders of files.
     Source: Y. LeCun, C. Cortes & C. Burges, http://yann.lecun.com/exdb/mnist/;
     H. Xiao, K. Rasul & R. Vollgraf 2017, arXiv:1708.07747.
     """

@@ -26,9 +26,8 @@ def npz(*, path: str, test_fraction: float = 0.2, split_seed: int = 0) -> Datase
 
     Shapes: x (n, *shape) of real numbers -> float32; y (n,) of integers from 0 -> int32; classes
     "0" to the largest label.
-    Raises DataError, naming file and key, for a missing key, an object array or another dtype or
-    rank, labels that are no integers or out of range, numbers that are not finite, counts that
-    differ, a damaged archive, and for an argument out of range.
+    Raises DataError as all loaders of files, naming the key too; also for a missing key and an
+    array of objects.
     Source: NumPy Enhancement Proposal 1, the .npy format.
     """
     check_split_arguments("npz", test_fraction, "split_seed", split_seed)

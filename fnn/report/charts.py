@@ -165,8 +165,8 @@ def _line(name: str, x: Axis, y: Axis, epochs: Floats, values: Floats, percent: 
     """Lay out a curve, broken where a value is not finite."""
     finite = np.isfinite(values)
     last = float(values[finite][-1]) if finite.any() else None
-    drawn = _thinned(values)
-    across, up = x.place(epochs[drawn]), y.place(values[drawn])
+    places = _thinned(values)
+    across, up = x.place(epochs[places]), y.place(values[places])
     stretches = _stretches(np.isfinite(up))
     pairs = [[f"{across[i]:.1f} {up[i]:.1f}" for i in stretch] for stretch in stretches]
     return Line(
@@ -195,14 +195,14 @@ def _thinned(values: Floats) -> NDArray[np.intp]:
     n = len(values)
     if n <= _DRAWN_POINTS:
         return np.arange(n)
-    drawn = {0, n - 1}
+    places = {0, n - 1}
     for stretch in np.array_split(np.arange(n), _DRAWN_POINTS // 2):
         part = values[stretch]
         if np.isfinite(part).all():
-            drawn |= {int(stretch[part.argmin()]), int(stretch[part.argmax()])}
+            places |= {int(stretch[part.argmin()]), int(stretch[part.argmax()])}
         else:
-            drawn.add(int(stretch[~np.isfinite(part)][0]))
-    return np.array(sorted(drawn))
+            places.add(int(stretch[~np.isfinite(part)][0]))
+    return np.array(sorted(places))
 
 
 class Dot(NamedTuple):

@@ -91,12 +91,12 @@ def first_layer_filters(parameters: Mapping[str, Array], x_shape: tuple[int, ...
     if w.dtype.kind not in "fiu":  # bfloat16 comes out of an archive as raw bytes
         return f"the first layer's weights are stored as {w.dtype}, which has no plain numbers"
     units = _finite(w).T  # (features, pixels)
-    shown = np.argsort(-np.linalg.norm(units, axis=1), kind="stable")[:_MOST_TILES]
+    strongest = np.argsort(-np.linalg.norm(units, axis=1), kind="stable")[:_MOST_TILES]
     # One outlier must not fade the rest: the scale ends at the 99.5th percentile.
-    scale = float(np.quantile(np.abs(units[shown]), 0.995)) or 1.0
+    scale = float(np.quantile(np.abs(units[strongest]), 0.995)) or 1.0
     tiles = tuple(
         Tile(png(_averaged_down(_signed(units[k].reshape(size[:2]) / scale))), f"unit {k}")
-        for k in shown
+        for k in strongest
     )
     return Filters(tiles, scale, features=w.shape[1])
 

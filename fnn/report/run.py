@@ -277,7 +277,7 @@ def read_epochs(file: Path) -> tuple[Epoch, ...]:
 
 def read_arrays(file: Path) -> dict[str, Array]:
     """Return the arrays of an .npz file by name, without unpickling."""
-    with file.open("rb") as stream:  # numpy, given the path, leaves a damaged file open
+    with file.open("rb") as stream:  # given a path, numpy leaves a damaged file open
         archive = np.load(stream, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("expected an archive of arrays, got one array")

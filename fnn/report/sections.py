@@ -296,11 +296,11 @@ def gradients(run: RunFolder) -> Gradients | str:
 
 def environment(run: RunFolder) -> list[tuple[str, str]] | str:
     """Return rows of a readable name and a value."""
-    rows = [(name.replace("_", " "), _shown(value)) for name, value in run.environment.items()]
+    rows = [(name.replace("_", " "), _plain(value)) for name, value in run.environment.items()]
     return rows or why(run, "environment.json")
 
 
-def _shown(value: object) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "unknown" if value is None else str(value)
