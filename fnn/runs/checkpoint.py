@@ -50,7 +50,7 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run: the last ones, and the best ones by their score.
 
-    They are written one at a time, by a thread of low priority.
+    A thread of low priority writes them, one at a time.
     """
 
     folder: Path

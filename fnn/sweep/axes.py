@@ -57,10 +57,10 @@ class Range:
     def value(self, fraction: float) -> Value:
         """Return the number at a fraction (0 to 1) of the way from `low` to `high`."""
         if self.log:
-            return self.written(self.low * (self.high / self.low) ** fraction)
-        return self.written(self.low + (self.high - self.low) * fraction)
+            return self.as_value(self.low * (self.high / self.low) ** fraction)
+        return self.as_value(self.low + (self.high - self.low) * fraction)
 
-    def written(self, number: float) -> Value:
+    def as_value(self, number: float) -> Value:
         """Return a number with at most four digits."""
         text = str(round(number)) if self.integer else f"{number:.4g}"
         return Value(text, read_yaml(text, "")[0])
@@ -103,17 +103,20 @@ def parse_axis(word: str) -> Axis | Range:
     items = _items(word, text)
     if not items:
         raise ConfigError(f"sweep {word}: expected values, got none; {_FORMS}")
-    if len(items) == 1 and (match := _RANGE.fullmatch(items[0].text)):
-        parsed = _range(word, key, match)
-        if isinstance(parsed, Range):
-            return parsed
-        values = parsed
-    else:
-        values = tuple(itertools.chain.from_iterable(_expand(word, key, item) for item in items))
+    values: list[Value] = []
+    for item in items:
+        part = _expand(word, key, item)
+        if not isinstance(part, Range):
+            values += part
+        elif len(items) == 1:
+            return part
+        else:
+            text = item.text
+            raise ConfigError(f"sweep {word}: {text}: say how many values, e.g. {text}:5")
     counts = collections.Counter(repr(value.value) for value in values)
     if twice := next((value.text for value in values if counts[repr(value.value)] > 1), None):
         raise ConfigError(f"sweep {word}: {twice} stands in it twice; leave one out")
-    return Axis(key, values)
+    return Axis(key, tuple(values))
 
 
 def _items(word: str, text: str) -> list[Value]:
@@ -129,17 +132,11 @@ def _items(word: str, text: str) -> list[Value]:
     return [Value(*pair) for pair in zip(texts, values, strict=True)]
 
 
-def _expand(word: str, key: str, item: Value) -> tuple[Value, ...]:
+def _expand(word: str, key: str, item: Value) -> tuple[Value, ...] | Range:
+    """Return an item's values: itself, those of a range with a number of values, or the range."""
     match = _RANGE.fullmatch(item.text)
     if match is None:
         return (item,)
-    parsed = _range(word, key, match)
-    if isinstance(parsed, Range):
-        raise ConfigError(f"sweep {word}: {item.text}: say how many values, e.g. {item.text}:5")
-    return parsed
-
-
-def _range(word: str, key: str, match: re.Match[str]) -> tuple[Value, ...] | Range:
     low, high = float(match[1]), float(match[2])
     log, count = match[3] is not None, match[4]
     integer = all(_INTEGER.fullmatch(end) for end in match.group(1, 2))
@@ -148,20 +145,16 @@ def _range(word: str, key: str, match: re.Match[str]) -> tuple[Value, ...] | Ran
     if log and low <= 0:
         raise ConfigError(f"sweep {word}: a logarithmic range begins above 0, got {match[1]}")
     whole = Range(key, low, high, log, integer)
-    if count is None:
-        if not integer or log:
-            return whole
-        _check_count(word, high - low + 1)
-        return tuple(whole.written(n) for n in range(int(low), int(high) + 1))
-    if int(count) < 2:
+    if count is None and (log or not integer):
+        return whole
+    number = int(high - low + 1 if count is None else count)
+    if number < 2:
         raise ConfigError(f"sweep {word}: expected 2 values or more, got {count}")
-    _check_count(word, int(count))
-    return tuple(dict.fromkeys(whole.value(f) for f in np.linspace(0, 1, int(count)).tolist()))
-
-
-def _check_count(word: str, count: float) -> None:
-    if count > MAX_RUNS:
-        raise ConfigError(f"sweep {word}: {count:.0f} values, more than {MAX_RUNS}")
+    if number > MAX_RUNS:
+        raise ConfigError(f"sweep {word}: {number} values, more than {MAX_RUNS}")
+    if count is None:
+        return tuple(whole.as_value(n) for n in range(int(low), int(high) + 1))
+    return tuple(dict.fromkeys(whole.value(f) for f in np.linspace(0, 1, number).tolist()))
 
 
 def grid(axes: Axes) -> list[Point]:

@@ -139,4 +139,4 @@ def _suggest(trial: Any, axis: Axis | Range) -> Value:
         number = trial.suggest_int(axis.key, int(axis.low), int(axis.high), log=axis.log)
     else:
         number = trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log)
-    return axis.written(number)
+    return axis.as_value(number)
