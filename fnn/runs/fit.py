@@ -34,7 +34,7 @@ from .loop import Loop, Progress, Silent
 from .prepare import Experiment
 from .process import stoppable
 from .replay import first_nonfinite
-from .results import learnt, write_results
+from .results import model_arrays, write_results
 from .resume import check_position, same_since
 
 ROLL_BACKS = 10
@@ -107,7 +107,7 @@ def _train(
         }
         if fit.nonfinite is not None:
             outcome["first_nonfinite"] = fit.nonfinite
-        arrays = experiment.placement.whole(learnt(fit.state)), fit.evaluation.of_run(0)
+        arrays = experiment.placement.whole(model_arrays(fit.state)), fit.evaluation.of_run(0)
         summary = write_results(experiment, history, *arrays, outcome)
         if config.compare and history.status != "interrupted" and is_first():
             files.write_json(folder / "comparison.json", compare_experiment(experiment))

@@ -17,7 +17,7 @@ WORST, WORST_POINTS = 24, 2000
 """Test examples of largest loss in a run folder; points of the plane cost little."""
 
 
-def learnt(state: TrainState) -> tuple[Any, Any]:
+def model_arrays(state: TrainState) -> tuple[Any, Any]:
     """Return the parameters to save, in at least float32, and the layers' state."""
     return widen(evaluated_params(state)), state.layers
 
@@ -25,12 +25,12 @@ def learnt(state: TrainState) -> tuple[Any, Any]:
 def write_results(
     experiment: Experiment,
     history: History,
-    learnt: tuple[Any, Any],
+    arrays: tuple[Any, Any],
     evaluation: Evaluation,
     outcome: dict[str, Any],
 ) -> dict[str, Any]:
     """Write parameters, predictions and, last, summary.json with `outcome`; return the summary."""
-    params, layers = learnt
+    params, layers = arrays
     folder, data, config = history.folder, experiment.data, history.config
     files.write_npz(folder / "parameters.npz", **files.named_arrays(params))
     if layers:

@@ -29,7 +29,7 @@ from ..runs.checkpoint import Checkpoints
 from ..runs.history import History
 from ..runs.loop import Loop, Progress, Silent
 from ..runs.process import stoppable
-from ..runs.results import learnt, write_results
+from ..runs.results import model_arrays, write_results
 from ..train.evaluate import Evaluation
 from ..train.feed import Chunk, Position
 from .axes import Point
@@ -189,7 +189,7 @@ class SweepFit(Loop):
         """Write the results of each run; its summary, which marks it as complete, last."""
         assert self.evaluation is not None
         environment = files.environment(self.experiment.config.seed)
-        arrays = jax.device_get((learnt(self.state), self.evaluation, self.state.skipped))
+        arrays = jax.device_get((model_arrays(self.state), self.evaluation, self.state.skipped))
         for i, history in enumerate(self.histories):
             own, evaluation, skipped = jax.tree.map(lambda a, i=i: a[i], arrays)
             environment["seed"] = history.config.seed

@@ -18,7 +18,7 @@ from ..config.source import Key, parse_path
 from ..config.training import Precision
 from ..errors import ConfigError
 from ..runs.prepare import Experiment, prepare
-from ..runs.results import learnt
+from ..runs.results import model_arrays
 from ..train.evaluate import evaluate_batch
 from .axes import Axes, Point, Value
 from .points import Base
@@ -219,7 +219,7 @@ def _is_traceable(experiment: Experiment, values: Mapping[str, Any]) -> bool:
         labels = jnp.zeros(one.batch_size, one.data.y_train.dtype)
         state, D = one.update(state, x, labels)
         parts = one.model, one.loss, one.config.precision
-        return state, D, evaluate_batch(*parts, *learnt(state), x, labels)
+        return state, D, evaluate_batch(*parts, *model_arrays(state), x, labels)
 
     try:
         jax.eval_shape(step, dict(values))

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from ..config.source import parse_path
 from ..runs.prepare import Experiment
-from ..runs.results import learnt
+from ..runs.results import model_arrays
 from ..train.evaluate import CHUNK, CHUNK_BYTES, Evaluation, evaluate_batch
 from ..train.feed import Resident
 from ..train.step import TrainState, make_steps, order
@@ -155,7 +155,7 @@ def _make_evaluate(experiment: Experiment) -> Callable[..., Any]:
 
         def chunk(_, examples):
             parts = one.model, one.loss, one.config.precision
-            return None, evaluate_batch(*parts, *learnt(state), *examples)
+            return None, evaluate_batch(*parts, *model_arrays(state), *examples)
 
         size = max(1, min(CHUNK, CHUNK_BYTES // x[0].nbytes, len(x)))
         whole = len(x) // size * size

@@ -48,7 +48,7 @@ def first_scale(precision: Precision) -> LossScale | tuple[()]:
     return LossScale(jnp.float32(FIRST_SCALE), jnp.int32(0))
 
 
-def taken_if_finite(take: Callable[[], Any], state: Any, numbers: Any) -> Any:
+def take_if_finite(take: Callable[[], Any], state: Any, numbers: Any) -> Any:
     """Return the state of `take()` if `numbers`, loss and gradients, are finite, else `state`.
 
     A step that is not taken is counted, and changes the loss's scale, if there is one. A sum is

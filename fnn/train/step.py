@@ -12,7 +12,7 @@ from ..custom_op import rules
 from ..layers import Layer
 from ..loss import Loss
 from .mesh import Placement
-from .precision import FLOAT32, LossScale, Precision, cast, first_scale, taken_if_finite
+from .precision import FLOAT32, LossScale, Precision, cast, first_scale, take_if_finite
 
 Gradient = Literal["manual", "autodiff", "backprop"]
 
@@ -128,7 +128,7 @@ def make_update(
             return state._replace(params=params, layers=layers, optimizer=after)
 
         may_skip = skip_nonfinite or state.scale
-        after = taken_if_finite(take, state, (D, gradients)) if may_skip else take()
+        after = take_if_finite(take, state, (D, gradients)) if may_skip else take()
         return after._replace(step=state.step + 1), D
 
     return update
