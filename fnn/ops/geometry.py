@@ -181,8 +181,8 @@ def paddings(
     if padding == "VALID":
         return ((0, 0),) * axes
     if padding == "SAME":
-        each = zip(inputs, extent, stride, strict=True)
-        total = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in each]
+        sizes = zip(inputs, extent, stride, strict=True)
+        total = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in sizes]
         return tuple((t // 2, t - t // 2) for t in total)
     each: tuple[Any, ...] = (padding,) * axes if isinstance(padding, int) else tuple(padding)
     ends = tuple((p, p) if isinstance(p, int) else tuple(p) for p in each)
