@@ -117,7 +117,7 @@ def test_a_number_is_an_array_under_every_transform(name):
         for k, a in call.arrays.items()
         if not is_key(a)
     }
-    given = {
+    choices = {
         f"{k} as a {kind} number": {k: convert(number)}
         for k, number in numbers.items()
         if is_traceable(lambda n, k=k: call(call.op, call.arrays | {k: n}), number)
@@ -125,16 +125,16 @@ def test_a_number_is_an_array_under_every_transform(name):
     }
 
     def loss(x):
-        y = [call(call.op, call.arrays | x["floats"] | number) for number in given.values()]
+        y = [call(call.op, call.arrays | x["floats"] | number) for number in choices.values()]
         return x["factor"] * sum(jnp.sum(leaves(one)[0]) for one in y)
 
     x = {"floats": {k: a for k, a in call.arrays.items() if is_float(a)}, "factor": np.float32(1)}
     jitted = jax.jit(loss)
-    for transform, transformed in TRANSFORMS.items() if given else ():
+    for transform, transformed in TRANSFORMS.items() if choices else ():
         try:
             jax.eval_shape(transformed(loss, jitted), x)
         except Exception as error:
-            error.add_note(f"{transform} of {name} with {', '.join(given)}")
+            error.add_note(f"{transform} of {name} with {', '.join(choices)}")
             raise
 
 

@@ -34,10 +34,12 @@ def check(op):
     report = run(op, chosen=chosen, skip=LONG if op.name in LOWERINGS else (*LONG, "xla"))
     report.raise_if_failed()
     assert report.probes >= 20
-    assert all(seen is None or seen <= 1e-10 for seen in report.resolution.values())
-    missed, found = missed_terms(op, chosen)
+    assert all(
+        resolution is None or resolution <= 1e-10 for resolution in report.resolution.values()
+    )
+    missed, caught = missed_terms(op, chosen)
     assert not missed
-    assert found or op.name == "identity"  # its rule has no term
+    assert caught or op.name == "identity"  # its rule has no term
 
 
 @pytest.mark.parametrize(
@@ -76,10 +78,10 @@ def test_an_op_says_all_about_itself(name):
 
 def wrong(good, fwd=None, bwd=None, **more):
     """The op with another rule or reference."""
-    made = Op(good.definition, **{"examples": good.examples, **more})
-    made.def_fwd(fwd or good.fwd_rule)
-    made.def_bwd(bwd or good.bwd_rule)
-    return made
+    op = Op(good.definition, **{"examples": good.examples, **more})
+    op.def_fwd(fwd or good.fwd_rule)
+    op.def_bwd(bwd or good.bwd_rule)
+    return op
 
 
 TANH = OPS["tanh"]
@@ -135,9 +137,9 @@ def test_the_ends_of_the_range_are_finite(name, dtype):
     """Logits of ±1e4, probabilities of exactly 0 and 1: right and utterly wrong answers alike."""
     ((argument, size),), target = EXTREMES[name][0].items(), EXTREMES[name][1]
     x = jnp.asarray(np.eye(3) * size if argument == "p" else (2 * np.eye(3) - 1) * size, dtype)
-    given = {k: jnp.asarray(v, dtype if v.dtype == float else None) for k, v in target.items()}
+    targets = {k: jnp.asarray(v, dtype if v.dtype == float else None) for k, v in target.items()}
     y, gradient = jax.value_and_grad(
-        lambda x: OPS[name](**{argument: x}, **given).astype(jnp.float32).sum()
+        lambda x: OPS[name](**{argument: x}, **targets).astype(jnp.float32).sum()
     )(x)
     assert np.isfinite(y)
     assert np.isfinite(np.asarray(gradient, np.float32)).all()

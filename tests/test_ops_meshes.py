@@ -71,8 +71,8 @@ class Call:
         """Outputs, and the cotangents of what has any."""
 
         def of_floats(*chosen):
-            given = dict(zip(self.places, chosen))
-            return function(*(given.get(i, a) for i, a in enumerate(arrays)))
+            arguments = dict(zip(self.places, chosen))
+            return function(*(arguments.get(i, a) for i, a in enumerate(arrays)))
 
         y, pull = jax.vjp(of_floats, *(arrays[i] for i in self.places))
         return jax.tree.leaves(y), pull(dys)
@@ -154,10 +154,10 @@ def check_on_an_explicit_mesh(call, one_device):
     with jax.set_mesh(mesh):
         arrays = placed(call.arrays, list(call.specs), mesh)
         y, cotangents = call.compiled(call.run, arrays, placed(call.dys, call.y_specs, mesh))
-        for made, where in zip(y, jax.tree.leaves(call.y_specs), strict=True):
-            assert made.sharding.is_equivalent_to(NamedSharding(mesh, where), made.ndim)
-        for made, i in zip(cotangents, call.places, strict=True):
-            assert made.sharding.is_equivalent_to(arrays[i].sharding, made.ndim)
+        for array, where in zip(y, jax.tree.leaves(call.y_specs), strict=True):
+            assert array.sharding.is_equivalent_to(NamedSharding(mesh, where), array.ndim)
+        for array, i in zip(cotangents, call.places, strict=True):
+            assert array.sharding.is_equivalent_to(arrays[i].sharding, array.ndim)
     assert_same((y, cotangents), one_device)
 
 
