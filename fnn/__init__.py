@@ -4,7 +4,7 @@
     fnn.op         the decorator that makes one; `fnn.rules` switches to automatic differentiation
     fnn.layers     hyperparameters with init and apply; `Serial` puts them one after the other
     fnn.backprop   the explicit backward pass, every intermediate derivative kept
-    fnn.verify     is a backward rule right? a function, `fnn.verify(f, "f32[8,16]")`, and a module
+    fnn.verify     is a backward rule right? `fnn.verify(f, "f32[8,16]")`
     fnn.testing    the same question as an assertion, for pytest
     fnn.bench      is an op fast and small? `fnn.bench.measure(op)`
     fnn.config     experiments as YAML files; fnn.train, fnn.runs, fnn.sweep and fnn.report

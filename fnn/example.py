@@ -1,4 +1,4 @@
-"""Examples: what an op is tried on, written as recipes so that every dtype can draw them.
+"""Examples: the arguments that an op is verified on, as recipes that any dtype can draw.
 
     example(x=normal(4, 3), w=normal(3, 2), b=None)
     example(x=values(-1.0, -0.0, 0.0, 1.0), subgradient_at_zero=0.5, tags={"kink"})

@@ -46,7 +46,7 @@ class Trained:
 def export(run: Path, to: str, out: Path | None = None) -> Path:
     """Write a run's model to `out`, by default RUN/model.FORM; return where.
 
-    Raises FnnError for a run folder that lacks what is needed, and where `out` cannot be written;
+    Raises FnnError for a run folder that is not complete, and where `out` cannot be written;
     then nothing is.
     """
     content = FORMS[to](load_trained(run))
@@ -131,7 +131,7 @@ def to_stablehlo(trained: Trained) -> bytes:
 
 @contextlib.contextmanager
 def _without_source_locations() -> Iterator[None]:
-    """Keep the paths of this machine's source files out of what is compiled meanwhile."""
+    """Keep the paths of this machine's source files out of the programs compiled meanwhile."""
     option = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, option)
     jax.config.update(option, 0)

@@ -66,7 +66,7 @@ class Loss:
         return jnp.argmax(y, -1).astype(jnp.int32)
 
     def check(self, y_shape: tuple[int, ...], classes: int) -> None:
-        """Raise ShapeError if a model that ends with `y_shape` cannot learn so many classes."""
+        """Raise ShapeError if a model that ends with `y_shape` cannot learn `classes` classes."""
         shapes = [(y_shape[0], classes)]
         if classes == 2 and self.op not in _TAKES_LABELS:
             shapes.append((y_shape[0], 1))

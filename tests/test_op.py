@@ -112,22 +112,22 @@ def test_a_signature_that_is_no_ops_is_refused(definition, words):
 
 
 def test_an_op_without_rules_says_which_is_missing():
-    product = Op(lambda x: x)
-    product.name = "half_done"
-    for call in (product, product.fwd):
+    half_done = Op(lambda x: x)
+    half_done.name = "half_done"
+    for call in (half_done, half_done.fwd):
         with pytest.raises(NotImplementedError, match=r"no fwd rule; write @half_done\.def_fwd"):
             call(X)
-    product.def_fwd(lambda x: (x, None))
+    half_done.def_fwd(lambda x: (x, None))
     with pytest.raises(NotImplementedError, match=r"no bwd rule; write @half_done\.def_bwd"):
-        product(X)
+        half_done(X)
 
 
 def test_a_forward_rule_returns_a_pair():
-    product = Op(lambda x: x)
-    product.def_fwd(lambda x: x)
-    product.def_bwd(lambda residuals, dy: dy)
+    half_done = Op(lambda x: x)
+    half_done.def_fwd(lambda x: x)
+    half_done.def_bwd(lambda residuals, dy: dy)
     with pytest.raises(TypeError, match=r"fwd must return the pair \(y, residuals\), got a"):
-        product(X)
+        half_done(X)
 
 
 def test_a_backward_pass_by_hand_takes_what_was_saved():

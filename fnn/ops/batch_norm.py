@@ -47,6 +47,7 @@ def _pull_back(centred, unit, r, scale, dz, axis_name):
     along_one, along_x_hat = (
         _everywhere(total / count(dz, axes), axis_name) for total in (dbias, dscale)
     )
+    # z̄, its projection on 1, its projection on x̂
     dx_hat = dz - per_channel(along_one, dz) - centred * per_channel(unit * along_x_hat, dz)
     return dx_hat * per_channel(scaled(r, scale), dz), dscale, dbias
 
@@ -144,7 +145,7 @@ def _inference_examples():
     source="Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2",
 )
 def batch_norm_inference(x, mean, var, scale=None, bias=None, *, eps: float = 1e-5):
-    """Normalise every channel by statistics that are given: those of the training, at its end.
+    """Normalise every channel by fixed statistics, such as the running ones after training.
 
         r = 1/√(σ² + ε),   x̂ = (x - μ) r,   y = γ x̂ + β
 
@@ -177,12 +178,13 @@ def batch_norm_inference_bwd(residuals, dy, *, eps):
     x, dy = at_least_float32(x), at_least_float32(dy)
     z = (x - per_channel(mean, x)) * per_channel(r, x)
     dscale, dbias = jnp.sum(dy * z, leading(x)), jnp.sum(dy, leading(x))
-    slope = scaled(r, scale)
-    return dy * per_channel(slope, dy), -slope * dbias, -slope * r * dscale / 2, dscale, dbias
+    slope = scaled(r, scale)  # γ r
+    dx, dmean, dvar = dy * per_channel(slope, dy), -slope * dbias, -slope * r * dscale / 2
+    return dx, dmean, dvar, dscale, dbias
 
 
 def _away_from_zero(scale, least):
-    """The scale, with ±`least` in the place of what is smaller; its derivative is 1 everywhere."""
+    """The scale, with ±`least` in place of smaller values; its derivative is 1 everywhere."""
     away = jnp.where(jnp.abs(scale) >= least, scale, jnp.where(scale < 0, -least, least))
     return scale + jax.lax.stop_gradient(away - scale)
 

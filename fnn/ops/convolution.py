@@ -119,7 +119,7 @@ def conv(
 
         y[n, p, o] = Σₜ Σ_c x[n, s p + d t - l, c] w[t, c, o] + b[o]
 
-    p are places and t taps, one index a spatial axis; s is the stride, d the dilation, l the
+    p are places and t taps, one index per spatial axis; s is the stride, d the dilation, l the
     padding before the axis; x is 0 outside. With several groups, outputs of group g see the inputs
     of group g alone; as many groups as channels is a depthwise convolution.
 

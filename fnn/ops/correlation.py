@@ -12,7 +12,7 @@ round. Shapes: x (batch, *space, in), w (*window, in / groups, out), y (batch, *
 
 On a CPU, XLA has one fast convolution, and others that are 10 to 100 times slower: of groups, of
 arrays with holes (lhs_dilation), and of axes in another order where they stand in a loop. There,
-all three are made of the fast one. For other platforms XLA knows the kernels for what it is told.
+all three are made of the fast one. On other platforms XLA has kernels for them as they are written.
 """
 
 import math
@@ -76,7 +76,7 @@ def exchange_channels(w: Any, groups: int) -> Any:
     return jnp.swapaxes(split, -3, -1).reshape(*window, outputs // groups, groups * inputs)
 
 
-# As XLA is told everywhere but on a CPU
+# By XLA's convolution: everywhere but on a CPU
 
 
 def correlate_by_xla(x: Any, w: Any, at: Windows, groups: int) -> Any:
@@ -109,7 +109,7 @@ def spread_by_xla(dy: Any, w: Any, at: Windows, groups: int) -> Any:
 
 
 def weigh_by_xla(x: Any, dy: Any, at: Windows, groups: int) -> Any:
-    """Correlate x with ȳ: the batch is what is summed over, so it takes the channels' part."""
+    """Correlate x with ȳ: the sum is over the batch, which takes the channels' place."""
     space = _AXES[len(at.size)]
     return lax.conv_general_dilated(
         x,

@@ -9,7 +9,7 @@ from .targets import distribution, is_labels, pick, without_ignored
 
 
 def _target(logits, target, axis, label_smoothing):
-    """The target distribution q: one-hot labels or given, mixed with the uniform one."""
+    """The target distribution q: one-hot labels, or probabilities, mixed with the uniform one."""
     q = distribution(target, logits, axis)
     if not label_smoothing:
         return q

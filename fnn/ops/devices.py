@@ -23,7 +23,7 @@ def layout(x: Any) -> NamedSharding | None:
 def by_example(function: Callable[..., Any], *x: Any, shared: tuple[Any, ...] = ()) -> Any:
     """Call `function(*x, *shared)`, which makes something of each example of x (batch, ...).
 
-    On an explicit mesh each device has its own examples, and all of what is shared.
+    On an explicit mesh each device has its own examples and all shared arrays.
     """
     return _on_each_device(function, x, shared, add_up=False)
 

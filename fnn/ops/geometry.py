@@ -20,15 +20,15 @@ MAX_TAPS = 2**14
 """What a window may hold where every tap is an instruction of the program: 128×128 numbers."""
 
 Sizes = int | tuple[int, ...]
-"""One number for every spatial axis, or one an axis."""
+"""One number for every spatial axis, or one per axis."""
 Padding = str | int | tuple[int | tuple[int, int], ...]
-"""`"SAME"` (⌈n/s⌉ places), `"VALID"` (none), a number for both ends of all axes, or one an axis,
-or a pair (before, behind) an axis."""
+"""`"SAME"` (⌈n/s⌉ places), `"VALID"` (none), a number for both ends of all axes, or one per
+axis, or a pair (before, behind) per axis."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where windows stand on the spatial axes of an array; every field has an entry an axis."""
+    """Where windows stand on the spatial axes of an array; every field has an entry per axis."""
 
     inputs: tuple[int, ...]
     size: tuple[int, ...]
@@ -125,7 +125,7 @@ def transposed_windows(
     output_padding: Sizes = 0,
     dilation: Sizes = 1,
 ) -> Windows:
-    """Return the windows that have so many places, on axes as long as a transpose makes them.
+    """Return the windows with these places, on axes as long as a transpose makes them.
 
     Raises ShapeError, which names the op, where padding leaves nothing of them.
     """
@@ -156,7 +156,7 @@ def transposed_windows(
 
 
 def sizes(name: str, what: str, value: Sizes, axes: int, least: int = 1) -> tuple[int, ...]:
-    """Return one number an axis, each of at least `least`."""
+    """Return one number per axis, each of at least `least`."""
     each = (value,) * axes if isinstance(value, int) else tuple(value)
     if len(each) != axes:
         raise ShapeError(

@@ -80,6 +80,7 @@ def layer_norm_bwd(residuals, dy, *, eps):
     del eps
     x, scale, mean, r = residuals
     dy, z = at_least_float32(dy), (at_least_float32(x) - mean) * r
+    # γȳ, its projection on 1, its projection on x̂
     dx = r * (scaled(dy, scale) - row_mean(dy, scale) - z * row_mean(dy * z, scale))
     return dx, jnp.sum(dy * z, leading(x)), jnp.sum(dy, leading(x))
 
@@ -124,7 +125,7 @@ def rms_norm_bwd(residuals, dy, *, eps):
     del eps
     x, scale, r = residuals
     dy, z = at_least_float32(dy), at_least_float32(x) * r
-    dx = r * (scaled(dy, scale) - z * row_mean(dy * z, scale))
+    dx = r * (scaled(dy, scale) - z * row_mean(dy * z, scale))  # γȳ less its projection on x̂
     return dx, jnp.sum(dy * z, leading(x))
 
 
@@ -174,7 +175,7 @@ def l2_normalize_bwd(residuals, dy, *, axis, eps):
     x, r = residuals
     x, dy = at_least_float32(x), at_least_float32(dy)
     along = r * jnp.sum(dy * x, axis, keepdims=True)
-    return r * (dy - x * (r * along))
+    return r * (dy - x * (r * along))  # ȳ less its projection on y
 
 
 @op(
@@ -224,6 +225,7 @@ def weight_norm_bwd(residuals, dw, *, eps):
     v, g, r = residuals
     v, dw = at_least_float32(v), at_least_float32(dw)
     dg = jnp.sum(dw * v, leading(v)) * r
+    # w̄ less its projection on u, times g r
     return (dw - v * per_channel(r * dg, v)) * per_channel(scaled(r, g), v), dg
 
 
@@ -306,5 +308,5 @@ def local_response_norm_fwd(x, *, size, alpha, beta, k):
 def local_response_norm_bwd(x, dy, *, size, alpha, beta, k):
     x, dy = at_least_float32(x), at_least_float32(dy)
     d = k + alpha * _neighbours(x * x, size // 2, (size - 1) // 2)
-    direct = dy * _power(d, -beta)
+    direct = dy * _power(d, -beta)  # ȳⱼ dⱼ^-β: through xⱼ itself; below, through the dᵢ
     return direct - 2 * alpha * beta * x * _neighbours(direct * x / d, (size - 1) // 2, size // 2)

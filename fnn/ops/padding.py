@@ -1,4 +1,4 @@
-"""Padding: more numbers around each spatial axis, constant ones or copies of what is inside.
+"""Padding: more numbers around each spatial axis, constant ones or copies of inner ones.
 
 A negative padding is a crop: it takes numbers away from the end of an axis.
 """
@@ -146,7 +146,7 @@ def _source(mode, n, count, before):
 
 
 def _copies(x, axis, mode, count, before):
-    """What is put to one end of an axis."""
+    """The numbers to put at one end of an axis."""
     source = _source(mode, x.shape[axis], count, before)
     part = jax.lax.slice_in_dim(x, source.start, source.stop, axis=axis)
     if mode == "edge":

@@ -22,7 +22,7 @@ def _lay_out(x, at):
 
 
 def _put_back(y, at):
-    """Add what stands side by side to where it came from: the transpose of `_lay_out`."""
+    """Add the numbers of each row to their places of origin: the transpose of `_lay_out`."""
     return add_up(jnp.split(y, at.taps, -1), at)
 
 
@@ -87,7 +87,7 @@ def unfold_bwd(at, dy, **how):
 
 
 def _fold_windows(y, size, window, stride, padding, dilation):
-    """Where the windows stand on what is to be put together, once y is known to fit."""
+    """Return the windows on the array that y folds to. Raises ShapeError where y does not fit."""
     space = spatial("fold", y)
     at = windows("fold", sizes("fold", "size", size, len(space)), window, stride, padding, dilation)
     if at.outputs != space:

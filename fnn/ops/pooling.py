@@ -96,7 +96,7 @@ def max_pool(
     Of several that are equally large the first in row-major order wins, and NaN is larger than
     every number. Padding counts as -∞ and never wins; a window of padding alone is an error.
     Shapes: x (batch, *space, channels) -> y (batch, *places, channels); `stride` None is the
-    window. Saves which tap won, a byte a window (of more than 255 taps: four), and not x.
+    window. Saves which tap won, one byte per window (four for more than 255 taps), and not x.
     """
     return _largest(x, pooling_windows("max_pool", x, window, stride, padding, dilation))[0]
 
@@ -260,7 +260,7 @@ def _flatten(numbers, indices, space):
     if len(space) != len(spatial("max_unpool", indices)):
         raise ShapeError(
             f"max_unpool: space {space} has {len(space)} axes, the indices {indices.shape} have "
-            f"{indices.ndim - 2}; space is the shape that max_pool_with_indices was given, without "
+            f"{indices.ndim - 2}; space is the shape of the x of max_pool_with_indices, without "
             "batch and channels"
         )
     batch, channels = indices.shape[0], indices.shape[-1]

@@ -223,7 +223,7 @@ def _interpolate(x, maps: Sequence[_Map]):
     x = x.astype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
     for one in maps:
         if one.n != len(one.index):
-            # Else the taps of one axis would be computed anew for each tap of the next.
+            # Otherwise XLA would recompute the taps of one axis for each tap of the next.
             x = jax.lax.optimization_barrier(_applied(x, one))
     return x.astype(dtype)
 
