@@ -89,7 +89,8 @@ def avg_pool_fwd(x, *, window, stride, padding, dilation, count_padding):
 
 
 @avg_pool.def_bwd
-def avg_pool_bwd(win, dy, *, count_padding, **_):
+def avg_pool_bwd(win, dy, *, count_padding, **statics):
+    del statics
     dy, number = at_least_float32(dy), counts(win.value)
     if count_padding or (number == win.value.taps).all():
         share = dy / win.value.taps
@@ -164,7 +165,8 @@ def lp_pool_fwd(x, *, p, window, stride, padding, dilation):
 
 
 @lp_pool.def_bwd
-def lp_pool_bwd(residuals, dy, *, p, **_):
+def lp_pool_bwd(residuals, dy, *, p, **statics):
+    del statics
     x, y, win = residuals
     here = blocks(at_least_float32(x), win.value)
 

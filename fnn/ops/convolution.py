@@ -42,13 +42,13 @@ def _fitting(name, x, w, groups):
     return space, w.shape[:-2]
 
 
-def _places(x, w, groups, **how):
-    return windows("conv", *_fitting("conv", x, w, groups), **how)
+def _places(x, w, groups, **statics):
+    return windows("conv", *_fitting("conv", x, w, groups), **statics)
 
 
-def _origins(x, w, groups, **how):
+def _origins(x, w, groups, **statics):
     name = "conv_transpose"
-    return transposed_windows(name, *_fitting(name, x, w, groups), **how)
+    return transposed_windows(name, *_fitting(name, x, w, groups), **statics)
 
 
 def _split_groups(x, groups):
@@ -61,8 +61,8 @@ def _join_groups(y):
     return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
 
 
-def _conv_reference(x, w, b, *, groups, **how):
-    return add_bias(correlate_by_xla(x, w, _places(x, w, groups, **how), groups), b)
+def _conv_reference(x, w, b, *, groups, **statics):
+    return add_bias(correlate_by_xla(x, w, _places(x, w, groups, **statics), groups), b)
 
 
 _SOURCE = "LeCun et al. 1989, Neural Computation, doi:10.1162/neco.1989.1.4.541"
@@ -147,20 +147,20 @@ def conv(
 
 
 @conv.def_fwd
-def conv_fwd(x, w, b, *, groups, **how):
-    at = _places(x, w, groups, **how)
+def conv_fwd(x, w, b, *, groups, **statics):
+    at = _places(x, w, groups, **statics)
     return add_bias(correlate(x, w, at, groups), b), (x, w, Static(at))
 
 
 @conv.def_bwd
-def conv_bwd(residuals, dy, *, groups, **how):
-    del how
+def conv_bwd(residuals, dy, *, groups, **statics):
+    del statics
     x, w, at = residuals
     return spread(dy, w, at.value, groups), weigh(x, dy, at.value, groups), dy
 
 
-def _conv_transpose_reference(x, w, b, *, groups, **how):
-    at = _origins(x, w, groups, **how)
+def _conv_transpose_reference(x, w, b, *, groups, **statics):
+    at = _origins(x, w, groups, **statics)
     return add_bias(spread_by_xla(x, exchange_channels(w, groups), at, groups), b)
 
 
@@ -223,8 +223,8 @@ def conv_transpose(
     Saves x and w. Raises ShapeError where padding cuts everything off, `output_padding` is not less
     than the stride, or the groups do not divide the channels.
     """
-    how = {"stride": stride, "padding": padding, "dilation": dilation}
-    at = _origins(x, w, groups, **how, output_padding=output_padding)
+    statics = {"stride": stride, "padding": padding, "dilation": dilation}
+    at = _origins(x, w, groups, **statics, output_padding=output_padding)
     w = jnp.moveaxis(_split_groups(w, groups), -2, -3)  # (*window, group, in, out)
     y = jnp.zeros((len(x), *at.padded, w.shape[-3] * w.shape[-1]), x.dtype)
     for t, o in at.offsets():
@@ -234,15 +234,15 @@ def conv_transpose(
 
 
 @conv_transpose.def_fwd
-def conv_transpose_fwd(x, w, b, *, groups, **how):
-    at = _origins(x, w, groups, **how)
+def conv_transpose_fwd(x, w, b, *, groups, **statics):
+    at = _origins(x, w, groups, **statics)
     y = spread(x, exchange_channels(w, groups), at, groups)
     return add_bias(y, b), (x, w, Static(at))
 
 
 @conv_transpose.def_bwd
-def conv_transpose_bwd(residuals, dy, *, groups, **how):
-    del how
+def conv_transpose_bwd(residuals, dy, *, groups, **statics):
+    del statics
     x, w, at = residuals
     dx = correlate(dy, exchange_channels(w, groups), at.value, groups)
     return dx, exchange_channels(weigh(dy, x, at.value, groups), groups), dy

@@ -81,8 +81,8 @@ def unfold_fwd(x, *, window, stride, padding, dilation):
 
 
 @unfold.def_bwd
-def unfold_bwd(at, dy, **how):
-    del how
+def unfold_bwd(at, dy, **statics):
+    del statics
     return _put_back(dy, at.value)
 
 
@@ -145,6 +145,6 @@ def fold_fwd(y, *, size, window, stride, padding, dilation):
 
 
 @fold.def_bwd
-def fold_bwd(at, dx, **how):
-    del how
+def fold_bwd(at, dx, **statics):
+    del statics
     return _lay_out(dx, at.value)

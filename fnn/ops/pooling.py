@@ -114,7 +114,8 @@ def max_pool_fwd(x, *, window, stride, padding, dilation):
 
 
 @max_pool.def_bwd
-def max_pool_bwd(residuals, dy, **_):
+def max_pool_bwd(residuals, dy, **statics):
+    del statics
     taps, win = residuals
 
     def from_winner(number, tap, dy):
@@ -160,7 +161,8 @@ def max_pool_with_indices_fwd(x, *, window, stride, padding, dilation):
 
 
 @max_pool_with_indices.def_bwd
-def max_pool_with_indices_bwd(residuals, dy, **_):
+def max_pool_with_indices_bwd(residuals, dy, **statics):
+    del statics
     indices, win = residuals
     flat = np.arange(math.prod(win.value.inputs), dtype=np.int32)
     here = blocks(flat.reshape(1, *win.value.inputs, 1), win.value, behind=-1)
