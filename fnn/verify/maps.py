@@ -171,13 +171,9 @@ def _matrix(values: Floats, fill: float) -> Floats:
     """Return a matrix unchanged, and a vector wrapped into rows."""
     if values.ndim == 2:
         return values
-    row = _row(len(values))
-    return np.pad(values, (0, -len(values) % row), constant_values=fill).reshape(-1, row)
-
-
-def _row(n: int) -> int:
-    """Return the elements per row of a vector (n,): cells times elements per cell."""
-    return n if n <= _ROW else _ROW * -(-n // (_ROW * _MOST_CELLS))
+    n = len(values)
+    row = n if n <= _ROW else _ROW * -(-n // (_ROW * _MOST_CELLS))  # cells times elements per cell
+    return np.pad(values, (0, -n % row), constant_values=fill).reshape(-1, row)
 
 
 def _grid(badness: Floats, wrapped: bool) -> _Grid:

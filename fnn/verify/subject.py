@@ -108,10 +108,12 @@ def check_call(subject: Subject, arguments: Arguments) -> None:
                 f"verify: the {what} cannot be called as {arguments.show(subject.name)}: "
                 f"{first_line(error)}" + signature(function)
             ) from error
-    if not any(jax.numpy.issubdtype(y.dtype, jax.numpy.inexact) for y in jax.tree.leaves(shape)):
+    outputs = jax.tree.leaves(shape)
+    if not any(jax.numpy.issubdtype(y.dtype, jax.numpy.inexact) for y in outputs):
+        types = ", ".join(f"{y.dtype}{list(y.shape)}" for y in outputs) or "nothing"
         raise TypeError(
             f"verify: {subject.name} is not differentiable: its output holds no floating-point "
-            f"number, but {_types(shape)}"
+            f"number, but {types}"
         )
     if subject.definition is _own_definition(subject.function):
         closed = jax.make_jaxpr(functools.partial(arguments.apply, subject.function))(arrays)
@@ -130,10 +132,6 @@ def _own_definition(function: Any) -> Any:
         return _stripped(function)
     except TypeError:
         return None
-
-
-def _types(tree: Any) -> str:
-    return ", ".join(f"{y.dtype}{list(y.shape)}" for y in jax.tree.leaves(tree)) or "nothing"
 
 
 def signature(function: Any) -> str:
