@@ -15,10 +15,8 @@ from .probes import GIVEN, Probing
 from .report import Finding, Picture, Report
 from .shapes import Case
 from .subject import Subject
-from .trials import Mismatch, Trial
+from .trials import Answer, Answers, Mismatch, Trial
 
-Answer = Finding | tuple[str, Mismatch | Finding]
-"""A finding, or a defect with its evidence; only the first evidence of each defect is reported."""
 ALL = "all later questions"
 UNBOUNDED = 1e300
 TRANSFORMS = ("jit", "vmap", "remat", "scan", "devices", "second order")
@@ -35,7 +33,7 @@ class Question:
 
     name: str
     asks: str
-    ask: Callable[["Verification"], Iterator[Answer] | None]
+    ask: Callable[["Verification"], Answers | None]
     needs: tuple[Callable[["Verification"], bool], ...] = ()
     stops: Mapping[str, Collection[str]] = field(default_factory=dict)
     """From a defect, or a group of them, to the later questions that it makes meaningless."""
