@@ -114,7 +114,7 @@ class Arguments:
         return [leaf.struct(dtype) for leaf in self.leaves]
 
     def apply(self, function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
-        """Return what a function gives with arrays in their places."""
+        """Return the output of a function, with arrays in their places."""
         args, kwargs = self.build(arrays)
         return function(*args, **kwargs)
 
@@ -202,7 +202,7 @@ def _dtype(array: Any) -> str:
 def read(text: str, path: str = "argument") -> Leaf:
     """Return the array that a description such as "f32[8,16]" or "i32[8] in 0..9" stands for.
 
-    Raises ValueError, which lists what is allowed.
+    Raises ValueError, which lists the dtypes and domains.
     """
     match = _SPEC.fullmatch(text)
     dtypes = ", ".join(DTYPES)

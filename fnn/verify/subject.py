@@ -37,7 +37,7 @@ class Subject:
 def find(function: Any, definition: Callable[..., Any] | None) -> Subject:
     """Return the subject of a function, with a definition of its own if none is passed.
 
-    Raises TypeError, which says what to pass, for a value without a rule or that is no function.
+    Raises TypeError for a value that has no rule or is no function; it says what to pass instead.
     """
     if not callable(function):
         raise TypeError(
@@ -90,7 +90,7 @@ def _name(function: Any) -> str:
 def check_call(subject: Subject, arguments: Arguments) -> None:
     """Check that function and definition accept the call, and that there is a rule to verify.
 
-    Raises TypeError or ValueError, which say what to pass instead.
+    Raises TypeError or ValueError; the message says what to pass instead.
     """
     arrays = arguments.structs()
     if not any(leaf.differentiable for leaf in arguments.leaves):

@@ -27,8 +27,7 @@ TRANSFORMS = ("jit", "vmap", "remat", "scan", "devices", "second order")
 class Question:
     """One question about a subject.
 
-    It is asked if it is not skipped by its name, if its needs are met, and if no finding of an
-    earlier question makes it meaningless.
+    It is asked if its needs are met, and if no finding of an earlier question makes it meaningless.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Question:
 
 
 class Verification:
-    """A subject, the calls on which it is tried, and what the questions so far have shown."""
+    """A subject, the calls on which it is tried, its programs, verdict and report."""
 
     probing: Probing
     verdict: mathematics.Verdict
