@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..text import nice_step
 from . import words
 from .judge import size_of, widen
 from .report import Picture
@@ -275,9 +276,7 @@ def _axes(
 def _ticks(n: int, elements: int, side: int, sign: str = "") -> tuple[Tick, ...]:
     """Return ticks at round indices below n, with `elements` per cell of `side` units."""
     room = max(2, math.ceil(n / elements) * side // 40)
-    raw = n / room
-    power = 10 ** max(0, math.floor(math.log10(raw)))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
+    step = max(1, round(nice_step(n, room)))
     at = [(i, (i + 0.5) / elements * side) for i in range(0, n, step)]
     return tuple(Tick(round(x, 1), f"{sign}{i:,}" if i else "0") for i, x in at)
 
