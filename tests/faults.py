@@ -54,7 +54,7 @@ class Steps:
         values.update(zip(outs, results if several else [results], strict=True))
 
     def with_fault(self, values: dict[Any, Any], at: int) -> tuple[dict[Any, Any], set[Any]]:
-        """Return all arrays if the result of step `at` is too large, and the variables that differ."""
+        """Return all arrays after a fault in step `at`, and the variables that it reaches."""
         values, new = dict(values), set(self.steps[at][3])
         values.update((v, larger(np.asarray(values[v]))) for v in new)
         for i in range(at + 1, len(self.steps)):

@@ -109,7 +109,7 @@ KINDS = {"Python": lambda number: number.item(), "NumPy": lambda number: number,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_number_is_an_array_under_every_transform(name):
-    """Each array that may be a single number becomes one; the loss is differentiated by the others."""
+    """Each array that may be a single number becomes one; gradients are by the others."""
     call = Call(name)
     numbers = {
         k: (0.5 if is_float(a) else 1) * np.ones((), a.dtype)[()]

@@ -85,8 +85,8 @@ def test_a_run_in_half_precision_ends_where_the_float32_run_does(digits):
         scores = make_evaluate(MLP, LOSS)(state.params, state.layers, *digits)
         return state.params, scores.loss(), scores.accuracy(np.asarray(digits[1]))
 
-    # A gradient of two layers has up to 16 successive roundings of half an eps each. That bounds the
-    # relative error of each step; the loss is off by that times the slope, which only shrinks.
+    # A gradient of two layers has up to 16 successive roundings of half an eps each. That bounds
+    # the relative error of each step; the loss is off by that times the slope, which only shrinks.
     function = jax.jit(value_and_grad(MLP, LOSS, "manual"))
     params, losses, slopes = init(MLP, optax.sgd(rate), DIGITS, 3).params, [], []
     for _ in range(count):
