@@ -12,7 +12,6 @@ import fnn
 from .foreign import ROWS
 from .foreign_row import Row
 
-
 PARAMETERS = [pytest.param(r, marks=() if r.quick else pytest.mark.prove, id=str(r)) for r in ROWS]
 
 
