@@ -5,7 +5,7 @@
 Three ways to take the same steps, in turn, a round of one epoch each:
 
     bare          the compiled calls of `fnn.train.make_steps` and nothing else
-    engine        `fnn.train.fit.Fit`: metrics, plain lines of progress, no checkpoint within
+    engine        `fnn.runs.fit.Fit`: metrics, plain lines of progress, no checkpoint within
     checkpoints   the same with a checkpoint every 100 steps, in its thread
 
 The evaluation at an epoch's end is a program of its own and stands in a row of its own.
@@ -29,11 +29,11 @@ import numpy as np
 from fnn.config import parse
 from fnn.data import Dataset
 from fnn.progress import Lines
-from fnn.train import make_steps, order, prepare
-from fnn.train.checkpoint import Checkpoints
-from fnn.train.fit import Fit
-from fnn.train.position import Position, calls
-from fnn.train.run import Run
+from fnn.runs.checkpoint import Checkpoints
+from fnn.runs.fit import Fit
+from fnn.runs.prepare import Experiment, prepare
+from fnn.train import make_steps, order
+from fnn.train.feed import Position, cut_epoch
 
 TEXT = """
 name: engine_overhead
@@ -56,7 +56,7 @@ def main() -> None:
     rounds = options.rounds
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         fits = {name: stack.enter_context(fit(Path(scratch, name), name)) for name in CHECKPOINTS}
-        bare = Bare(fits["engine"].run)
+        bare = Bare(fits["engine"].experiment)
         seconds: dict[str, list[float]] = {
             "bare": [],
             **{name: [] for name in fits},
@@ -92,7 +92,7 @@ def fit(folder: Path, name: str):
     prepared = prepare(parse(TEXT + CHECKPOINTS[name]))
     run = dataclasses.replace(prepared, data=noise(), batch_size=128)
     progress = Lines()
-    progress.start(1000, run.steps_an_epoch, 0)
+    progress.start(1000, run.steps_per_epoch, 0)
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as saved:
         yield Fit(run, folder, saved, None, progress, lambda: 0)
 
@@ -108,14 +108,14 @@ def noise() -> Dataset:
 class Bare:
     """The compiled calls of an epoch, and nothing else."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.state, self.steps = run, run.init(), make_steps(run.update())
+    def __init__(self, run: Experiment) -> None:
+        self.run, self.state, self.steps = run, run.init(), make_steps(run.update)
         self.data = jax.device_put((run.data.x_train, run.data.y_train))
 
     def epoch(self) -> None:
         """Take the steps of an epoch."""
         examples = np.asarray(order(0, 1, EXAMPLES))
-        for batches in calls(examples, 128, 0, self.run.steps_a_call):
+        for batches in cut_epoch(examples, 128, 0, self.run.steps_per_call):
             self.state, losses = self.steps(self.state, *self.data, batches)
         jax.block_until_ready((self.state, losses))
 
@@ -126,15 +126,20 @@ def round_of(name: str, bare: Bare, fits: dict[str, Fit]) -> float:
     if name == "bare":
         bare.epoch()
     elif name == "evaluate":
-        fits["engine"]._evaluated()
+        fits["engine"].evaluate()
     else:
         taking = fits[name]
-        taking._steps()
-        taking.saved.wait()
+        (history,) = taking.histories
+        epoch = history.position.epoch
+        taking._chunks = taking.chunks(history.position)
+        while history.position.done < history.steps_per_epoch:
+            taking._take_chunk([history])
+        taking.checkpoints.wait()
         jax.block_until_ready(taking.state)
     taken = time.perf_counter() - start
     if name in fits:
-        fits[name].at = Position(fits[name].at.epoch + 1)
+        taking._leave_chunks()
+        history.position = Position(epoch + 1)
     return taken
 
 
@@ -144,19 +149,17 @@ def pairs_of(fit: Fit, pairs: int) -> tuple[list[float], list[float]]:
     They end when all is computed and the checkpoint is on the disk.
     """
     seconds: dict[bool, list[float]] = {True: [], False: []}
-    examples = np.asarray(order(0, 1, EXAMPLES))
-    cuts = list(calls(examples, 128, 0, fit.run.steps_a_call))
+    (history,) = fit.histories
+    chunk = next(fit.chunks(Position()))
     for i in range(pairs + 1):
         for saves in random.sample([True, False], 2):
-            for batches, *data, indices in fit.feed.calls(cuts[:1]):
-                start = time.perf_counter()
-                if saves:
-                    fit.at = fit.at.after(batches, np.zeros(len(batches)))
-                    fit._save()
-                fit.state, losses = fit.steps(fit.state, *data, indices)
-                np.asarray(losses)
-                fit.saved.wait()
-                taken = time.perf_counter() - start
+            start = time.perf_counter()
+            if saves:
+                history.position = history.position.after(chunk.batches, np.zeros(len(chunk[0])))
+                fit.save()
+            np.asarray(fit.take(chunk, [history]))
+            fit.checkpoints.wait()
+            taken = time.perf_counter() - start
             if i:  # the first is warmed up
                 seconds[saves].append(taken)
     return seconds[True], seconds[False]

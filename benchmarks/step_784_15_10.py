@@ -185,7 +185,7 @@ def judge(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 def environment() -> dict[str, Any]:
     """Say what the times are of."""
-    from fnn.train.folder import environment
+    from fnn.runs.folder import environment
 
     names = ("device", "python", "jax", "jaxlib", "optax", "numpy")
     versions = {name: value for name, value in environment(0).items() if name in names}

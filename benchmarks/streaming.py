@@ -53,8 +53,8 @@ def timers(folders: dict[str, Path]) -> dict[str, Timer]:
     from fnn.data import arrays
     from fnn.layers import Activation, Dense, Serial
     from fnn.loss import LOSSES
-    from fnn.train import init, make_feed, make_steps, make_update, order, steps_a_call
-    from fnn.train.loop import STEPS_A_CALL
+    from fnn.train import init, make_feed, make_steps, make_update, order
+    from fnn.train.feed import STEPS, steps_per_call
 
     relu = Activation(ops.relu)
     model = Serial([Dense(HIDDEN), relu, Dense(HIDDEN), relu, Dense(CLASSES)])
@@ -72,7 +72,7 @@ def timers(folders: dict[str, Path]) -> dict[str, Timer]:
         def timer():
             nonlocal state
             start = time.perf_counter()
-            for _, x, labels, indices in feed.calls(cuts(most)):
+            for _, x, labels, indices in feed.chunks(cuts(most)):
                 state, loss = steps(state, x, labels, indices)
                 float(loss)
             return (time.perf_counter() - start) / STEPS
@@ -85,15 +85,15 @@ def timers(folders: dict[str, Path]) -> dict[str, Timer]:
 
         def timer():
             start = time.perf_counter()
-            for call in feed.calls(cuts(most)):
+            for call in feed.chunks(cuts(most)):
                 jax.block_until_ready(call.x)
             return (time.perf_counter() - start) / STEPS
 
         return timer
 
-    most = steps_a_call(BATCH * INPUTS * 4, STEPS_A_CALL)
+    most = steps_per_call(BATCH * INPUTS * 4, STEPS)
     return {
-        "resident": epoch(arrays(folder=str(folders["float32"]), stream=False), STEPS_A_CALL),
+        "resident": epoch(arrays(folder=str(folders["float32"]), stream=False), STEPS),
         "streamed": epoch(arrays(folder=str(folders["float32"])), most),
         "streamed, uint8": epoch(arrays(folder=str(folders["uint8"])), most),
         "streamed, alone": alone(arrays(folder=str(folders["float32"])), most),
@@ -116,7 +116,7 @@ def main() -> None:
             folder.mkdir()
             write(folder, dtype)
         seconds = interleave(timers(folders), arguments.rounds)
-    from fnn.train.folder import environment
+    from fnn.runs.folder import environment
 
     names = ("device", "python", "jax", "jaxlib", "optax", "numpy")
     results: dict[str, Any] = {

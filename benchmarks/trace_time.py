@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.ops import dense, relu
-from fnn.train.folder import environment
+from fnn.runs.folder import environment
 
 SITES, ROUNDS = 100, 25
 BAR_US = 1000.0

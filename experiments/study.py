@@ -27,7 +27,9 @@ from fnn.config import load
 from fnn.data import Dataset
 from fnn.data.split import split_dataset
 from fnn.errors import FnnError
-from fnn.train import folder, prepare, train
+from fnn.runs import folder
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe & Ito: told apart by every eye
 SHARE = Fraction(4, 5)
@@ -91,7 +93,7 @@ def run_arm(
     """
     rows = []
     for seed in range(seeds):
-        run = prepare(load(config, (*arm.overrides, *overrides, f"seed={seed}")))
+        run = prepare(load(config, (*arm.overrides, *overrides, f"seed={seed}", "compare=false")))
         where = folder.create(runs, f"{arm.name}_{seed}")
         summary = train(replace(run, data=data(run.data)), where)
         if summary["status"] != "completed":

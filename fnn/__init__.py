@@ -4,10 +4,11 @@
     fnn.op         the decorator that makes one; `fnn.rules` switches to automatic differentiation
     fnn.layers     hyperparameters with init and apply; `Serial` puts them one after the other
     fnn.backprop   the explicit backward pass, every intermediate derivative kept
-    fnn.verify     is a backward rule right? a function, `fnn.verify(f, "f32[8,16]")`, and a module
+    fnn.verify     is a backward rule right? `fnn.verify(f, "f32[8,16]")`
     fnn.testing    the same question as an assertion, for pytest
     fnn.bench      is an op fast and small? `fnn.bench.measure(op)`
-    fnn.config     experiments as YAML files; fnn.train and fnn.report run and show them
+    fnn.config     experiments as YAML files; fnn.train, fnn.runs, fnn.sweep and fnn.report
+                   train and show them
 
 Names are imported when they are first used, so that `fnn --help` need not wait for JAX.
 """
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from . import models as models
     from . import ops as ops
     from . import report as report
+    from . import runs as runs
+    from . import sweep as sweep
     from . import testing as testing
     from . import train as train
     from . import verify as verify
@@ -44,7 +47,7 @@ if sys.version_info < (3, 12) and _YNN not in os.environ.get("XLA_FLAGS", ""):
 
 _MODULES = (
     *("backprop", "bench", "config", "data", "example", "init", "layers", "loss", "models"),
-    *("ops", "report", "testing", "train", "verify"),
+    *("ops", "report", "runs", "sweep", "testing", "train", "verify"),
 )
 _FROM_OPS = ("OPS", "op", "rules")
 

@@ -77,7 +77,7 @@ def forward(
     Raises TypeError for a layer that is not one call of an op.
     """
     values, names = {"x": x}, ["x"]
-    steps, kept, constants, parameters = [], [], [], []
+    steps, residuals, constants, parameters = [], [], [], []
     after: dict[str, Any] = {}
     k = plain = 0
     for path, layer, inputs in graph(model):
@@ -86,26 +86,30 @@ def forward(
         own = _at(params, path)
         k, plain = (k + 1, 0) if own else (k, plain + 1)
         y = f"z{k}" if own else f"y{k}" if plain == 1 else f"y{k}_{plain}"
-        called = {name: f"{name}{k}" for name in own}
-        values |= {called[name]: own[name] for name in own}
-        parameters += [((*path, name), called[name]) for name in own]
+        labels = {name: f"{name}{k}" for name in own}
+        values |= {labels[name]: own[name] for name in own}
+        parameters += [((*path, name), labels[name]) for name in own]
 
-        read = [names[i] for i in inputs]
-        drawn = functools.reduce(own_key, path, key)
-        call = layer.call(own, _at(state, path), values[read[0]].shape, key=drawn, train=train)
-        outputs, saved = call.op.fwd(*map(values.get, read), **call.arrays, **call.statics)
+        sources = [names[i] for i in inputs]
+        layer_key = functools.reduce(own_key, path, key)
+        call = layer.call(
+            own, _at(state, path), values[sources[0]].shape, key=layer_key, train=train
+        )
+        outputs, saved = call.op.fwd(*map(values.get, sources), **call.arrays, **call.statics)
         values[y], next_state = call.finish(outputs)
         if next_state:
             _put(after, path, next_state)
 
-        rest = call.op.arguments[len(read) :]
-        steps.append(Step(call.op, tuple(call.statics.items()), (*read, *map(called.get, rest)), y))
-        kept.append(saved)
+        rest = call.op.arguments[len(sources) :]
+        steps.append(
+            Step(call.op, tuple(call.statics.items()), (*sources, *map(labels.get, rest)), y)
+        )
+        residuals.append(saved)
         others = outputs[1:] if isinstance(outputs, tuple) else ()
         constants.append(tuple(map(jnp.zeros_like, others)))
         names.append(y)
     values |= {f"y{k}": values[f"z{k}"] for k in _without_activation(values)}
-    return values, Tape(tuple(steps), tuple(kept), tuple(constants), after, tuple(parameters))
+    return values, Tape(tuple(steps), tuple(residuals), tuple(constants), after, tuple(parameters))
 
 
 def backward(tape: Tape, dy: jax.Array) -> Arrays:

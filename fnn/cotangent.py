@@ -22,8 +22,8 @@ def fit(what: str, primal: Any, cotangent: Any) -> Any:
     cotangent = jnp.asarray(cotangent)
     if jnp.iscomplexobj(cotangent) and not jnp.issubdtype(primal.dtype, jnp.complexfloating):
         raise TypeError(f"{what} is {cotangent.dtype}, but its input is real ({primal.dtype})")
-    summed = _sum_to_shape(what, cotangent, primal.shape).astype(primal.dtype)
-    return _match_device_axes(summed, primal)
+    total = _sum_to_shape(what, cotangent, primal.shape).astype(primal.dtype)
+    return _match_device_axes(total, primal)
 
 
 def _sum_to_shape(what: str, cotangent: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -38,8 +38,8 @@ def _sum_to_shape(what: str, cotangent: jax.Array, shape: tuple[int, ...]) -> ja
     if leading < 0 or any(n not in (1, m) for n, m in aligned):
         raise ValueError(f"{what} has shape {cotangent.shape}, its input has shape {shape}")
     cotangent = jnp.sum(cotangent, axis=tuple(range(leading)))
-    stretched = tuple(i for i, n in enumerate(shape) if n != cotangent.shape[i])
-    return jnp.sum(cotangent, axis=stretched, keepdims=True) if stretched else cotangent
+    repeats = tuple(i for i, n in enumerate(shape) if n != cotangent.shape[i])
+    return jnp.sum(cotangent, axis=repeats, keepdims=True) if repeats else cotangent
 
 
 def _match_device_axes(cotangent: jax.Array, primal: Any) -> jax.Array:

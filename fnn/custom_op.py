@@ -15,7 +15,7 @@
         return jnp.where(y > 0, dy, 0)
 
 The decorated body is the definition: textbook mathematics, differentiable by JAX; it is the
-oracle and never runs in training. `fwd` is the fast forward pass, and says what is kept for the
+oracle and never runs in training. `fwd` is the fast forward pass and returns the residuals for the
 backward pass; `bwd` is the chain rule, the transposed Jacobian times the cotangent. This file is
 the one place that touches `jax.custom_vjp`, and does once what every rule would repeat.
 """
@@ -167,8 +167,8 @@ class Op:
                 f"positional arguments; give {', '.join(self.statics) or 'nothing else'} by keyword"
             )
         arrays = dict(zip(self.arguments, args, strict=False))
-        named, statics = self.bind_statics(kwargs)
-        for name, value in named.items():
+        by_name, statics = self.bind_statics(kwargs)
+        for name, value in by_name.items():
             if name in arrays:
                 raise TypeError(f"{self.name}: argument {name!r} is given twice")
             arrays[name] = value
@@ -183,9 +183,9 @@ class Op:
         arrays = {k: v for k, v in kwargs.items() if k not in self.statics}
         for name in arrays:
             if name not in self.arguments:
-                known = (*self.arguments, *self.statics)
+                names = (*self.arguments, *self.statics)
                 raise TypeError(
-                    f"{self.name} has no argument {name!r}{did_you_mean(name, known)}; "
+                    f"{self.name} has no argument {name!r}{did_you_mean(name, names)}; "
                     f"its signature is {self.name}{self.signature}"
                 )
         missing = [name for name, value in statics.items() if value is inspect.Parameter.empty]
@@ -277,10 +277,10 @@ class Op:
                 f"{self.name}: bwd must return a tuple of {len(self.arguments)} cotangents "
                 f"({', '.join('d' + name for name in self.arguments)}), got {got}"
             )
-        named = zip(self.arguments, saved.types, cotangents, strict=True)
+        columns = zip(self.arguments, saved.types, cotangents, strict=True)
         return tuple(
             cotangent.fit(f"{self.name}: cotangent d{name}", kind, value)
-            for name, kind, value in named
+            for name, kind, value in columns
         )
 
 

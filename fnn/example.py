@@ -1,4 +1,4 @@
-"""Examples: what an op is tried on, written as recipes so that every dtype can draw them.
+"""Examples: the arguments that an op is verified on, as recipes that any dtype can draw.
 
     example(x=normal(4, 3), w=normal(3, 2), b=None)
     example(x=values(-1.0, -0.0, 0.0, 1.0), subgradient_at_zero=0.5, tags={"kink"})
@@ -32,7 +32,7 @@ class Draw:
 class Example:
     """Arguments of an op by name: recipes for its arrays, values for its statics."""
 
-    named: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     tags: frozenset[str]
 
     def draw(self, seed: int, dtype: Any) -> dict[str, Any]:
@@ -40,13 +40,13 @@ class Example:
         rng = np.random.default_rng(seed)
         return {
             name: value(rng, dtype) if isinstance(value, Draw) else value
-            for name, value in self.named.items()
+            for name, value in self.arguments.items()
         }
 
 
-def example(*, tags: Collection[str] = (), **named: Any) -> Example:
+def example(*, tags: Collection[str] = (), **arguments: Any) -> Example:
     """One example: arrays as recipes (or None for an optional one), statics as values."""
-    return Example(named, frozenset(tags))
+    return Example(arguments, frozenset(tags))
 
 
 def normal(*shape: int, scale: float = 1.0) -> Draw:
@@ -81,5 +81,5 @@ def key() -> Draw:
 
 def values(*array: Any) -> Draw:
     """Exactly these numbers, as an array; nested lists make more axes. Floats follow the dtype."""
-    fixed = np.asarray(array)
-    return Draw(lambda rng: fixed.astype(np.int32) if fixed.dtype == np.int64 else fixed)
+    constant = np.asarray(array)
+    return Draw(lambda rng: constant.astype(np.int32) if constant.dtype == np.int64 else constant)

@@ -22,8 +22,8 @@ from .config import Config
 from .errors import FnnError
 from .layers import Layer
 from .report.run import Reader, read_arrays, read_summary
+from .runs.folder import named_arrays, version, write_bytes
 from .train.evaluate import outputs
-from .train.folder import named_arrays, version, write_bytes
 from .train.precision import widen
 from .tree import leaf_path
 
@@ -46,7 +46,7 @@ class Trained:
 def export(run: Path, to: str, out: Path | None = None) -> Path:
     """Write a run's model to `out`, by default RUN/model.FORM; return where.
 
-    Raises FnnError for a run folder that lacks what is needed, and where `out` cannot be written;
+    Raises FnnError for a run folder that is not complete, and where `out` cannot be written;
     then nothing is.
     """
     content = FORMS[to](load_trained(run))
@@ -76,13 +76,13 @@ def load_trained(run: Path) -> Trained:
 
 def _read(file: Path, parse: Callable[[Path], Part]) -> Part:
     reader = Reader(file.parent)
-    part = reader.read(file.name, parse, None)
-    if part is None:
+    content = reader.read(file.name, parse, None)
+    if content is None:
         raise FnnError(
             f"{file.parent}: {reader.problems[file.name]}; it is written when a run ends: "
             "let this one end, or train it again"
         )
-    return part
+    return content
 
 
 def _filled(tree: Any, arrays: Mapping[str, np.ndarray], file: Path) -> Any:
@@ -90,14 +90,14 @@ def _filled(tree: Any, arrays: Mapping[str, np.ndarray], file: Path) -> Any:
 
     def array(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name = leaf_path(path)
-        found = arrays.get(name)
-        if found is None or found.shape != leaf.shape or found.dtype.kind not in "fiub":
-            got = "nothing" if found is None else f"{found.dtype} of shape {found.shape}"
+        value = arrays.get(name)
+        if value is None or value.shape != leaf.shape or value.dtype.kind not in "fiub":
+            got = "nothing" if value is None else f"{value.dtype} of shape {value.shape}"
             raise FnnError(
                 f"{file}: {name}: the model of config.yaml has numbers of shape {leaf.shape} "
                 f"there, the file {got}; they are not of one run"
             )
-        return found
+        return value
 
     return jax.tree_util.tree_map_with_path(array, tree)
 
@@ -131,7 +131,7 @@ def to_stablehlo(trained: Trained) -> bytes:
 
 @contextlib.contextmanager
 def _without_source_locations() -> Iterator[None]:
-    """Keep the paths of this machine's source files out of what is compiled meanwhile."""
+    """Keep the paths of this machine's source files out of the programs compiled meanwhile."""
     option = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, option)
     jax.config.update(option, 0)

@@ -66,18 +66,18 @@ class Loss:
         return jnp.argmax(y, -1).astype(jnp.int32)
 
     def check(self, y_shape: tuple[int, ...], classes: int) -> None:
-        """Raise ShapeError if a model that ends with `y_shape` cannot learn so many classes."""
-        wanted = [(y_shape[0], classes)]
+        """Raise ShapeError if a model that ends with `y_shape` cannot learn `classes` classes."""
+        shapes = [(y_shape[0], classes)]
         if classes == 2 and self.op not in _TAKES_LABELS:
-            wanted.append((y_shape[0], 1))
-        if y_shape in wanted:
+            shapes.append((y_shape[0], 1))
+        if y_shape in shapes:
             return
         fix = f"end it with dense: {{features: {classes}}}"
         if len(y_shape) > 2:
             fix = f"put flatten first, and {fix}"
         raise ShapeError(
             f"the model ends with shape {y_shape}, but {self.op.name} over {classes} classes "
-            f"needs {' or '.join(map(str, wanted))}; {fix}"
+            f"needs {' or '.join(map(str, shapes))}; {fix}"
         )
 
 

@@ -1,7 +1,7 @@
 """The metrics of a training, one row per metric: name, function, direction and format.
 
 A new metric is one row of METRICS and its name in `MetricName`. Rows of metrics.jsonl, summaries,
-sweeps, comparisons of runs, progress and the command line follow the table.
+sweeps, `fnn diff`, tables of reports, progress and the command line follow the table.
 """
 
 import math

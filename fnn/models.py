@@ -3,7 +3,7 @@
     model, x_shape = fnn.models.resnet(depth=20), (128, 32, 32, 3)
     params, state, y_shape = model.init(jax.random.key(0), x_shape)
 
-Each ends in one number a class, without softmax: the loss `softmax_cross_entropy` has it.
+Each ends in one number per class, without softmax: the loss `softmax_cross_entropy` has it.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def small_cnn(*, classes: int = 10) -> Serial:
 def resnet(*, depth: int = 20, width: int = 16, classes: int = 10) -> Serial:
     """Stack residual blocks in three stages of `width`, 2 `width` and 4 `width` channels.
 
-    The CIFAR form, of `depth` = 6 n + 2 layers with weights, n blocks a stage; depth 20 has
+    The CIFAR form, of `depth` = 6 n + 2 layers with weights, n blocks per stage; depth 20 has
     272,474 parameters and 40,813,184 multiply-adds for images of 32×32×3. Where channels and
     stride change, the shortcut is a convolution of window 1 (the paper's option B).
 
@@ -107,7 +107,7 @@ def alexnet(*, classes: int = 1000) -> Serial:
 
 
 def mobilenet(*, width: float = 1.0, classes: int = 1000) -> Serial:
-    """Part each convolution: one window a channel, then a mixture of the channels at each place.
+    """Part each convolution: one window per channel, then a mixture of the channels at each place.
 
     `width` scales the channels of all layers. For images of 224×224×3 and width 1: 4,231,976
     parameters and 568,740,352 multiply-adds, a ninth of what whole convolutions would take.

@@ -33,7 +33,7 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from fnn import cli
 from fnn.config import dump, parse
 from fnn.errors import FnnError, printable
-from fnn.train import prepare
+from fnn.runs.prepare import prepare
 
 from .mutants import ROOT, SCHEMA, Mutant, mutants
 

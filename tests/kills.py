@@ -25,8 +25,10 @@ import numpy as np
 
 from fnn.config import load, parse
 from fnn.report import write_report
-from fnn.train import checkpoint, comparison, prepare, resume, train
-from fnn.train.sweep import Ready, plan_sweep, read_plan, sweep
+from fnn.runs import checkpoint
+from fnn.runs.fit import resume, train
+from fnn.runs.prepare import prepare
+from fnn.sweep import Ready, plan_sweep, read_plan, sweep
 
 from .runs import arrays, metrics
 
@@ -58,7 +60,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
-    comparison.ROUNDS = 1  # of timing, which nobody reads here
     print(f"{options.kills} kills, seed {options.seed}", flush=True)
     kills = writing = 0
     names = itertools.cycle(VARIANTS)
@@ -172,7 +173,7 @@ def check_readable(where: Path) -> None:
     kept = list((where / "checkpoints").rglob("0.safetensors"))
     for folder in (path.parent for path in kept if path.parent.name.isdigit()):
         checkpoint.read(folder)
-        checkpoint._read_arrays(folder)
+        checkpoint.read_arrays(folder)
     for run in runs(where):
         if (run / "metrics.jsonl").is_file():
             metrics(run)

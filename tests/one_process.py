@@ -18,7 +18,8 @@ import numpy as np
 from fnn.cli import app, experiment
 from fnn.config import Config, load
 from fnn.errors import FnnError
-from fnn.train import distributed, prepare
+from fnn.runs.prepare import prepare
+from fnn.train import distributed
 from fnn.train.mesh import place
 
 

@@ -1,4 +1,4 @@
-"""Run folders made up for the tests of the report, and its page taken apart."""
+"""Synthetic run folders for the tests of the report, and a parser of its page."""
 
 import json
 from html.parser import HTMLParser
@@ -16,7 +16,7 @@ FILES = {
     "parameters.npz": {"filters"},
     "comparison.json": {"gradients"},
 }
-"""The files of a run, and the sections of its page that none but they can fill."""
+"""The files of a run, and the sections of its page that need them."""
 SECTIONS = ("curves", "confusion", "examples", "filters", "layers", "gradients", "config")
 SECTIONS += ("environment",)
 CONFIG = (
@@ -97,7 +97,7 @@ def make_run(folder, *, epochs=12, k=10, outputs=None, x_shape=(8, 8), n=60, m=1
 
 
 class Page(HTMLParser):
-    """A page taken apart: text by section, tags that are open, and references."""
+    """A parsed page: text by section, open tags, and references."""
 
     VOID = frozenset({"meta", "link", "img", "br"})
 

@@ -1,8 +1,4 @@
-"""What the tests of training share: the command in this process, a run's rows, a stop on the way.
-
-`from .runs import uncompared as uncompared` leaves out of a whole file what every run ends with,
-the comparison with automatic differentiation, which takes longer than such small runs.
-"""
+"""What the tests of training share: the command in this process, rows, a stop on the way."""
 
 import inspect
 import json
@@ -73,14 +69,6 @@ train: {epochs: 50}
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def uncompared():
-    """No run of this file is compared with automatic differentiation at its end."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fnn.train.loop.compare_run", lambda run: {})
-        yield
-
-
 @pytest.fixture(scope="session")
 def digits():
     """Six batches of 16 digits and their labels."""
@@ -92,7 +80,7 @@ def digits():
 def command(monkeypatch, capsys):
     """The command `fnn` in this process: its exit status, its output and its errors."""
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr("fnn.train.compiled.keep_compiled", lambda config: None)
+    monkeypatch.setattr("fnn.runs.process.keep_compiled", lambda config: None)
     before = signal.getsignal(signal.SIGINT)
 
     def run(*words):

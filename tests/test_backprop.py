@@ -78,13 +78,13 @@ def agree(model, loss, x, labels, rules=("manual", "autodiff"), run=in_numpy):
             return jax.value_and_grad(D, has_aux=True)(params)
 
     def every_way(params):
-        found = backprop.value_and_grad(model, loss)(params, state, x, labels, KEY)
-        return found, [by_jax(params, which) for which in rules]
+        explicit = backprop.value_and_grad(model, loss)(params, state, x, labels, KEY)
+        return explicit, [by_jax(params, which) for which in rules]
 
-    found, others = run(every_way, params)
+    explicit, others = run(every_way, params)
     for other in others:
-        chex.assert_trees_all_close(found, other, rtol=1e-12, atol=1e-12)
-    return [np.abs(g).max() for g in jax.tree.leaves(found[1])]
+        chex.assert_trees_all_close(explicit, other, rtol=1e-12, atol=1e-12)
+    return [np.abs(g).max() for g in jax.tree.leaves(explicit[1])]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -113,14 +113,14 @@ def test_gradients_agree_for_every_layer():
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("outputs", [1, 4])
 def test_gradients_agree_for_every_loss(loss, outputs):
-    made = LOSSES[loss]()
+    divergence = LOSSES[loss]()
     model = Serial([Dense(outputs), Activation(ops.sigmoid if outputs == 1 else ops.softmax)])
     if outputs == 1 and loss == "softmax_cross_entropy":
         with pytest.raises(ShapeError, match="needs"):
-            made.check((6, 1), 2)
+            divergence.check((6, 1), 2)
         return
     with jax.enable_x64(True):
-        agree(model, made, X, np.arange(6) % max(2, outputs))
+        agree(model, divergence, X, np.arange(6) % max(2, outputs))
 
 
 @pytest.mark.prove
@@ -205,10 +205,10 @@ def test_decisions(loss, y, decisions):
 
 def test_a_loss_is_the_mean_over_examples_of_the_sum_over_outputs():
     y, labels = jnp.asarray([[0.2, 0.7], [0.5, 0.5]]), jnp.asarray([1, 0])
-    for made in (LOSSES["squared_error"](), LOSSES["binary_cross_entropy"]()):
-        each = made.per_example(y, labels)
+    for divergence in (LOSSES["squared_error"](), LOSSES["binary_cross_entropy"]()):
+        each = divergence.per_example(y, labels)
         assert each.shape == (2,)
-        chex.assert_trees_all_close(made(y, labels), each.mean(), rtol=1e-6)
+        chex.assert_trees_all_close(divergence(y, labels), each.mean(), rtol=1e-6)
     assert Loss(ops.squared_error).per_example(y, labels)[0] == pytest.approx(0.065)
 
 

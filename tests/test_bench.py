@@ -1,4 +1,4 @@
-"""`fnn bench`: what a row holds, how it is judged, what is refused. No time is asserted."""
+"""`fnn bench`: rows, their judgement, refusals. No time is asserted."""
 
 import functools
 import json
@@ -43,7 +43,7 @@ def halved_bwd(residuals, dy, *, scale):
     return dz @ w.T, x.T @ dz, None
 
 
-def made(*examples, fwd=halved_fwd, bwd=halved_bwd, **more):
+def toy(*examples, fwd=halved_fwd, bwd=halved_bwd, **more):
     op = Op(halved, examples=examples, **more)
     op.def_fwd(fwd)
     op.def_bwd(bwd)
@@ -55,7 +55,7 @@ def by_einsum(x, w, labels, *, scale):
 
 
 def test_a_row():
-    (row,) = measure(made(BENCH, reference=by_einsum), seconds=0)
+    (row,) = measure(toy(BENCH, reference=by_einsum), seconds=0)
     assert (row.op, row.call, row.dtype) == ("halved", "x 6×4, w 4×2", "float32")
     assert row.rounds == ROUNDS
     assert row.seconds.keys() >= {"manual", "autodiff"}
@@ -71,25 +71,25 @@ def test_a_row():
 
 def test_a_row_of_each_bench_example_and_no_other():
     labelled = {"x": normal(6, 4), "w": normal(4, 2), "labels": integers(6, high=2)}
-    op = made(BENCH, example(x=normal(2, 4), w=normal(4, 2)))
+    op = toy(BENCH, example(x=normal(2, 4), w=normal(4, 2)))
     assert len(measure(op, seconds=0)) == 1
-    op = made(BENCH, example(**labelled, scale=0.5, tags={"bench"}))
+    op = toy(BENCH, example(**labelled, scale=0.5, tags={"bench"}))
     assert measure(op, seconds=0)[1].call == "x 6×4, w 4×2, labels 6, scale=0.5"
 
 
 @pytest.mark.parametrize("dtype", sampled(*DTYPES))
 def test_a_dtype(dtype):
-    (row,) = measure(made(BENCH), dtype, seconds=0)
+    (row,) = measure(toy(BENCH), dtype, seconds=0)
     assert row.dtype == dtype
     assert row.residual_bytes["manual"] == jnp.dtype(dtype).itemsize * 44
 
 
-# Who takes part
+# The forms
 
 
 def timed(*examples, **more):
     """Return the forms that are timed on the example."""
-    (row,) = measure(made(*(examples or [BENCH]), **more), seconds=0)
+    (row,) = measure(toy(*(examples or [BENCH]), **more), seconds=0)
     return set(row.temp_bytes)
 
 
@@ -129,16 +129,16 @@ UNLIKE = example(x=normal(6, 4), w=normal(3, 2), tags={"bench"})
 @pytest.mark.parametrize(
     ("op", "words"),
     [
-        (made(), 'halved has no example tagged "bench"'),
-        (made(BENCH, reference=doubled), r"halved \(reference\) has other values"),
+        (toy(), 'halved has no example tagged "bench"'),
+        (toy(BENCH, reference=doubled), r"halved \(reference\) has other values"),
         (
-            made(BENCH, bwd=twice_the_scale),
+            toy(BENCH, bwd=twice_the_scale),
             r"halved \(manual\) has other gradients .*`fnn verify halved` says more",
         ),
-        (made(UNLIKE), r"halved cannot run its bench example .*: TypeError"),
+        (toy(UNLIKE), r"halved cannot run its bench example .*: TypeError"),
     ],
 )
-def test_what_cannot_be_measured_is_said_by_name(op, words):
+def test_a_form_that_cannot_be_measured_is_named(op, words):
     with pytest.raises(FnnError, match=words):
         measure(op, seconds=0)
 
@@ -147,9 +147,9 @@ def test_what_cannot_be_measured_is_said_by_name(op, words):
 
 
 def test_a_ratio_is_of_the_rounds_own_times():
-    found = ratio([2.0, 4.0, 8.0, 6.0, 3.0], [1.0, 2.0, 4.0, 3.0, 1.0])
-    assert (found.median, found.quartiles, found.interval) == (2.0, (2.0, 2.0), (2.0, 3.0))
-    assert not found.settled
+    result = ratio([2.0, 4.0, 8.0, 6.0, 3.0], [1.0, 2.0, 4.0, 3.0, 1.0])
+    assert (result.median, result.quartiles, result.interval) == (2.0, (2.0, 2.0), (2.0, 3.0))
+    assert not result.settled
     assert ratio([2.0] * 9, [1.0] * 9).settled
     noise = [1.0 + 0.1 * math.sin(37 * i) for i in range(1000)]
     few, many = (ratio(noise[:n], [1.0] * n).half_width for n in (20, 1000))
@@ -166,7 +166,7 @@ def test_rounds_end_when_settled_or_at_the_fewest():
 
 
 @pytest.mark.parametrize(
-    ("speed", "kept", "said"),
+    ("speed", "beside", "expected"),
     [
         (1.0, 8, []),
         (1.001 / BAR, 8, []),
@@ -175,8 +175,8 @@ def test_rounds_end_when_settled_or_at_the_fewest():
         (0.5, 9, ["slower", "keeps more"]),
     ],
 )
-def test_the_bar(speed, kept, said):
-    assert faults(speed, kept, 8) == said
+def test_the_bar(speed, beside, expected):
+    assert faults(speed, beside, 8) == expected
 
 
 # The command
@@ -193,10 +193,10 @@ def wasteful_bwd(residuals, dy, *, scale):
 
 @pytest.fixture
 def bench(monkeypatch, command):
-    """The command on a table of one fit op and one that keeps too much: status, output, errors."""
-    wasteful = made(BENCH, fwd=wasteful_fwd, bwd=wasteful_bwd)
+    """Return the command, on a table of a good op and one that keeps too much."""
+    wasteful = toy(BENCH, fwd=wasteful_fwd, bwd=wasteful_bwd)
     wasteful.name = "wasteful"
-    monkeypatch.setattr("fnn.OPS", {"halved": made(BENCH), "wasteful": wasteful, "bare": made()})
+    monkeypatch.setattr("fnn.OPS", {"halved": toy(BENCH), "wasteful": wasteful, "bare": toy()})
     return functools.partial(command, "bench", "--seconds", "0")
 
 
@@ -211,11 +211,11 @@ def test_the_table(bench):
 
 def test_json_is_one_object(bench):
     status, out, err = bench("wasteful", "--json", "--check")
-    told = json.loads(out)
+    printed = json.loads(out)
     assert (status, err) == (1, "")
-    assert told.keys() == {"ok", "bar", "device", "cores", "jax", "rows", "failures"}
-    assert told["ok"] is False
-    (row,) = told["rows"]
+    assert printed.keys() == {"ok", "bar", "device", "cores", "jax", "rows", "failures"}
+    assert printed["ok"] is False
+    (row,) = printed["rows"]
     assert "keeps more" in row["verdict"]
     assert not row["ok"]
     assert row["residual_bytes"]["manual"] == 4 * (44 + 100 * 100)

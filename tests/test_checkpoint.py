@@ -1,6 +1,5 @@
 """Checkpoints: which are kept, what comes back from them, and the positions that they hold."""
 
-import errno
 import math
 import os
 
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fnn.train import checkpoint, image
-from fnn.train.checkpoint import Checkpoints
-from fnn.train.position import Position, calls
+from fnn.runs import checkpoint
+from fnn.runs.checkpoint import Checkpoints
+from fnn.train.feed import Position, cut_epoch
 
 
 def test_the_last_and_the_best_are_kept(tmp_path):
@@ -40,7 +39,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     saved.save(state, 5, {"a": [1.25, None]}, score=math.nan)
     saved.wait()
     latest = checkpoint.latest(tmp_path)
-    assert (latest.step, latest.meta, latest.score) == (5, {"a": [1.25, None]}, None)
+    assert (latest.step, latest.metadata, latest.score) == (5, {"a": [1.25, None]}, None)
     back = checkpoint.restore(latest, jax.tree.map(jnp.zeros_like, state) | {"key": state["key"]})
     chex.assert_trees_all_equal_dtypes(back, state)
     for tree in (state, back):
@@ -48,24 +47,16 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     chex.assert_trees_all_equal(back, state)
 
 
-@pytest.mark.parametrize("direct", [True, False])
-def test_a_file_written_over_another_is_read_by_the_library(tmp_path, monkeypatch, direct):
-    def opened(path, flags, *rest, within=os.open):
-        if flags & image.DIRECT:
-            raise OSError(errno.EINVAL, "no direct writes here")
-        return within(path, flags, *rest)
-
-    if not direct:
-        monkeypatch.setattr(os, "open", opened)
-    file, made = tmp_path / "file", image.Image()
-    for size in (3000, 5, 9000):
+def test_a_file_is_read_by_the_library(tmp_path):
+    saved = Checkpoints(tmp_path, keep_last=1)
+    for step, size in enumerate((3000, 5, 9000)):
         arrays = {"flag": np.asarray(True), "a": np.arange(size, dtype=np.float32)}
-        made.fill(arrays, {"step": size})
-        made.write(file)
-        back = load_file(file)
-        assert file.stat().st_size % image.BLOCK == 0
+        saved.save(jax.tree.map(jnp.asarray, arrays), step, {})
+        saved.wait()
+        back = load_file(tmp_path / f"{step:08}" / "0.safetensors")
         for name in ("flag", "a"):
             np.testing.assert_array_equal(back[name], arrays[name], strict=True)
+    saved.close()
 
 
 def test_a_checkpoint_is_not_written_through_links(tmp_path):
@@ -106,18 +97,18 @@ def test_what_else_lies_beside_checkpoints_stays(tmp_path):
 @pytest.mark.parametrize("done", [0, 1, 4, 6, 7])
 def test_calls_from_the_middle_are_those_from_the_start(longest, done):
     examples = np.arange(27)
-    whole = list(calls(examples, 4, 0, longest))
-    rest = [row for cut in calls(examples, 4, done, longest) for row in cut]
+    whole = list(cut_epoch(examples, 4, 0, longest))
+    rest = [row for cut in cut_epoch(examples, 4, done, longest) for row in cut]
     steps = [row for cut in whole for row in cut]
     assert [list(row) for row in rest] == [list(row) for row in steps[done:]]
     assert np.concatenate(steps).tolist() == examples.tolist()
     ends = np.cumsum([len(cut) for cut in whole])[:-1]
     assert all(end % longest == 0 or end == 6 for end in ends)
-    first = [row for cut in calls(examples, 4, 0, longest, until=done) for row in cut]
+    first = [row for cut in cut_epoch(examples, 4, 0, longest, until=done) for row in cut]
     assert [list(row) for row in first] == [list(row) for row in steps[:done]]
 
 
 def test_a_position_sums_what_is_finite():
     at = Position(2).after(np.zeros((3, 4)), np.asarray([1.0, math.nan, 2.0]))
-    assert (at.epoch, at.done, at.seen, at.mean()) == (2, 3, 8, 1.5)
+    assert (at.epoch, at.done, at.examples, at.mean()) == (2, 3, 8, 1.5)
     assert at.step(10) == 13

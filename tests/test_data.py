@@ -289,8 +289,8 @@ def test_none_of_the_above_moves_quarters_of_different_classes(shape, split):
     after = none_of_the_above(before, fraction=0.5)
     x, y = getattr(before, f"x_{split}"), getattr(before, f"y_{split}")
     first, size = int(x.min()), int(np.prod(shape))
-    made = getattr(after, f"x_{split}")[len(x) :].astype(int) - first
-    donor, place = made // size, made % size
+    composites = getattr(after, f"x_{split}")[len(x) :].astype(int) - first
+    donor, place = composites // size, composites % size
     assert donor.min() >= 0  # nothing of the other split
     assert donor.max() < len(x)
     rows, columns, _ = np.unravel_index(place, shape)
@@ -307,10 +307,10 @@ def test_none_of_the_above_moves_quarters_of_different_classes(shape, split):
 @pytest.mark.parametrize("shape", [(2,), (9,), (4, 6), (1, 5, 2)])
 def test_none_of_the_above_mixes_features_of_two_classes(shape):
     before = marked(shape, classes=2)
-    made = none_of_the_above(before, fraction=1.0).x_train[40:].astype(int)
+    composites = none_of_the_above(before, fraction=1.0).x_train[40:].astype(int)
     size = int(np.prod(shape))
-    assert (made % size == np.arange(size).reshape(shape)).all()
-    for donors in made // size:
+    assert (composites % size == np.arange(size).reshape(shape)).all()
+    for donors in composites // size:
         assert len(np.unique(donors)) == 2
         assert set(before.y_train[np.unique(donors)]) == {0, 1}
 

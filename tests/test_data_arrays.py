@@ -86,9 +86,9 @@ def test_a_large_array_is_read_where_a_cpu_device_takes_it_without_a_copy(save):
 def test_classes_are_named_by_their_file_and_targets_can_be_changed(save):
     folder = save()
     dataset = arrays(folder=str(folder))
-    asked = one_vs_rest(dataset, label=2)
-    assert asked.x_train is dataset.x_train
-    assert np.array_equal(asked.y_train, Y[:N] == 2)
+    binary = one_vs_rest(dataset, label=2)
+    assert binary.x_train is dataset.x_train
+    assert np.array_equal(binary.y_train, Y[:N] == 2)
     expect_error(["streamed", "stream: false"], none_of_the_above, dataset)
     assert dataset.classes == ("0", "1", "2", "3")
     (folder / NAMES).write_text("ant\nbee\n\ncat\ndog\nelk\n")

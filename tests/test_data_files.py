@@ -1,4 +1,4 @@
-"""CSV and NPZ files: what is read, and what each damaged file is told."""
+"""CSV and NPZ files: reading, and the error of each damaged file."""
 
 import zipfile
 from contextlib import suppress
@@ -69,7 +69,7 @@ def test_csv_shape_makes_images(write):
 @pytest.mark.parametrize(
     ("text", "arguments", "words"),
     [
-        ("", {}, ["empty", "one example a row"]),
+        ("", {}, ["empty", "one example per row"]),
         ("\n\n,,\n", {}, ["empty"]),
         ("a,b,c\n", {}, ["header only"]),
         ("1,2,0\n3,x,1\n", {}, ["line 2", "column 2", "'x'", "not a number"]),
@@ -240,9 +240,9 @@ def header(shape: str, dtype: str = "'<f8'", version: bytes = b"\x01\0") -> byte
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (header("(1099511627776, 1024)"), ["x is damaged", "1099511627776", "holds 0"]),
-        (header("(6, 2)") + bytes(90), ["x is damaged", "96 bytes", "holds 90"]),
-        (header("(6, 2)") + bytes(97), ["x is damaged", "96 bytes", "holds 97"]),
+        (header("(1099511627776, 1024)"), ["x is truncated", "1099511627776", "holds 0"]),
+        (header("(6, 2)") + bytes(90), ["x is truncated", "96 bytes", "holds 90"]),
+        (header("(6, 2)") + bytes(97), ["x is truncated", "96 bytes", "holds 97"]),
         (header("(6, -2)") + bytes(96), ["damaged"]),
         (header("(6, 2)", version=b"\x09\0") + bytes(96), ["damaged"]),
         (header("(6, 2)", dtype="[('a', '<f8')]") + bytes(96), ["real numbers"]),

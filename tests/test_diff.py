@@ -1,4 +1,4 @@
-"""Two runs side by side, and the run folder that someone means."""
+"""Two runs side by side, and the search for a run folder."""
 
 import json
 
@@ -35,20 +35,20 @@ def both(a, b):
 
 
 def test_what_differs_and_the_numbers_side_by_side(pair):
-    found = diff(*pair)
-    assert found.config == {"learning_rate": both(1e-3, 0.01), "model.1": {"b": "relu"}}
-    assert found.environment.keys() == {"device", "started"}
-    assert found.problems == both([], [])
-    assert found.summary["steps"] == both(120, 240)
-    assert found.summary["status"] == both("completed", "completed")
-    test_loss, accuracy = found.metrics["test_loss"], found.metrics["test_accuracy"]
+    comparison = diff(*pair)
+    assert comparison.config == {"learning_rate": both(1e-3, 0.01), "model.1": {"b": "relu"}}
+    assert comparison.environment.keys() == {"device", "started"}
+    assert comparison.problems == both([], [])
+    assert comparison.summary["steps"] == both(120, 240)
+    assert comparison.summary["status"] == both("completed", "completed")
+    test_loss, accuracy = comparison.metrics["test_loss"], comparison.metrics["test_accuracy"]
     assert test_loss["best"]["b"] == {"epoch": 5, "value": 0.01}
     assert test_loss["last"] == both({"epoch": 12, "value": 2.1 / 12}, {"epoch": 13, "value": 2.1})
     assert accuracy["best"]["b"] == {"epoch": 11, "value": 1 - 0.5 / 11}
-    assert found.epochs[1]["train_loss"] == both(2.0, 2.0)
-    assert found.epochs[12]["test_accuracy"].keys() == {"a"}
-    assert found.epochs[13]["train_loss"].keys() == {"b"}
-    assert (found.common_epochs, found.first_difference) == (12, 5)
+    assert comparison.epochs[1]["train_loss"] == both(2.0, 2.0)
+    assert comparison.epochs[12]["test_accuracy"].keys() == {"a"}
+    assert comparison.epochs[13]["train_loss"].keys() == {"b"}
+    assert (comparison.common_epochs, comparison.first_difference) == (12, 5)
     of_itself = diff(pair[0], pair[0])
     assert of_itself.config == of_itself.environment == {}
     assert of_itself.first_difference is None
@@ -72,10 +72,10 @@ def test_the_tables_and_json_which_is_the_whole_of_it(command, pair):
     assert expected <= {" ".join(line.replace("│", " ").split()) for line in out.splitlines()}
 
     (pair[0] / "config.yaml").write_text("x: .nan\n")
-    told = json.loads(command("diff", *pair, "--json")[1])
-    assert told["config"]["x"] == {"a": None}
-    assert [row["epoch"] for row in told["epochs"]] == list(range(1, 14))
-    assert told["first_difference"] == 5
+    printed = json.loads(command("diff", *pair, "--json")[1])
+    assert printed["config"]["x"] == {"a": None}
+    assert [row["epoch"] for row in printed["epochs"]] == list(range(1, 14))
+    assert printed["first_difference"] == 5
 
 
 def test_a_run_that_was_killed_shows_what_there_is(command, pair):

@@ -13,10 +13,11 @@ import pytest
 
 from fnn.config import parse
 from fnn.errors import ConfigError
-from fnn.train import distributed, prepare, train
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
+from fnn.train import distributed
 
 from .runs import arrays, metrics, python
-from .runs import uncompared as uncompared
 
 EXPERIMENT = """
 name: processes
@@ -96,7 +97,7 @@ def test_two_processes_of_two_devices_are_one_device_until_one_dies(write, tmp_p
 @pytest.mark.prove
 def test_two_processes_run_and_resume_by_the_command(write, tmp_path):
     """Each in processes of its own, which compare the run at its end as well."""
-    told = both("run", write(), "--json", "--runs", tmp_path / "runs")
+    told = both("run", write(), "compare=true", "--json", "--runs", tmp_path / "runs")
     where = Path(told["run"])
     told = both("resume", where, "--json", "train.epochs=2")
     assert (told["status"], told["steps"]) == ("completed", 90)

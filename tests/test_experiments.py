@@ -10,8 +10,6 @@ import pytest
 from fnn.data.bundled import digits
 from fnn.errors import FnnError
 
-from .runs import uncompared as uncompared
-
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 WINNER, LOSER = "cross-entropy", "squared error"
 

@@ -1,4 +1,4 @@
-"""What a run learnt, in forms that others read: loaded back in, it is the run's model."""
+"""Exports of a run, loaded back: they are the run's model."""
 
 import json
 
@@ -10,12 +10,13 @@ import safetensors.numpy
 
 from fnn.config import dump, load, parse
 from fnn.export import FORMS, PLATFORMS, Trained, load_trained, to_stablehlo
-from fnn.train import folder, prepare, train
+from fnn.runs import folder
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
 
 from .report_runs import edit_json, edit_npz
 from .runs import EVERY_LAYER, arrays, drawn
 from .runs import command as command
-from .runs import uncompared as uncompared
 
 HEAD = """\
 loss: softmax_cross_entropy
@@ -54,12 +55,12 @@ def test_safetensors_are_the_runs_arrays(command, run):
     assert (status, err) == (0, "")
     file = run / "model.safetensors"
     assert json.loads(out) == {"file": str(file), "bytes": file.stat().st_size}
-    found = safetensors.numpy.load_file(file)
-    kept = arrays(run / "parameters.npz") | arrays(run / "state.npz")
-    assert found.keys() == kept.keys() >= {"1_dense/w", "2_batch_norm/mean", "4_dense/b"}
-    for name, array in kept.items():
-        assert found[name].dtype == array.dtype
-        np.testing.assert_array_equal(found[name], array)
+    loaded = safetensors.numpy.load_file(file)
+    expected = arrays(run / "parameters.npz") | arrays(run / "state.npz")
+    assert loaded.keys() == expected.keys() >= {"1_dense/w", "2_batch_norm/mean", "4_dense/b"}
+    for name, array in expected.items():
+        assert loaded[name].dtype == array.dtype
+        np.testing.assert_array_equal(loaded[name], array)
     with safetensors.safe_open(file, "numpy") as opened:
         words = opened.metadata()
     assert dump(parse(words["config"])) == dump(load(run / "config.yaml"))

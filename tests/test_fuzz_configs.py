@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from fnn.config import parse
 from fnn.errors import ConfigError, FnnError
-from fnn.train import prepare
+from fnn.runs.prepare import prepare
 
 from .fuzz_configs import SETTINGS, Fault, check_command, check_message, judge, small_data
 from .mutants import ROOT, SHIPPED, Mutant, mutants
@@ -115,7 +115,7 @@ def test_an_optimizer_whose_state_does_not_fit_is_refused(monkeypatch):
         (100, ConfigError, r": optimizer: with its state the model's param"),
         (10, FnnError, r"xor:7: model.0 dense: its parameters take 36 B, and"),
     ):
-        monkeypatch.setattr("fnn.train.check.memory_of_devices", lambda memory=memory: memory)
+        monkeypatch.setattr("fnn.runs.check.memory_of_devices", lambda memory=memory: memory)
         with pytest.raises(error, match=words):
             prepare(config)
 
@@ -124,6 +124,6 @@ def test_a_step_that_changes_a_dtype_is_refused(monkeypatch):
     def changed(*parts):
         return lambda state, x, labels: (state._replace(step=state.step.astype("float32")), 0.0)
 
-    monkeypatch.setattr("fnn.train.check.make_update", changed)
+    monkeypatch.setattr("fnn.runs.check.make_update", changed)
     with pytest.raises(ConfigError, match=r"xor:\d+: optimizer: a step gives parameters or a stat"):
         prepare(parse(SHIPPED["xor"], "xor"))

@@ -17,7 +17,8 @@ ORDER = [
     {"backprop", "verify", "bench", "models"},
     {"config", "testing"},
     {"train", "report"},
-    {"export"},
+    {"runs"},
+    {"sweep", "export"},
     {"cli"},
     {"__main__"},
 ]
@@ -80,7 +81,7 @@ REPORT = "import fnn.report, fnn.report.diff, fnn.report.find, fnn.cli.show"
         ("import fnn, fnn.cli", {"jax", "optax", "pydantic", "sklearn", "matplotlib"}),
         (OPS, {"optax", "pydantic", "sklearn", "matplotlib"}),
         ("import fnn.config", {"jax", "optax", "sklearn", "matplotlib"}),
-        (REPORT, {"jax", "optax", "matplotlib", "fnn.train"}),
+        (REPORT, {"jax", "optax", "matplotlib", "fnn.train", "fnn.runs"}),
         ("import fnn.data", {"jax", "sklearn"}),
     ],
 )

@@ -81,8 +81,8 @@ def test_simple_initialisers():
     uniform = INITIALIZERS["uniform"](scale=2.0)
     makers = INITIALIZERS["zeros"](), constant(value=2.5), normal(stddev=3.0), uniform
     shapes = (3,), (2,), (10_000,), (10_000,)
-    made = jax.jit(lambda: [make(KEY, shape) for make, shape in zip(makers, shapes)])()
-    zeros, halves, normals, uniforms = map(np.asarray, made)
+    arrays = jax.jit(lambda: [make(KEY, shape) for make, shape in zip(makers, shapes)])()
+    zeros, halves, normals, uniforms = map(np.asarray, arrays)
     np.testing.assert_array_equal(zeros, np.zeros(3))
     np.testing.assert_array_equal(halves, np.full(2, 2.5))
     assert abs(float(normals.std()) - 3) < 0.1

@@ -14,7 +14,8 @@ from jax.sharding import PartitionSpec as P
 from fnn import ops
 from fnn.config import dump, parse
 from fnn.errors import ConfigError
-from fnn.train import init, make_steps, make_update, order, prepare
+from fnn.runs.prepare import prepare
+from fnn.train import init, make_steps, make_update, order
 from fnn.train.mesh import Placement, make_mesh, place
 
 from .runs import sampled
@@ -55,9 +56,8 @@ def trained(devices, count, size=32, model=MLP):
     placement = place(run.config, run.model, run.x_shape)
     data = placement.resident(run.data.x_train), placement.resident(run.data.y_train)
     state, losses = placement.init(run.init), []
-    layout = placement.state(state)
-    update = placement.update(make_update(run.model, run.loss, run.optimizer))
-    steps = make_steps(update, (layout, placement.sharding()))
+    layout = placement.layout(state)
+    steps = make_steps(make_update(run.model, run.loss, run.optimizer), placement, state)
     orders = [np.asarray(order(0, epoch, len(data[0]))) for epoch in range(1 + count * 32 // 1000)]
     batches = np.concatenate(orders)[: count * size].reshape(count, 1, size)
     program = steps.lower(state, *data, batches[0]).compile()
@@ -145,7 +145,7 @@ def test_a_convolutions_weight_gradient_never_collects_the_batch(groups):
 
 
 def test_an_optimisers_moments_lie_as_their_parameters_do():
-    state = experiment(TENSOR).placed()
+    state = experiment(TENSOR).initial_state()
     adam = state.optimizer[0]
     for tree in (state.params, adam.mu, adam.nu):
         specs = jax.tree.map(lambda a: a.sharding.spec, tree)
@@ -161,7 +161,7 @@ def test_a_parameter_of_a_like_name_is_not_split():
     model = f"residual: {{body: {body}}}, dense: {{features: 10}}]"
     model = "[dense: {features: 8}, flatten, dense: {features: 8}, " + model
     run = experiment('mesh: {model: 2}\nsharding: {"0_dense/w": [null, model]}\n', model)
-    paths = jax.tree_util.tree_leaves_with_path(run.placed().params)
+    paths = jax.tree_util.tree_leaves_with_path(run.initial_state().params)
     split = [jax.tree_util.keystr(path) for path, leaf in paths if leaf.sharding.spec != P()]
     assert split == ["['0_dense']['w']"]
 
@@ -171,7 +171,7 @@ def test_what_an_optimiser_keeps_in_another_shape_is_copied():
     placement = place(run.config, run.model, run.x_shape)
     optimizer = optax.adafactor(min_dim_size_to_factor=8)
     state = jax.eval_shape(lambda: init(run.model, optimizer, run.x_shape, 0))
-    layout = placement.state(state)
+    layout = placement.layout(state)
     assert layout.params["1_dense"]["w"].spec == P("data")
     factored = jax.tree_util.tree_leaves_with_path((state.optimizer, layout.optimizer))
     shapes = {leaf.shape for _, leaf in factored if hasattr(leaf, "shape")}

@@ -89,8 +89,8 @@ def test_the_receptive_field_is_what_reaches_one_output(name):
     params, state = drawn(model, x.shape)
     assert layer_table(model, x.shape)[-1].receptive_field == (size,)
     jacobian = jax.jit(jax.jacobian(lambda x: jnp.tanh(model.apply(params, state, x)[0])))(x)
-    seen = np.any(np.asarray(jacobian) != 0, (0, 2, 3, 5))  # (outputs, inputs)
-    spans = [np.ptp(np.flatnonzero(row)) + 1 for row in seen]
+    reached = np.any(np.asarray(jacobian) != 0, (0, 2, 3, 5))  # (outputs, inputs)
+    spans = [np.ptp(np.flatnonzero(row)) + 1 for row in reached]
     if name == "strides":  # a pool passes gradient to one input of its window alone
         assert size - 2 <= max(spans) <= size
     else:

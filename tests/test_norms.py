@@ -117,12 +117,16 @@ def test_a_scale_of_0_still_learns_from_the_output_alone():
 
 
 def test_in_place_batch_norm_keeps_the_output_or_where_that_has_few_digits_the_input():
-    for dtype, least, kept in (("float32", 1e-2, 0), ("bfloat16", 1e-2, 1), ("bfloat16", 0.25, 0)):
+    for dtype, least, i in (
+        ("float32", 1e-2, 0),
+        ("bfloat16", 1e-2, 1),
+        ("bfloat16", 0.25, 0),
+    ):
         x = jnp.asarray(X, dtype)
         (y, *_), saved = ops.batch_norm_leaky_relu.fwd(x, SCALE, BIAS, least_scale=least)
         large = [a for a in jax.tree.leaves(saved) if a.size == x.size]
         assert len(large) == 1
-        assert large[0] is (y, x)[kept]
+        assert large[0] is (y, x)[i]
 
 
 def test_local_response_norm_counts_as_the_paper_does():
@@ -151,13 +155,13 @@ def test_dropout_keeps_the_key_and_the_rate_and_its_rate_is_the_rate(op):
     def by_hand(x):
         y, saved = op.fwd(x, KEY, rate=0.3)
         dx, dkey, drate = op.bwd(saved, jnp.ones_like(x))
-        kept_key, kept_rate = jax.tree.leaves(saved)
-        assert kept_key is KEY
+        saved_key, saved_rate = jax.tree.leaves(saved)
+        assert saved_key is KEY
         assert dkey is None
-        return y, kept_rate, dx, drate
+        return y, saved_rate, dx, drate
 
-    y, kept_rate, dx, drate = in_numpy(by_hand, x)
-    assert (kept_rate, drate) == (np.float32(0.3), 0)
+    y, saved_rate, dx, drate = in_numpy(by_hand, x)
+    assert (saved_rate, drate) == (np.float32(0.3), 0)
     dropped = np.asarray(dx) == 0
     apart = {"channel_dropout": 60_000, "drop_path": 600}.get(op.name, x.size)
     assert abs(dropped.mean() - 0.3) < 4 * np.sqrt(0.21 / apart)

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.core
 def op_with(bwd, definition=lambda x, w: x * w):
     """An op outside the table, with a backward rule of the test's."""
     definition.__name__ = "product"
-    made = Op(definition)
-    made.def_fwd(lambda *arrays, **statics: (definition(*arrays, **statics), arrays))
-    made.def_bwd(bwd)
-    return made
+    product = Op(definition)
+    product.def_fwd(lambda *arrays, **statics: (definition(*arrays, **statics), arrays))
+    product.def_bwd(bwd)
+    return product
 
 
 X = jnp.asarray(np.arange(6, dtype="f").reshape(2, 3) + 1)
@@ -89,13 +89,13 @@ def test_numpy_arrays_and_python_numbers_are_arrays():
 
 
 def test_statics_of_equal_value_and_other_type_are_kept_apart():
-    kept = op_with(lambda r, dy, *, n: (dy, dy), lambda x, w, *, n: x * n)
-    assert kept(X, X, n=1).dtype == X.dtype
-    seen = []
-    kept.def_fwd(lambda x, w, *, n: (seen.append(type(n)) or x, None))
-    kept(X, X, n=2)
-    kept(X, X, n=2.0)
-    assert seen == [int, float]
+    scale = op_with(lambda r, dy, *, n: (dy, dy), lambda x, w, *, n: x * n)
+    assert scale(X, X, n=1).dtype == X.dtype
+    types = []
+    scale.def_fwd(lambda x, w, *, n: (types.append(type(n)) or x, None))
+    scale(X, X, n=2)
+    scale(X, X, n=2.0)
+    assert types == [int, float]
 
 
 @pytest.mark.parametrize(
@@ -112,22 +112,22 @@ def test_a_signature_that_is_no_ops_is_refused(definition, words):
 
 
 def test_an_op_without_rules_says_which_is_missing():
-    made = Op(lambda x: x)
-    made.name = "half_done"
-    for call in (made, made.fwd):
+    half_done = Op(lambda x: x)
+    half_done.name = "half_done"
+    for call in (half_done, half_done.fwd):
         with pytest.raises(NotImplementedError, match=r"no fwd rule; write @half_done\.def_fwd"):
             call(X)
-    made.def_fwd(lambda x: (x, None))
+    half_done.def_fwd(lambda x: (x, None))
     with pytest.raises(NotImplementedError, match=r"no bwd rule; write @half_done\.def_bwd"):
-        made(X)
+        half_done(X)
 
 
 def test_a_forward_rule_returns_a_pair():
-    made = Op(lambda x: x)
-    made.def_fwd(lambda x: x)
-    made.def_bwd(lambda residuals, dy: dy)
+    half_done = Op(lambda x: x)
+    half_done.def_fwd(lambda x: x)
+    half_done.def_bwd(lambda residuals, dy: dy)
     with pytest.raises(TypeError, match=r"fwd must return the pair \(y, residuals\), got a"):
-        made(X)
+        half_done(X)
 
 
 def test_a_backward_pass_by_hand_takes_what_was_saved():

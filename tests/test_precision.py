@@ -14,7 +14,8 @@ from fnn.config import parse
 from fnn.config.training import Precision
 from fnn.errors import ConfigError
 from fnn.layers import Activation, BatchNorm, Dense, Dropout, Flatten, Serial
-from fnn.train import compare, init, make_evaluate, make_update, order, value_and_grad
+from fnn.runs.compare import compare
+from fnn.train import init, make_evaluate, make_update, order, value_and_grad
 from fnn.train.plan import step_memory
 from fnn.train.precision import FIRST_SCALE, FLOAT32
 
@@ -118,7 +119,7 @@ def test_parameters_and_the_optimisers_state_can_be_bfloat16(digits):
 
 
 def test_comparison_and_plan_use_the_precision_of_the_run(digits, monkeypatch):
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     half = Precision(params="bfloat16", compute="bfloat16")
     model = Serial([Flatten(), Dense(10)])
     comparison = compare(model, LOSS, optax.sgd(0.1), *digits, batch_size=32, precision=half)

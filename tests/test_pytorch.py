@@ -178,13 +178,13 @@ def test_values_and_gradients_are_those_of_pytorch(label):
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=shape) for shape in shapes]
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
-    wanted = theirs(*tensors)
-    dy = rng.normal(size=wanted.shape)
-    wanted.backward(torch.tensor(dy))
+    expected = theirs(*tensors)
+    dy = rng.normal(size=expected.shape)
+    expected.backward(torch.tensor(dy))
     with jax.enable_x64(True):
         y, pull = jax.vjp(ours, *map(jnp.asarray, arrays))
-        came = jax.device_get([y, *pull(jnp.asarray(dy))])
-    for a, b in zip(came, [wanted, *(t.grad for t in tensors)]):
+        actual = jax.device_get([y, *pull(jnp.asarray(dy))])
+    for a, b in zip(actual, [expected, *(t.grad for t in tensors)]):
         b = b.detach().numpy()
         assert a.shape == b.shape
         assert np.max(np.abs(a - b), initial=0) <= 1e-10 * np.max(np.abs(b))

@@ -155,7 +155,7 @@ def test_a_matrix_too_large_for_a_page_becomes_a_list_and_no_examples_are_no_pic
 
 
 def apart(difference):
-    """Gradients that differ by so much."""
+    """Return a comparison whose gradients differ by `difference`."""
     return {"parameters": [{"path": "1_dense/w", "max_relative_difference": difference}]}
 
 
@@ -190,8 +190,8 @@ def test_everything_shown_is_escaped(tmp_path):
     layer = {"path": evil, "layer": evil}
     names = dict.fromkeys(("name", "status", "gradient", "loss"), evil)
     edit_json(run / "summary.json", classes=[evil, evil], layers=[layer], **names)
-    shown = {evil: evil, "device": evil, "started": evil, "x": "\ud800"}
-    edit_json(run / "environment.json", **shown)
+    environment = {evil: evil, "device": evil, "started": evil, "x": "\ud800"}
+    edit_json(run / "environment.json", **environment)
     row = {"path": evil, "max_relative_difference": 1e-7}
     edit_json(run / "comparison.json", parameters=[row])
     page = report(run)

@@ -18,14 +18,17 @@ import pytest
 from fnn.config import dump, load, parse
 from fnn.errors import ConfigError, DataError, FnnError
 from fnn.report import write_report
-from fnn.train import checkpoint, init, order, prepare, replay, resume, train
-from fnn.train import folder as files
-from fnn.train.changes import changes
+from fnn.runs import checkpoint
+from fnn.runs import folder as files
+from fnn.runs.fit import resume, train
+from fnn.runs.prepare import prepare
+from fnn.runs.replay import replay
+from fnn.runs.resume import changes
+from fnn.train import init, order
 
 from .kills import check_equal
 from .runs import DIVERGES, ROOT, Stop, metrics, python
 from .runs import command as command
-from .runs import uncompared as uncompared
 
 SMALL = """
 name: small
@@ -114,7 +117,8 @@ KILLED = """
 import signal, sys
 from pathlib import Path
 from fnn.config import load
-from fnn.train import prepare, train
+from fnn.runs.prepare import prepare
+from fnn.runs.fit import train
 from tests.runs import Stop
 where = Path(sys.argv[1])
 train(prepare(load(where / "small.yaml")), where, Stop("steps", 5, signal.SIGKILL))
@@ -308,7 +312,7 @@ def test_training_goes_on_after_a_step_that_is_not_finite(tmp_path, policy, skip
     assert summary["first_nonfinite"]["step"] == 10
     assert "model.0 dense" in summary["first_nonfinite"]["place"]
     assert math.isfinite(summary["train_loss"])
-    rolled_back = checkpoint.latest(tmp_path / "checkpoints").meta["roll_backs"]
+    rolled_back = checkpoint.latest(tmp_path / "checkpoints").metadata["roll_backs"]
     assert (summary["skipped_steps"], rolled_back) == (skipped, 2 - skipped)  # once an epoch
     if policy == "skip":
         assert math.isfinite(replay(run, tmp_path, 15).loss)

@@ -19,7 +19,7 @@ from fnn.errors import ConfigError, FnnError
 from fnn.export import load_trained
 from fnn.report import diff
 from fnn.report.run import read_run
-from fnn.train import folder
+from fnn.runs import folder
 from fnn.verify.page import write_page
 
 from .report_runs import Page, edit_npz, make_run, report

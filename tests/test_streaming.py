@@ -16,13 +16,15 @@ from fnn.data import Shards, Streamed, arrays
 from fnn.errors import DataError
 from fnn.layers import Activation, Dense, Flatten, Serial
 from fnn.report import write_report
-from fnn.train import compare, make_feed, prepare, train
-from fnn.train import folder as files
-from fnn.train.feed import AHEAD, steps_a_call
+from fnn.runs import folder as files
+from fnn.runs.compare import compare
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
+from fnn.train import make_feed
+from fnn.train.feed import AHEAD, Position, steps_per_call
 
 from . import runs
 from .runs import LOSS
-from .runs import uncompared as uncompared
 from .test_data import expect_error
 from .test_data_arrays import NUMBERS, PIXELS, X1, M, N, Y, save_arrays
 
@@ -62,14 +64,14 @@ CUTS = [np.array([[k, k + 1], [k + 2, k + 3]], np.int32) for k in range(8)]
 
 def test_resident_data_go_to_the_device_once():
     feed = make_feed(NUMBERS.astype(np.float32), Y.astype(np.int32))
-    calls = list(feed.calls(CUTS))
+    calls = list(feed.chunks(CUTS))
     assert all(call.x is calls[0].x and call.labels is calls[0].labels for call in calls)
     assert all(call.indices is cut for call, cut in zip(calls, CUTS, strict=True))
 
 
 def test_streamed_data_are_read_ahead_but_not_far():
     x, cuts = Counted(), iter(CUTS)
-    calls = make_feed(x, Y[:N].astype(np.int32)).calls(cuts)
+    calls = make_feed(x, Y[:N].astype(np.int32)).chunks(cuts)
     next(calls)
     for _ in range(200):
         if x.reads == 1 + AHEAD:
@@ -103,7 +105,7 @@ def interrupt(calls):
 def test_no_thread_is_left_behind(use, error):
     feed = make_feed(Counted(), Y[:N].astype(np.int32))
     with pytest.raises(error) if error else nullcontext():
-        use(feed.calls(CUTS))
+        use(feed.chunks(CUTS))
 
 
 def test_what_fails_while_reading_ahead_is_raised_in_its_turn():
@@ -113,20 +115,20 @@ def test_what_fails_while_reading_ahead_is_raised_in_its_turn():
                 raise DataError("gone")
             return super().__getitem__(examples)
 
-    calls = make_feed(Failing(), Y[:N].astype(np.int32)).calls(CUTS)
+    calls = make_feed(Failing(), Y[:N].astype(np.int32)).chunks(CUTS)
     assert [call.batches[0, 0] for call in (next(calls), next(calls))] == [0, 1]
     with pytest.raises(DataError, match="gone"):
         next(calls)
     assert not prefetching()
     with pytest.raises(ZeroDivisionError):
-        list(make_feed(Counted(), Y[:N]).calls(1 // k for k in (1, 0)))
+        list(make_feed(Counted(), Y[:N]).chunks(1 // k for k in (1, 0)))
 
 
 def test_a_file_that_vanishes_while_training_ends_the_calls(save):
     folder = save()
     feed = make_feed(arrays(folder=str(folder)).x_train, Y[:N].astype(np.int32))
     (folder / X1).unlink()
-    expect_error([X1, "vanished"], list, feed.calls([np.array([[1, 2], [3, 21]])]))
+    expect_error([X1, "vanished"], list, feed.chunks([np.array([[1, 2], [3, 21]])]))
 
 
 @pytest.mark.parametrize(
@@ -134,15 +136,33 @@ def test_a_file_that_vanishes_while_training_ends_the_calls(save):
     [(1, 256, 256), (2**20, 256, 64), (2**20, 10, 10), (2**20 + 1, 256, 63), (2**40, 256, 1)],
 )
 def test_a_call_holds_so_many_bytes(batch_bytes, most, steps):
-    assert steps_a_call(batch_bytes, most) == steps
+    assert steps_per_call(batch_bytes, most) == steps
+
+
+def test_reading_ahead_does_not_start_over_at_an_epochs_end(save):
+    config = parse(f"""
+name: streamed
+data: {{arrays: {{folder: "{save()}"}}}}
+model: [flatten, dense: {{features: 4}}]
+loss: softmax_cross_entropy
+optimizer: {{sgd: {{learning_rate: 0.1}}}}
+train: {{epochs: 3, batch_size: 8}}
+""")
+    experiment, threads, batches = prepare(config), set(), []
+    for chunk in experiment.chunks(Position()):
+        threads |= set(prefetching())
+        batches.append(chunk.batches.reshape(-1))
+    assert len(threads) == 1
+    want = [experiment.order(epoch) for epoch in (1, 2, 3)]
+    np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(want))
 
 
 # Evaluation and comparison
 
 
 def test_a_comparison_reads_the_first_examples(save, monkeypatch):
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
-    monkeypatch.setattr("fnn.train.comparison.STEPS", 3)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.STEPS", 3)
     data, read = arrays(folder=str(save())), []
     original = Shards.__getitem__
 

@@ -15,14 +15,14 @@ from fnn.cli import app
 from fnn.config import load
 from fnn.errors import ConfigError, FnnError
 from fnn.report import write_sweep_report
-from fnn.train import folder as files
-from fnn.train import prepare, train
-from fnn.train.sweep import Ready, plan_sweep, read_plan, read_results, sweep
-from fnn.train.sweep.axes import Range, draw, grid, parse_axis, split_words
-from fnn.train.sweep.program import Program
+from fnn.runs import folder as files
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
+from fnn.sweep import Ready, plan_sweep, read_plan, read_results, sweep
+from fnn.sweep.axes import Range, draw, grid, parse_axis, split_words
+from fnn.sweep.program import Program
 
 from .runs import Stop, arrays, metrics, sampled
-from .runs import uncompared as uncompared
 
 CONFIG = """\
 name: small
@@ -145,14 +145,14 @@ def test_points_are_drawn_from_a_seed_within_their_ranges():
 )
 def test_values_that_are_numbers_share_a_program(config, words, programs):
     groups = ready(config, *words).groups
-    assert [(len(group.rows), len(group.traced)) for group in groups] == programs
-    assert len({id(group.run.data) for group in groups}) == 1
+    assert [(len(group.rows), len(group.arguments)) for group in groups] == programs
+    assert len({id(group.experiment.data) for group in groups}) == 1
 
 
 def test_a_value_that_must_be_known_makes_programs_of_its_own(config):
     words = ["model.1=leaky_relu", "model.1.leaky_relu.negative_slope=0.1,0.2", "seed=0,1"]
     groups = ready(config, *words).groups
-    assert [(len(group.rows), list(group.traced)) for group in groups] == [(2, ["seed"])] * 2
+    assert [(len(group.rows), list(group.arguments)) for group in groups] == [(2, ["seed"])] * 2
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
     group = ready(config, f"{RATE}=0.1,0.2,0.3").groups[0]
     found = []
     for at_once in (False, True):
-        monkeypatch.setattr("fnn.train.sweep.program._at_once", lambda mesh, a=at_once: a)
+        monkeypatch.setattr("fnn.sweep.program._at_once", lambda mesh, a=at_once: a)
         program = Program(group, jax.devices()[:1])
         active = np.array([True, False, True])
         batches = program.orders(1)[:, :96].reshape(1, 3, 32)

@@ -17,21 +17,22 @@ from fnn.config import load, parse
 from fnn.errors import ConfigError, FnnError
 from fnn.layers import Activation, Dense, Flatten, Serial
 from fnn.report import write_report
-from fnn.train import folder as files
-from fnn.train import make_evaluate, order, prepare, train
-from fnn.train.comparison import compare, compare_run
+from fnn.runs import folder as files
+from fnn.runs.compare import compare, compare_experiment
+from fnn.runs.fit import train
+from fnn.runs.prepare import prepare
+from fnn.train import make_evaluate, order
 from fnn.train.plan import layer_table, step_memory
 from fnn.train.step import init, make_steps, make_update
 
 from .runs import LOSS, Stop, arrays, metrics, sampled, take_steps
 from .runs import digits as digits
-from .runs import uncompared as uncompared
 
 MODEL = Serial([Flatten(), Dense(8), Activation(ops.relu), Dense(10)])
 SGD = optax.sgd(0.1, momentum=0.9)
 FILES = {
     *("config.yaml", "environment.json", "metrics.jsonl", "summary.json"),
-    *("parameters.npz", "predictions.npz", "comparison.json", "checkpoints", ".lock"),
+    *("parameters.npz", "predictions.npz", "checkpoints", ".lock"),
 }
 
 
@@ -128,12 +129,13 @@ def test_evaluation_in_chunks_is_evaluation_at_once(digits, monkeypatch):
 
 @pytest.mark.parametrize("gradient", sampled("manual", "autodiff", "backprop"))
 def test_a_run_leaves_all_its_files_and_a_report(quick, monkeypatch, gradient):
-    if gradient == "manual":  # a comparison does not depend on it
-        monkeypatch.setattr("fnn.train.loop.compare_run", compare_run)
-        monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
-    overrides = ("train.epochs=2", f"gradient={gradient}")
+    compares = gradient == "manual"  # a comparison does not depend on it
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
+    overrides = ("train.epochs=2", f"gradient={gradient}", f"compare={compares}".lower())
     where, summary, rows = quick(config="digits_2_or_not_2", overrides=overrides)
-    assert {path.name for path in where.iterdir()} == FILES
+    assert {path.name for path in where.iterdir()} == FILES | (
+        {"comparison.json"} if compares else set()
+    )
     assert (summary["status"], summary["gradient"]) == ("completed", gradient)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[0].keys() == {"epoch", "step", "train_loss", "test_loss", "test_accuracy"}
@@ -146,7 +148,7 @@ def test_a_run_leaves_all_its_files_and_a_report(quick, monkeypatch, gradient):
     assert (np.diff(found["loss"][found["worst_index"]]) <= 0).all()
     sizes = [array.size for array in arrays(where / "parameters.npz").values()]
     assert sum(sizes) == summary["parameters"]
-    if gradient == "manual":
+    if compares:
         comparison = json.loads((where / "comparison.json").read_text())
         # A float32 gradient that is summed in another order differs by some roundings of 6e-8.
         assert all(p["max_relative_difference"] < 1e-5 for p in comparison["parameters"])
@@ -208,10 +210,11 @@ def test_running_statistics_and_drawn_masks_are_those_of_backprop(quick):
 def test_ctrl_c_leaves_a_whole_run_of_what_was_done(quick):
     before = signal.getsignal(signal.SIGINT)
     stop = Stop("epoch", 2, signal.SIGINT)
-    where, summary, rows = quick(overrides=("train.epochs=50",), progress=stop)
+    overrides = ("train.epochs=50", "compare=true")
+    where, summary, rows = quick(overrides=overrides, progress=stop)
     assert summary["status"] == "interrupted"
     assert len(rows) in (2, 3)
-    assert {path.name for path in where.iterdir()} == FILES - {"comparison.json"}
+    assert {path.name for path in where.iterdir()} == FILES
     assert "interrupted" in write_report(where).read_text()
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -292,7 +295,7 @@ def test_the_comparison_finds_a_wrong_rule(digits, monkeypatch):
     def found():
         return compare(MODEL, LOSS, optax.sgd(0.1), *digits, batch_size=32)
 
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     assert max(p["max_relative_difference"] for p in found()["parameters"]) < 1e-5
     right = ops.relu.bwd_rule
     monkeypatch.setattr(
@@ -306,9 +309,9 @@ def test_the_comparison_finds_a_wrong_rule(digits, monkeypatch):
 @pytest.mark.core
 def test_a_gradient_of_nothing_but_roundings_is_no_difference(monkeypatch):
     """A batch norm takes away what a bias before it adds."""
-    monkeypatch.setattr("fnn.train.comparison.ROUNDS", 1)
+    monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     text = STATE.replace(", dropout: {rate: 0.5}", "").replace("points: 64", "points: 200")
     run = prepare(parse(text, overrides=["train.batch_size=32"]))
-    found = {p["path"]: p["max_relative_difference"] for p in compare_run(run)["parameters"]}
+    found = {p["path"]: p["max_relative_difference"] for p in compare_experiment(run)["parameters"]}
     assert "0_dense/b" in found
     assert max(found.values()) < 1e-5

@@ -16,12 +16,13 @@ from fnn.config import dump, load, parse
 from fnn.config.training import Converge, EarlyStopping
 from fnn.layers import Activation, Dense, Serial
 from fnn.report import write_report
-from fnn.train import init, make_evaluate, make_update, prepare, train
+from fnn.runs.fit import train
+from fnn.runs.history import has_converged, stops_early
+from fnn.runs.prepare import prepare
+from fnn.train import init, make_evaluate, make_update
 from fnn.train.optimizer import build_optimizer, evaluated_params
-from fnn.train.stopping import has_converged, stops_early
 
 from .runs import LOSS, sampled, take_steps
-from .runs import uncompared as uncompared
 
 MODEL = Serial([Dense(5), Activation(ops.tanh), Dense(3)])
 RNG = np.random.default_rng(0)

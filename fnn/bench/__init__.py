@@ -1,4 +1,4 @@
-"""Is an op fast and small, against automatic differentiation? `fnn.bench.measure(op)` says."""
+"""`fnn.bench.measure(op)` times an op and its memory against automatic differentiation."""
 
 from .row import Row as Row
 from .row import measure as measure

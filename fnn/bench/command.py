@@ -9,7 +9,7 @@ import jax
 from ..custom_op import Op
 from ..errors import FnnError, did_you_mean
 from ..progress import each
-from ..text import size
+from ..text import MISSING, plural, short_duration, size
 from .cores import available, keep_memory, pin
 from .row import BAR, Row, examples, measure_one
 from .timing import Ratio
@@ -22,10 +22,10 @@ def measure_each(
 ) -> tuple[list[Row], list[str]]:
     """Measure ops, with a progress bar on standard error if that is a terminal.
 
-    Ops without an example for timing are passed over, unless they are `named`. Of no `cores`, as
-    many are used as there are. Returns the rows, and why there is none where there is none.
+    Ops without an example for timing are skipped, unless they are `named`. With `cores` 0 all cores
+    are used. Returns the rows, and a message per failed row.
 
-    Raises FnnError for a dtype that there is not, and for an op that is named and has no example.
+    Raises FnnError for an unknown dtype, and for a named op that has no example.
     """
     if dtype not in DTYPES:
         raise FnnError(
@@ -35,8 +35,8 @@ def measure_each(
     if cores:
         pin(cores)
     keep_memory()
-    chosen = [op for op in ops.values() if named or any("bench" in e.tags for e in op.examples)]
-    jobs = [(op, example) for op in chosen for example in examples(op)]
+    timed = [op for op in ops.values() if named or any("bench" in e.tags for e in op.examples)]
+    jobs = [(op, example) for op in timed for example in examples(op)]
     names = each([op.name for op, _ in jobs], "timing")
     rows, failures = [], []
     for _, job in zip(names, jobs, strict=True):
@@ -48,7 +48,7 @@ def measure_each(
 
 
 def as_json(rows: Sequence[Row], failures: Sequence[str]) -> dict[str, Any]:
-    """Return all rows, and what they were measured on, as plain values."""
+    """Return all rows and the machine as plain values."""
     return {
         "ok": not failures and not any(row.faults for row in rows),
         "bar": BAR,
@@ -61,7 +61,7 @@ def as_json(rows: Sequence[Row], failures: Sequence[str]) -> dict[str, Any]:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Print a table of the rows, and how to read it."""
+    """Print a table of the rows and a legend."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -76,47 +76,40 @@ def show(rows: Sequence[Row]) -> None:
         temporary = (row.temp_bytes[form] for form in ("autodiff", "manual"))
         style = "bold red" if row.faults else "green" if row.verdict == "faster" else ""
         table.add_row(
-            *(f"{row.op}({row.call})", duration(row.seconds["manual"])),
+            *(f"{row.op}({row.call})", short_duration(row.seconds["manual"])),
             *map(_ratio, (row.over_autodiff, row.over_reference, row.over_fastest)),
             row.fastest,
             memory_ratio(*temporary),
-            *(_kept(row, form) for form in ("manual", "autodiff")),
+            *(_residuals(row, form) for form in ("manual", "autodiff")),
             Text(row.verdict, style),
         )
     Console(width=None if sys.stdout.isatty() else 132).print(table)
     dtypes = ", ".join(dict.fromkeys(row.dtype for row in rows))
-    cores = f"{available()} core" + ("s" if available() != 1 else "")
     print(
-        f"{dtypes} on {jax.devices()[0].device_kind}, {cores}, jax {jax.__version__}. "
-        "time: a pass forward and backward.\n"
-        "autodiff, reference, fastest: what the definition, the reference and the fastest form "
-        "take,\neach differentiated by JAX, over what the rules take; temp: the definition's "
-        "temporary memory\nover the rules'. Above 1 the rules win. keeps: bytes kept for the "
-        "backward pass; + y: and the\noutput y itself."
+        f"{dtypes} on {jax.devices()[0].device_kind}, {plural(available(), 'core')}, "
+        f"jax {jax.__version__}. time: one pass forward and backward.\n"
+        "autodiff, reference, fastest: the times of the definition, the reference and the fastest "
+        "form,\neach differentiated by JAX, over the rules' time; temp: the definition's temporary "
+        "memory over\nthe rules'. Above 1 the rules win. keeps: bytes kept for the backward pass; "
+        "+ y: and the output\ny itself."
     )
 
 
-def _ratio(found: Ratio | None) -> str:
-    """Return `1.52 ± 0.03`, with as many digits as say something."""
-    if found is None:
-        return "–"
-    digits = max(0, 2 - len(str(int(found.half_width))) + (found.half_width < 1))
-    return f"{found.median:.{digits}f} ± {found.half_width:.{digits}f}"
+def _ratio(ratio: Ratio | None) -> str:
+    """Return `1.52 ± 0.03`, with the significant digits."""
+    if ratio is None:
+        return MISSING
+    digits = max(0, 2 - len(str(int(ratio.half_width))) + (ratio.half_width < 1))
+    return f"{ratio.median:.{digits}f} ± {ratio.half_width:.{digits}f}"
 
 
-def _kept(row: Row, form: str) -> str:
+def _residuals(row: Row, form: str) -> str:
     beside = row.beside_output[form]
     return size(beside) + (" + y" if row.residual_bytes[form] > beside else "")
 
 
 def memory_ratio(autodiff: int, manual: int) -> str:
-    """Return autodiff's bytes over the rules', `∞` where the rules take none."""
+    """Return autodiff's bytes over the rules', `∞` where the rules use none."""
     if autodiff == manual:
         return "1.0"
     return f"{autodiff / manual:,.{1 if autodiff < 100 * manual else 0}f}" if manual else "∞"
-
-
-def duration(seconds: float) -> str:
-    """Return 0.00123 as `1.23 ms`."""
-    unit, factor = ("s", 1.0) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
-    return f"{seconds * factor:.3g} {unit}"

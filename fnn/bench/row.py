@@ -15,23 +15,23 @@ from .forms import forms
 from .timing import Ratio
 
 BAR = 1.05
-"""An op that takes more than so many times what a form of autodiff takes is slower."""
+"""An op is slower if it takes more than this times a form of autodiff."""
 SECONDS = 3.0
-"""For timing one row; compiling comes on top."""
+"""Of timing per row; compilation comes on top."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured. Times are medians, of a forward and backward pass; bytes are XLA's.
+    """One measurement. Times are medians of a forward and backward pass; bytes are XLA's.
 
     `fastest` names the fastest form that JAX differentiates: the definition ("autodiff") or the
-    reference. The ratios are a form's time over the rules', so that above 1 the
-    rules win; `over_reference` is None where the reference is no JAX code, or of other gradients.
-    Where the definition is a sum of simple parts, the reference is what one calls in JAX.
+    reference. Ratios are a form's time over the rules', so above 1 the rules win; `over_reference`
+    is None where the reference is no JAX code or has another gradient. For a definition made of
+    simple parts, the reference is the function of JAX itself.
 
-    `residual_bytes` is all that is kept for the backward pass, `beside_output` what of it is not
-    the output itself. The output is kept anyway, as the next layer's input, so that the latter is
-    what an op adds to a model's memory, and what is judged.
+    `residual_bytes` are all bytes kept for the backward pass, `beside_output` those that are not
+    the output. The next layer keeps the output anyway, so an op adds only the latter to a model's
+    memory, and only they are judged.
     """
 
     op: str
@@ -49,9 +49,9 @@ class Row:
 
     @property
     def faults(self) -> list[str]:
-        """What `--check` fails for: "slower", "keeps more"."""
-        kept = self.beside_output
-        return faults(self.over_fastest.median, kept["manual"], kept["autodiff"])
+        """The reasons for `--check` to fail: "slower", "keeps more"."""
+        beside = self.beside_output
+        return faults(self.over_fastest.median, beside["manual"], beside["autodiff"])
 
     @property
     def verdict(self) -> str:
@@ -64,24 +64,20 @@ class Row:
         return {**asdict(self), "verdict": self.verdict, "ok": not self.faults}
 
 
-def faults(over_fastest: float, kept: int, kept_by_autodiff: int) -> list[str]:
-    """Judge an op by its speed over the fastest form, and by what it adds to the memory kept."""
-    found = ["slower"] if over_fastest < 1 / BAR else []
-    return found + (["keeps more"] if kept > kept_by_autodiff else [])
+def faults(over_fastest: float, beside: int, autodiff_beside: int) -> list[str]:
+    """Judge an op by its speed over the fastest form, and by the bytes beside its output."""
+    slower, larger = over_fastest < 1 / BAR, beside > autodiff_beside
+    return ["slower"] * slower + ["keeps more"] * larger
 
 
 def examples(op: Op) -> list[Example]:
-    """Return an op's examples for timing.
-
-    Raises FnnError if there are none.
-    """
-    found = [example for example in op.examples if "bench" in example.tags]
-    if not found:
-        raise FnnError(
-            f'{op.name} has no example tagged "bench"; add one of a realistic size to its '
-            f'@op(examples=...): example(..., tags={{"bench"}})'
-        )
-    return found
+    """Return an op's examples for timing; raise FnnError if there are none."""
+    if tagged := [example for example in op.examples if "bench" in example.tags]:
+        return tagged
+    raise FnnError(
+        f'{op.name} has no example tagged "bench"; add one of a realistic size to its '
+        f'@op(examples=...): example(..., tags={{"bench"}})'
+    )
 
 
 def measure(op: Op, dtype: str = "float32", seconds: float = SECONDS) -> list[Row]:
@@ -96,8 +92,8 @@ def measure(op: Op, dtype: str = "float32", seconds: float = SECONDS) -> list[Ro
 def measure_one(op: Op, example: Example, dtype: str, seconds: float = SECONDS) -> Row:
     """Measure an op on one example."""
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
-        call, made = forms(op, example, dtype)
-        programs = {form.name: form.program for form in made}
+        call, compiled = forms(op, example, dtype)
+        programs = {form.name: form.program for form in compiled}
         trials = {name: timing.trial(program, *call.inputs) for name, program in programs.items()}
         rivals = timing.hopeful({n: t for n, t in trials.items() if n != "manual"})
         timed = {n: programs[n] for n in dict.fromkeys(["manual", "autodiff", *rivals])}
@@ -122,13 +118,13 @@ def measure_one(op: Op, example: Example, dtype: str, seconds: float = SECONDS) 
         op=op.name,
         call=call.label,
         dtype=dtype,
-        seconds={name: statistics.median(each) for name, each in times.items()},
+        seconds={name: statistics.median(times[name]) for name in times},
         fastest=fastest,
         over_autodiff=ratios["autodiff"],
         over_reference=ratios.get("reference"),
         over_fastest=ratios[fastest],
-        temp_bytes={form.name: form.temporary for form in made},
-        residual_bytes={form.name: form.residuals for form in made},
-        beside_output={form.name: form.beside_output for form in made},
+        temp_bytes={form.name: form.temporary for form in compiled},
+        residual_bytes={form.name: form.residuals for form in compiled},
+        beside_output={form.name: form.beside_output for form in compiled},
         rounds=len(times["manual"]),
     )

@@ -1,9 +1,8 @@
-"""Times that can be compared on a machine that others use as well.
+"""Times that are comparable on a shared machine.
 
-All programs run in one process, in rounds: in each round every program is timed once, in a new
-random order, so that a noisy moment meets them all. What is compared is the ratio of two programs'
-times in the same round; its median over the rounds has an interval, and rounds go on until that
-interval is narrow or the time is up.
+All programs run in one process. Each round times every program once, in a new random order, so that
+noise affects all alike. Compared is the ratio of two programs' times in the same round. Its median
+over the rounds has an interval; rounds end when it is narrow or the time is up.
 """
 
 import math
@@ -17,16 +16,16 @@ from typing import Any
 import jax
 
 SAMPLE = 2e-3
-"""Seconds that one timing shall last at least; a shorter call is repeated."""
+"""The least seconds of one timing; a shorter call is repeated."""
 FEWEST, FEW = 7, 3
-"""Rounds, however long they take; and of a hopeless form, whose ratio need not be precise."""
+"""The least rounds; and the rounds of a hopeless form, whose ratio need not be precise."""
 PRECISION = 0.01
-"""How wide, relative to the median, half of a ratio's interval may be at the end."""
+"""Rounds end when half of a ratio's interval is at most this part of its median."""
 HOPELESS = 2.0
-"""A form that takes so many times what the fastest takes is not timed much further."""
+"""A form that takes more than this times the fastest is not timed further."""
 
 Times = dict[str, list[float]]
-"""Seconds a call, round by round, of each program by name."""
+"""Seconds per call, by program and round."""
 
 
 @dataclass(frozen=True)
@@ -44,36 +43,35 @@ class Ratio:
 
     @property
     def settled(self) -> bool:
-        """Whether more rounds would say little more."""
+        """Whether the interval is narrow enough."""
         return self.half_width <= PRECISION * self.median
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
-    """Compare two programs' times in the same rounds.
+    """Return the ratio of two programs' times in the same rounds.
 
-    The interval lies between two of the ordered ratios: each ratio is above the true median or
-    below it with the same probability, so the count of those above is binomial, whatever the
-    noise is like.
+    A ratio is above or below the true median with equal probability, so the count of those above
+    is binomial for any noise. The interval therefore lies between two of the ordered ratios.
     """
-    each = sorted(a / b for a, b in zip(above, below, strict=True))
-    n = len(each)
+    ratios = sorted(a / b for a, b in zip(above, below, strict=True))
+    n = len(ratios)
     outside = max(0, math.floor(n / 2 - 0.98 * math.sqrt(n)))
-    low, middle, high = statistics.quantiles(each, n=4, method="inclusive")
-    return Ratio(middle, (each[outside], each[n - 1 - outside]), (low, high))
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Ratio(middle, (ratios[outside], ratios[n - 1 - outside]), (low, high))
 
 
 def trial(program: Callable[..., Any], *inputs: Any) -> float:
-    """Warm a program up; return about how many seconds a call takes."""
+    """Warm up a program; return its approximate seconds per call."""
     return min(_seconds(program, inputs, 1) for _ in range(3))
 
 
 def calls(fastest: float) -> int:
-    """Return how many calls of the fastest program, one after another, make a sample."""
+    """Return the calls per timing, from the seconds of the fastest program."""
     return max(1, math.ceil(SAMPLE / fastest))
 
 
 def hopeful(trials: Mapping[str, float]) -> list[str]:
-    """Return the names of those programs that may turn out the fastest."""
+    """Return the names of the programs that may be the fastest."""
     limit = HOPELESS * min(trials.values())
     return [name for name, seconds in trials.items() if seconds <= limit]
 
@@ -86,20 +84,19 @@ def rounds(
     settled: Callable[[Times], bool] = lambda times: False,
     fewest: int = FEWEST,
 ) -> Times:
-    """Time all programs on the same inputs, until `settled(times)` or the seconds are over."""
+    """Time all programs on the same inputs, until `settled(times)` or the time is up."""
     shuffle = random.Random(0)
     times: Times = {name: [] for name in programs}
-    end = time.perf_counter() + seconds
-    done = 0
-    while done < fewest or (time.perf_counter() < end and not settled(times)):
+    end, count = time.perf_counter() + seconds, 0
+    while count < fewest or (time.perf_counter() < end and not settled(times)):
         for name in shuffle.sample(list(programs), len(programs)):
             times[name].append(_seconds(programs[name], inputs, repeats))
-        done += 1
+        count += 1
     return times
 
 
 def _seconds(program: Callable[..., Any], inputs: Sequence[Any], repeats: int) -> float:
-    """Time some calls, each finished before the next begins; return seconds a call."""
+    """Return the seconds per call over some calls, each finished before the next begins."""
     start = time.perf_counter()
     for _ in range(repeats):
         jax.block_until_ready(program(*inputs))

@@ -33,8 +33,11 @@ def run(
     """Train an experiment, and write a run folder with a report."""
     from ..config import load
     from ..progress import progress
-    from ..train import distributed, folder, prepare, train
-    from ..train.compiled import keep_compiled
+    from ..runs import folder
+    from ..runs.fit import train
+    from ..runs.prepare import prepare
+    from ..runs.process import keep_compiled
+    from ..train import distributed
 
     if tensorboard:
         check_tensorboard()
@@ -64,11 +67,12 @@ def resume(
     from ..config import load
     from ..progress import progress
     from ..report.find import find_run_or_sweep, is_sweep
-    from ..train import distributed, prepare
-    from ..train import resume as go_on
-    from ..train.changes import changes
-    from ..train.checkpoint import latest
-    from ..train.compiled import keep_compiled
+    from ..runs.checkpoint import latest
+    from ..runs.fit import resume as go_on
+    from ..runs.prepare import prepare
+    from ..runs.process import keep_compiled
+    from ..runs.resume import changes
+    from ..train import distributed
 
     run = find_run_or_sweep(run)
     if is_sweep(run):
@@ -109,8 +113,8 @@ def replay(
     """Repeat one step, and show the ranges of each layer's arrays, forward and backward."""
     from ..config import load
     from ..report.find import find_run
-    from ..train import prepare
-    from ..train import replay as once_more
+    from ..runs.prepare import prepare
+    from ..runs.replay import replay as once_more
 
     run = find_run(run)
     result = once_more(prepare(load(run / "config.yaml")), run, step)
@@ -170,13 +174,36 @@ def _print_results(where: Path, summary: dict[str, Any], as_json: bool) -> None:
 
 
 @app.command(epilog="Example: fnn compare configs/digits_mlp.yaml --json")
-def compare(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def compare(
+    experiment: Annotated[
+        Path,
+        typer.Argument(
+            help="A YAML file, or a run folder, which gets comparison.json and a new report.",
+            metavar="CONFIG|RUN",
+        ),
+    ],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Compare hand-written rules and jax.grad on an experiment."""
     from ..config import load
-    from ..train import compare_run, prepare
+    from ..report import write_report
+    from ..report.find import find_run
+    from ..runs.compare import compare_experiment
+    from ..runs.folder import write_json
+    from ..runs.prepare import prepare
 
-    ready = prepare(load(config, overrides or ()))
-    found = compare_run(ready)
+    run = find_run(experiment) if experiment.is_dir() else None
+    if run and overrides:
+        raise FnnError(
+            f"{run} is a run, whose config is fixed; leave out {' '.join(overrides)}, or compare "
+            f"its config: fnn compare {run / 'config.yaml'} {' '.join(overrides)}"
+        )
+    ready = prepare(load(run / "config.yaml" if run else experiment, overrides or ()))
+    found = compare_experiment(ready)
+    if run:
+        write_json(run / "comparison.json", found)
+        write_report(run)
     if as_json:
         print_json({"name": ready.config.name, **found})
         return
@@ -208,13 +235,14 @@ def compare(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = F
 def plan(file: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show the layers of an experiment, and the memory of a step."""
     from ..config import load
-    from ..train import layer_table, prepare, step_memory
+    from ..runs.prepare import prepare
+    from ..train import step_memory
 
     experiment = prepare(load(file, overrides or ()))
-    rows = layer_table(experiment.model, experiment.x_shape)
+    rows = experiment.layers
     parts = experiment.model, experiment.loss, experiment.optimizer, experiment.x_shape
     memory = step_memory(*parts, experiment.config.gradient, experiment.config.precision)
-    steps = experiment.steps_an_epoch
+    steps = experiment.steps_per_epoch
     totals = {
         "parameters": sum(row.parameters for row in rows),
         "multiply_adds": sum(row.multiply_adds for row in rows),

@@ -51,8 +51,8 @@ def sweep(
     values need a program each. Each run has its folder, and the sweep has one report.
     """
     ask_for_devices(os.cpu_count() or 1)
-    from ..train import folder
-    from ..train.sweep import Ready, plan_sweep
+    from ..runs import folder
+    from ..sweep import Ready, plan_sweep
 
     ready = Ready(plan_sweep(config, words, random, optuna, by))
     go_on(ready, folder.create(runs, f"{ready.config.name}-sweep"), as_json)
@@ -62,7 +62,7 @@ def go_on(ready: Any, where: Path, as_json: bool) -> None:
     """Train the runs that the folder lacks, write the reports, and print the results."""
     from ..progress import progress
     from ..report import write_report, write_sweep_report
-    from ..train.sweep import sweep as train
+    from ..sweep import sweep as train
 
     with progress() as display:
         summary = train(ready, where, display, START)
@@ -86,7 +86,7 @@ def go_on(ready: Any, where: Path, as_json: bool) -> None:
 def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
     """Print the best runs and a line about all of them."""
     from ..config.section import quote
-    from ..train.sweep import read_results
+    from ..sweep import read_results
 
     plan = ready.plan
     results = sorted(read_results(where), key=plan.score)
@@ -108,7 +108,7 @@ def _show(ready: Any, where: Path, summary: dict[str, Any]) -> None:
 def resume_sweep(where: Path, overrides: Sequence[str], as_json: bool) -> None:
     """Continue a sweep that was stopped, without changes."""
     ask_for_devices(os.cpu_count() or 1)
-    from ..train.sweep import Ready, read_plan
+    from ..sweep import Ready, read_plan
 
     if overrides:
         raise FnnError(

@@ -116,6 +116,9 @@ class Config(Section):
         default_factory=Checkpoint,
         description="when to write a checkpoint for fnn resume",
     )
+    compare: bool = Field(
+        False, description="compare hand-written rules with jax.grad at the end of training"
+    )
     compilation_cache: FolderName | None = Field(
         "compiled", description="the folder of compiled programs in ~/.cache/fnn"
     )

@@ -1,7 +1,12 @@
 """Datasets: loaders by name in DATASETS, changes to a dataset by name in TRANSFORMS.
 
-The keyword arguments of a row are its configuration, `data: {digits: {test_fraction: 0.2}}`: their
-annotations and defaults are what a config file is checked against.
+The keyword arguments of a row are its configuration, `data: {digits: {test_fraction: 0.2}}`; a
+config is checked against their annotations and defaults.
+
+Every loader raises DataError for an argument out of range. A loader of files also raises it, naming
+the file, for one that is missing, unreadable, a folder, truncated, too long or otherwise damaged;
+of another format, element type or rank; for counts of examples and labels that differ, for a label
+out of range and for a value that is not finite.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Checks of a loader's arguments: the name, the value and the allowed range, in one sentence."""
+"""Checks of a loader's arguments; an error has the name, the value and the allowed range."""
 
 import math
 from numbers import Integral, Real

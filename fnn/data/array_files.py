@@ -1,4 +1,4 @@
-"""Folders of NumPy arrays, whole or in shards, which may be larger than memory."""
+"""Folders of NumPy arrays, whole or in shards, possibly larger than memory."""
 
 import os
 import re
@@ -6,8 +6,8 @@ import re
 import numpy as np
 
 from ..errors import DataError
-from .dataset import Dataset, numbered_classes
-from .files import find_folder, nearest, read_names
+from .dataset import Dataset, check_counts
+from .files import class_names, find_folder, nearest
 from .npy_files import NpyFile, as_stored_labels, open_npy
 from .shards import Shards
 
@@ -16,26 +16,25 @@ def arrays(*, folder: str, stream: bool = True) -> Dataset:
     """Load x_train, y_train, x_test and y_test from a folder of files that `np.save` wrote.
 
     Each is one file, x_train.npy, or shards x_train-00000-of-00010.npy to
-    x_train-00009-of-00010.npy; shards of labels hold the labels of the examples' shards, one for
-    one. The examples stay on disk, and are read in the batches in which training asks for them, so
-    they need not fit into memory; labels are read at once. With `stream` false everything is read
-    at once, which is the faster way where memory allows it. Training is the same either way.
+    x_train-00009-of-00010.npy, with one shard of labels per shard of examples. Labels are read at
+    once. Examples stay on disk and are read batch by batch, so they need not fit into memory; with
+    `stream` false they are read at once, which is faster. Training is the same either way.
 
-    uint8 is taken for pixels: it is divided by 255, and (n, height, width) becomes
-    (n, height, width, 1). Classes are named by classes.txt, one name a line, where it is in the
-    folder, and are numbered otherwise. The dataset is named after the folder. Nothing is ever
-    unpickled, nothing is written, and the files must stay as they are while a run reads them.
+    uint8 values are pixels: divided by 255, and (n, height, width) becomes (n, height, width, 1).
+    Classes are named by the lines of classes.txt, if it is in the folder, and numbered otherwise.
+    The dataset is named after the folder. Nothing is unpickled, nothing is written, and the files
+    must not change while a run reads them.
 
     Shapes: x (n, *shape) of real numbers -> float32; y (n,) of integers from 0 -> int32.
-    Raises DataError, naming the file, for one that is missing, unreadable, truncated, too long, no
-    .npy file, of objects, of another dtype or rank, or stored column by column; for shards that
-    differ in shape or dtype; for counts of examples and labels that differ, labels out of range
-    and too few names; and for a value that is not finite, when it is read.
+    Raises DataError as all loaders of files; also for an array of objects or stored column by
+    column, shards of different shape or dtype, and too few names. Values are checked when read.
     Source: NumPy Enhancement Proposal 1, the .npy format.
     """
     folder = find_folder(folder, "a folder of .npy files")
     (x_train, y_train), (x_test, y_test) = (_open_split(folder, s) for s in ("train", "test"))
-    classes = _class_names(os.path.join(folder, "classes.txt"), y_train, y_test)
+    largest = max(int(y.max()) for y in (y_train, y_test))
+    more = f" or more, as the largest label is {largest}"
+    classes = class_names(os.path.join(folder, "classes.txt"), largest + 1, more)
     name = os.path.basename(folder) or "arrays"
     if stream:
         return Dataset(name, x_train, y_train, x_test, y_test, classes)
@@ -54,11 +53,7 @@ def _open_split(folder: str, split: str) -> tuple[Shards, np.ndarray]:
     labels = []
     for x_file, y_file in zip(x_files, y_files, strict=True):
         labels.append(as_stored_labels(y_file.read_all(), y_file.path))
-        if x_file.shape[0] != y_file.shape[0]:
-            raise DataError(
-                f"{x_file.path} holds {x_file.shape[0]} examples, but {y_file.path} holds "
-                f"{y_file.shape[0]} labels; expected one label for each example"
-            )
+        check_counts(x_file.path, x_file.shape[0], y_file.path, y_file.shape[0])
     return x, np.concatenate(labels)
 
 
@@ -84,17 +79,17 @@ def _open_shards(folder: str, key: str) -> list[NpyFile]:
 
 
 def _in_order(folder: str, shards: list[str]) -> list[str]:
-    """Return the names of shards in order, once none is found to be missing or too many."""
+    """Return the names of shards in order, none missing and none extra."""
     key, _, _, total = shards[0].removesuffix(".npy").rsplit("-", 3)
-    names, found = list[str](), set(shards)
+    names = []
     for i in range(int(total)):
         names.append(f"{key}-{i:0{len(total)}}-of-{total}.npy")
-        if names[-1] not in found:
+        if names[-1] not in shards:
             raise DataError(
                 f"{os.path.join(folder, names[-1])}: no such file; expected {int(total)} shards, "
                 f"found {len(shards)}; fetch or write it again"
             )
-    for name in sorted(found - set(names)):
+    for name in sorted(set(shards) - set(names)):
         raise DataError(
             f"{os.path.join(folder, name)}: not one of {int(total)} shards, which are numbered "
             f"from 0 with {len(total)} digits; rename it or move it away"
@@ -107,18 +102,3 @@ def _names(folder: str) -> list[str]:
         return os.listdir(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
-
-
-def _class_names(path: str, *labels: np.ndarray) -> tuple[str, ...]:
-    """Read one name a line, or number the classes where there is no such file."""
-    numbered = numbered_classes(*labels)
-    if not os.path.lexists(path):
-        return numbered
-    names = read_names(path)
-    if len(names) < len(numbered) or len(set(names)) != len(names):
-        raise DataError(
-            f"{path}: holds {len(names)} names, {len(set(names))} of them different; expected "
-            f"{len(numbered)} or more, one a line, as the largest label is {numbered[-1]}; mend "
-            "the file, or remove it to have the classes numbered"
-        )
-    return names

@@ -1,4 +1,4 @@
-"""Real datasets that scikit-learn carries in its package, so that they load without a network."""
+"""Real datasets in scikit-learn's package, which load without a network."""
 
 import numpy as np
 
@@ -14,10 +14,10 @@ def digits(*, test_fraction: float = 0.2, split_seed: int = 0) -> Dataset:
 
     Raises DataError for a test_fraction outside (0, 1) or a negative split_seed.
     Source: E. Alpaydin & C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
-    Learning Repository, 1998; the test part, as `sklearn.datasets.load_digits` carries it.
+    Learning Repository, 1998; the test part, as in `sklearn.datasets.load_digits`.
     """
     check_split_arguments("digits", test_fraction, "split_seed", split_seed)
-    from sklearn.datasets import load_digits  # takes about a second, so only here
+    from sklearn.datasets import load_digits  # here, since it takes about a second
 
     bunch = load_digits()
     x = (bunch.images / 16).astype(np.float32)[..., None]  # (1797, 8, 8, 1)

@@ -16,15 +16,15 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset
-from .files import find_file, find_folder, first_spelling, open_unpacked, read_names, read_up_to
+from .files import class_names, find_file, find_folder, first_spelling, open_unpacked, read_up_to
 
 PLANES = (3, 32, 32)
-MAX_RECORDS = 50_000  # as many as the largest file has, train.bin of CIFAR-100
+MAX_RECORDS = 50_000  # of the largest file, train.bin of CIFAR-100
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """One of the two: its files, and for each label byte its name, names' file and classes."""
+    """One of the two: its files and, per label byte, the label's name, names' file and classes."""
 
     name: str
     train: tuple[str, ...]
@@ -65,19 +65,18 @@ def cifar(
 ) -> Dataset:
     """Load CIFAR-10 or CIFAR-100 from a folder with the files of its binary version.
 
-    The files tell which of the two it is: data_batch_1.bin to data_batch_5.bin and test_batch.bin,
-    or train.bin and test.bin, each plain or gzip, with or without `.gz` in its name. CIFAR-100 has
-    100 fine labels or 20 coarse ones. Classes are named by batches.meta.txt, fine_label_names.txt
-    or coarse_label_names.txt where it is in the folder too, and are numbered otherwise. The dataset
-    is named after the folder.
+    Its files are data_batch_1.bin to data_batch_5.bin and test_batch.bin, or train.bin and
+    test.bin, each plain or gzip, with or without `.gz` in its name. CIFAR-100 has 100 fine or 20
+    coarse labels. Classes are named by batches.meta.txt, fine_label_names.txt or
+    coarse_label_names.txt, if it is in the folder, and numbered otherwise. The dataset is named
+    after the folder.
 
-    Pixels are divided by 255. Then, as is the custom on these images, each channel is brought to
-    mean 0 and deviation 1 over the training split; with `standardize` false it is left in [0, 1].
+    Pixels are divided by 255. Then each channel is scaled to mean 0 and deviation 1 over the
+    training split; with `standardize` false it stays in [0, 1].
 
     Shapes: x (n, 32, 32, 3) float32, red, green, blue; y (n,) int32.
-    Raises DataError, naming the file, for one that is missing, unreadable, a folder, damaged gzip,
-    truncated or too long, for a label out of range, and for names that are not one for each class;
-    for a folder with neither or both of the two, and for coarse labels of CIFAR-10.
+    Raises DataError as all loaders of files; also for a folder with neither or both of the two, for
+    coarse labels of CIFAR-10, and for names that are not one per class.
     Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
     """
     folder = find_folder(folder, "a folder of CIFAR's binary files")
@@ -86,7 +85,8 @@ def cifar(
         raise DataError(
             f"{folder}: {kind.name} has no {labels!r} labels; expected {' or '.join(kind.labels)}"
         )
-    classes = _class_names(folder, *kind.labels[labels])
+    names, count = kind.labels[labels]
+    classes = class_names(os.path.join(folder, names), count)
     x_train, y_train = _read_split(kind, paths[:-1], labels)
     x_test, y_test = _read_split(kind, paths[-1:], labels)
     if standardize:
@@ -96,21 +96,23 @@ def cifar(
 
 
 def _find(folder: str) -> tuple[_Kind, list[str]]:
-    """Return which of the two the folder holds, and the paths of all its files, the test's last."""
-    found = {name: first_spelling(folder, name) for kind in KINDS for name in kind.files}
-    present = [name for name, path in found.items() if path]
+    """Return the kind of the folder and the paths of all its files, the test split's last."""
+    spellings = {name: first_spelling(folder, name) for kind in KINDS for name in kind.files}
+    present = [name for name, path in spellings.items() if path]
     kinds = [kind for kind in KINDS if set(present) & set(kind.files)]
     if len(kinds) != 1:
-        came = ", ".join(present) or "no file of either"
         fix = "give each a folder of its own" if kinds else "give the folder of the unpacked files"
         for kind in KINDS:
             if os.path.isdir(os.path.join(folder, kind.archive)):
                 fix = f"did you mean its folder {kind.archive!r}?"
         either = ", or ".join(f"{', '.join(kind.files)} ({kind.name})" for kind in KINDS)
-        raise DataError(f"{folder}: holds {came}; expected the binary version, {either}; {fix}")
+        raise DataError(
+            f"{folder}: holds {', '.join(present) or 'no file of either'}; expected the binary "
+            f"version, {either}; {fix}"
+        )
     kind, paths = kinds[0], []
     for name in kind.files:
-        path = found[name]
+        path = spellings[name]
         if path is None:
             raise DataError(
                 f"{os.path.join(folder, name)}: no such file, nor {name}.gz; expected all of "
@@ -120,22 +122,8 @@ def _find(folder: str) -> tuple[_Kind, list[str]]:
     return kind, paths
 
 
-def _class_names(folder: str, name: str, count: int) -> tuple[str, ...]:
-    """Read one name a line, or number the classes where there is no such file."""
-    path = os.path.join(folder, name)
-    if not os.path.lexists(path):
-        return tuple(str(k) for k in range(count))
-    names = read_names(path)
-    if len(names) != count or len(set(names)) != count:
-        raise DataError(
-            f"{path}: holds {len(names)} names, {len(set(names))} of them different; expected "
-            f"{count}, one a line; mend the file, or remove it to have the classes numbered"
-        )
-    return names
-
-
 def _read_split(kind: _Kind, paths: list[str], labels: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read the files of one split, one after the other -> (n, 32, 32, 3) in [0, 1], (n,)."""
+    """Read the files of one split in order -> (n, 32, 32, 3) in [0, 1], (n,)."""
     records = np.concatenate([_read_records(kind, path) for path in paths])
     planes = records[:, len(kind.labels) :].reshape(-1, *PLANES)  # (n, 3, 32, 32)
     x = planes.transpose(0, 2, 3, 1).astype(np.float32, order="C")  # (n, 32, 32, 3)
@@ -173,7 +161,7 @@ def _read_records(kind: _Kind, path: str) -> np.ndarray:
 
 
 def _standardize(x_train: np.ndarray, x_test: np.ndarray) -> None:
-    """Bring each channel to mean 0 and deviation 1 over the training split, in place."""
+    """Scale each channel to mean 0 and deviation 1 over the training split, in place."""
     mean = x_train.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)  # (3,)
     x_train -= mean
     x_test -= mean

@@ -1,4 +1,4 @@
-"""Tables as comma-separated text: one example a row, one column of labels."""
+"""Tables as comma-separated text: one example per row, one column of labels."""
 
 import math
 import os
@@ -24,7 +24,7 @@ Row = tuple[int, list[str]]  # the line it ends on, and its cells
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which column is what, as the first rows and the arguments say."""
+    """The columns of a table, from the first rows and the arguments."""
 
     path: str
     label: int  # index of the label's column, 0 <= label < columns
@@ -32,7 +32,7 @@ class _Layout:
     names: list[str] | None  # of the columns, if the file has a header
 
     def cell(self, line: int, column: int) -> str:
-        """Say where a cell is, counting lines and columns from 1."""
+        """Return the place of a cell; lines and columns count from 1."""
         name = f" ({self.names[column]!r})" if self.names else ""
         return f"{self.path}, line {line}, column {column + 1}{name}"
 
@@ -48,18 +48,18 @@ def csv(
     shape: tuple[int, ...] | None = None,
     scale: float = 1.0,
 ) -> Dataset:
-    """Load a table of numbers and one column of labels from UTF-8 text, one example a row.
+    """Load a table of numbers and one column of labels from UTF-8 text, one example per row.
 
     `label` is the label's column, by index (0 is the first, -1 the last) or by its name in the
-    header. Labels are integers or words; the classes are the distinct ones, sorted. `header=None`
-    finds out: the first row is a header if no feature in it is a number, or if its label is a word
-    and the next row's is a number. Features are multiplied by `scale` and reshaped to `shape`.
-    Rows without a value in any cell are skipped. The dataset is named after the file.
+    header. Labels are integers or words; the classes are the distinct ones, sorted. With
+    `header=None` the first row is a header if none of its features is a number, or if its label is
+    a word and the next row's is a number. Features are multiplied by `scale` and reshaped to
+    `shape`. Rows of empty cells are skipped. The dataset is named after the file.
 
     Shapes: x (n, columns - 1) or (n, *shape) float32, y (n,) int32; the split is stratified.
-    Raises DataError, naming file, line and column, for a cell that is not a finite number, a
-    missing label, a row of another length, broken quotes or text; for an empty file, an unknown
-    label column, a shape that does not fit; and for an argument out of range.
+    Raises DataError as all loaders of files, naming line and column; also for a cell that is not a
+    finite number, a missing label, a row of another length, broken quotes or text, an empty file,
+    an unknown label column, and a shape that does not fit.
     Source: RFC 4180.
     """
     check_split_arguments("csv", test_fraction, "split_seed", split_seed)
@@ -84,13 +84,13 @@ def csv(
 def _check_delimiter(delimiter: str) -> None:
     if len(delimiter) != 1 or delimiter.isalnum() or delimiter in "\"'.+-_\r\n\0":
         raise DataError(
-            f"csv: delimiter is {delimiter!r}; expected one character that is no part of a number "
+            f"csv: delimiter is {delimiter!r}; expected one character that is not part of a number "
             'or a word, such as "," or ";" or "|" or a tab, in YAML "\\t" with double quotes'
         )
 
 
 def _rows(path: str, delimiter: str) -> Iterator[Row]:
-    """Yield the rows that hold a value, each cell stripped of white space."""
+    """Yield the rows with a value in some cell, stripped of white space."""
     with open_file(path) as file:
         text = TextIOWrapper(file, encoding="utf-8-sig", newline="")
         reader = csv_reader(
@@ -118,7 +118,7 @@ def _layout(
 ) -> _Layout:
     """Find the label's column and the header from the first two rows."""
     if not head:
-        raise DataError(f"{path}: empty; expected one example a row")
+        raise DataError(f"{path}: empty; expected one example per row")
     line, first = head[0]
     if len(first) < 2:
         raise DataError(
@@ -146,9 +146,9 @@ def _find_label(path: str, label: str, names: list[str]) -> int:
         raise DataError(
             f"{path}: {names.count(label)} columns are named {label!r}; give the label's index"
         )
-    known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     raise DataError(
-        f"{path}: no column is named {label!r}; expected a name from the first row: {known}"
+        f"{path}: no column is named {label!r}; expected a name from the first row: {listed}"
         + did_you_mean(label, names)
     )
 
@@ -184,7 +184,7 @@ def _read_examples(
         labels.append(cells[layout.label])
         lines.append(line)
     if not features:
-        raise DataError(f"{layout.path}: a header only; expected one example a row after it")
+        raise DataError(f"{layout.path}: a header only; expected one example per row after it")
     return np.stack(features), labels, lines
 
 
@@ -214,7 +214,7 @@ def _read_features(line: int, cells: list[str], layout: _Layout, scale: float) -
 def _classes(
     labels: list[str], lines: list[int], layout: _Layout
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Number the distinct labels in order -> y (n,) int32, and their names."""
+    """Number the distinct labels in order -> y (n,) int32, names."""
     if "" in labels:
         line = lines[labels.index("")]
         raise DataError(
@@ -246,10 +246,10 @@ def _whole(label: str, cell: str) -> int:
 
 
 def _check_first_label(labels: list[str], lines: list[int], layout: _Layout) -> None:
-    """Ask, when the first row may be an example or a header over numbered columns."""
+    """Raise DataError where the first row may be an example or a header of numbered columns."""
     if not _is_number(labels[0]) and labels.count(labels[0]) == 1:
         raise DataError(
-            f"{layout.cell(lines[0], layout.label)}: the label {labels[0]!r} comes in no other "
+            f"{layout.cell(lines[0], layout.label)}: the label {labels[0]!r} is in no other "
             "row, so the first row may be an example or a header; say header: true or false"
         )
 

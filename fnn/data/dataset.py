@@ -1,8 +1,9 @@
-"""What a dataset is: examples and labels, in a training and a test split, checked when made."""
+"""Dataset: examples and labels in a training and a test split, checked on construction."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
@@ -12,10 +13,7 @@ MAX_CLASSES = 65_536  # a larger label is a damaged file or an identifier, not a
 
 
 class Streamed(ABC):
-    """Examples which stay where they are stored, and are read when they are asked for.
-
-    It has of an array of float32 what can be said without reading: shape, dtype and sizes.
-    """
+    """Examples that stay on disk and are read on access, with a float32 array's shape and sizes."""
 
     dtype = np.dtype(np.float32)
 
@@ -28,8 +26,8 @@ class Streamed(ABC):
     def __getitem__(self, examples: slice | np.ndarray) -> np.ndarray:
         """Read a slice, or the examples of these indices (k,) -> (k, *shape) float32, finite.
 
-        Raises DataError, naming what holds the example, for one that cannot be read any more, or
-        with a value that is not finite; IndexError for an index that is not 0 <= index < n.
+        Raises DataError, naming the file, for an example that can no longer be read or has a value
+        that is not finite; IndexError for an index that is not 0 <= index < n.
         """
 
     def __len__(self) -> int:
@@ -42,7 +40,7 @@ class Streamed(ABC):
 
     @property
     def size(self) -> int:
-        """How many numbers there are."""
+        """The count of numbers."""
         return math.prod(self.shape)
 
     @property
@@ -57,8 +55,8 @@ class Dataset:
 
     Shapes: x_train (n, *shape) and x_test (m, *shape) are float32; y_train (n,) and y_test (m,)
     are int32 with 0 <= label < len(classes). Images are (n, height, width, channels).
-    `classes` are the labels' names, in order. Examples lie in memory, or are streamed: then their
-    values are checked when they are read, and all else here.
+    `classes` are the labels' names, in order. Examples lie in memory, or are streamed; values of
+    streamed examples are checked when they are read.
 
     Raises DataError, naming the dataset, the split, the index and the value, when a split is empty,
     an array has another dtype or rank, the counts or the shapes of the splits disagree, a value is
@@ -73,14 +71,16 @@ class Dataset:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check everything that training relies on."""
-        self._check_classes()
+        """Check every property that training relies on."""
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            self._fail(f"classes are {self.classes}; expected at least one name, and no name twice")
         self._check_split("train", self.x_train, self.y_train)
         self._check_split("test", self.x_test, self.y_test)
-        if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            raise DataError(
-                f"dataset {self.name!r}: examples of x_train have shape {self.x_train.shape[1:]}, "
-                f"those of x_test {self.x_test.shape[1:]}; expected one shape for both"
+        train, test = self.x_train.shape[1:], self.x_test.shape[1:]
+        if train != test:
+            self._fail(
+                f"examples of x_train have shape {train}, those of x_test {test}; expected one "
+                "shape for both"
             )
 
     @property
@@ -93,61 +93,56 @@ class Dataset:
         """Whether all examples lie in memory."""
         return not isinstance(self.x_train, Streamed) and not isinstance(self.x_test, Streamed)
 
-    def _check_classes(self) -> None:
-        if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise DataError(
-                f"dataset {self.name!r}: classes are {self.classes}; "
-                "expected at least one name, and no name twice"
-            )
+    def _fail(self, problem: str) -> NoReturn:
+        raise DataError(f"dataset {self.name!r}: {problem}")
 
     def _check_split(self, split: str, x: np.ndarray | Streamed, y: np.ndarray) -> None:
         self._check_array(f"x_{split}", x, np.float32, "(n, features...)", ranks=range(2, 65))
         self._check_array(f"y_{split}", y, np.int32, "(n,)", ranks=range(1, 2))
-        if len(x) != len(y):
-            raise DataError(
-                f"dataset {self.name!r}: x_{split} holds {len(x)} examples, but y_{split} holds "
-                f"{len(y)} labels; expected one label for each example"
-            )
+        check_counts(f"dataset {self.name!r}: x_{split}", len(x), f"y_{split}", len(y))
         if not isinstance(x, Streamed) and not np.isfinite(x).all():
             index = first_index(~np.isfinite(x))
-            raise DataError(
-                f"dataset {self.name!r}: x_{split}[{format_index(index)}] is {x[index]}; "
-                "expected finite numbers; clean or drop the example"
+            self._fail(
+                f"x_{split}[{format_index(index)}] is {x[index]}; expected finite numbers; clean "
+                "or drop the example"
             )
         outside = (y < 0) | (y >= len(self.classes))
         if outside.any():
             index = first_index(outside)
-            raise DataError(
-                f"dataset {self.name!r}: y_{split}[{format_index(index)}] is {y[index]}; expected "
-                f"a label from 0 to {len(self.classes) - 1}, one for each of {len(self.classes)} "
-                "classes"
+            self._fail(
+                f"y_{split}[{format_index(index)}] is {y[index]}; expected a label from 0 to "
+                f"{len(self.classes) - 1}, one for each of {len(self.classes)} classes"
             )
 
     def _check_array(
         self, field: str, array: np.ndarray | Streamed, dtype: type, shape: str, *, ranks: range
     ) -> None:
         if not isinstance(array, np.ndarray | Streamed) or array.dtype != dtype:
-            came = getattr(array, "dtype", type(array).__name__)
-            raise DataError(
-                f"dataset {self.name!r}: {field} is {came}; "
-                f"expected a NumPy array of {np.dtype(dtype)}"
-            )
+            kind = getattr(array, "dtype", type(array).__name__)
+            self._fail(f"{field} is {kind}; expected a NumPy array of {np.dtype(dtype)}")
         if array.ndim not in ranks:
-            raise DataError(
-                f"dataset {self.name!r}: {field} has shape {array.shape}; expected {shape}"
-            )
+            self._fail(f"{field} has shape {array.shape}; expected {shape}")
         if array.size == 0:
-            raise DataError(
-                f"dataset {self.name!r}: {field} is empty, shape {array.shape}; "
-                "expected at least one example of at least one number"
+            self._fail(
+                f"{field} is empty, shape {array.shape}; expected at least one example of at least "
+                "one number"
             )
+
+
+def check_counts(x: str, examples: int, y: str, labels: int) -> None:
+    """Raise DataError, naming `x` and `y`, where the counts of examples and labels differ."""
+    if examples != labels:
+        raise DataError(
+            f"{x} holds {examples} examples, but {y} holds {labels} labels; expected one label for "
+            "each example"
+        )
 
 
 def as_float32(values: np.ndarray, where: str) -> np.ndarray:
     """Return real numbers of any dtype as float32, of the same shape.
 
     Raises DataError, beginning with `where` and giving index and value, for a value that is not
-    finite or lies outside the range of float32. What is float32 already is not copied.
+    finite or lies outside the range of float32. A float32 array is not copied.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         x = values.astype(np.float32, copy=False)
@@ -187,5 +182,5 @@ def first_index(mask: np.ndarray) -> tuple[int, ...]:
 
 
 def format_index(index: tuple[int, ...]) -> str:
-    """Write an index as it stands between brackets: `3, 0, 2`."""
+    """Return an index as text between brackets: `3, 0, 2`."""
     return ", ".join(str(i) for i in index)

@@ -1,4 +1,4 @@
-"""Files from outside: found and opened, with an error that says what to mend."""
+"""Finding and opening files; every error says how to mend it."""
 
 import gzip
 import os
@@ -55,7 +55,7 @@ def find_folder(path: str, expected: str) -> str:
 
 
 def first_spelling(folder: str, *spellings: str) -> str | None:
-    """Return the path of the first name, as it is or with `.gz`, that the folder has."""
+    """Return the path of the first name that is in the folder, with or without `.gz`."""
     paths = [os.path.join(folder, name) for name in with_gz(spellings)]
     for exists in (os.path.isfile, os.path.lexists):  # a file is better than a folder of that name
         for path in filter(exists, paths):
@@ -64,22 +64,22 @@ def first_spelling(folder: str, *spellings: str) -> str | None:
 
 
 def with_gz(names: Sequence[str]) -> list[str]:
-    """Return each name as it is and with `.gz`."""
+    """Return each name without and with `.gz`."""
     return [name + suffix for name in names for suffix in ("", ".gz")]
 
 
 def nearest(folder: str, name: str) -> str:
-    """Return the end of an error about a missing `name`: what in the folder is most like it."""
+    """Return the end of an error about a missing `name`: the most similar name in the folder."""
     if not os.path.isdir(folder):
         return f"; the folder {folder} does not exist either; check the path"
-    with suppress(OSError):  # a folder may be searched but not listed
+    with suppress(OSError):  # a folder can be searchable but not listable
         return did_you_mean(name, os.listdir(folder)) or "; check the path"
     return "; check the path"
 
 
 @contextmanager
 def open_file(path: str) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes; whatever the system refuses, then or later, is a DataError."""
+    """Open a file for reading bytes; an OSError, then or later, becomes a DataError."""
     try:
         with open(path, "rb") as file:
             yield file
@@ -88,10 +88,28 @@ def open_file(path: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_unpacked(path: str) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a file, plain or gzip (told apart by its first bytes) -> its bytes, the most there are.
+def open_numpy(path: str, kind: str, writer: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """Open a file of NumPy's -> the stream, the file's state; any error of a parser means damage.
 
-    A gzip stream is inflated as it is read; damage that comes to light then is a DataError.
+    Damaged bytes make zipfile, zlib and NumPy's header parser raise some ten kinds of error.
+    """
+    with open_file(path) as file:
+        try:
+            yield file, os.fstat(file.fileno())
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{path}: damaged, or no {kind}: {error}; expected a file that {writer} wrote; "
+                "write or fetch it again"
+            ) from None
+
+
+@contextmanager
+def open_unpacked(path: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a file, plain or gzip by its first bytes -> its bytes, the largest possible count.
+
+    A gzip stream is inflated while it is read; damage in it is a DataError.
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -110,18 +128,30 @@ def open_unpacked(path: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def read_up_to(stream: BinaryIO, count: int) -> bytearray:
-    """Read `count` bytes, or as many as there are, piece by piece."""
+    """Read `count` bytes piece by piece, or fewer at the end of the stream."""
     data = bytearray()
     while len(data) < count and (chunk := stream.read(min(CHUNK, count - len(data)))):
         data += chunk
     return data
 
 
-def read_names(path: str) -> tuple[str, ...]:
-    """Read the names of classes, one a line; empty lines are skipped."""
+def class_names(path: str, count: int, more: str = "") -> tuple[str, ...]:
+    """Read class names, one per line, or number `count` classes where there is no such file.
+
+    Raises DataError unless there are `count` different names; with a clause `more`, which says why
+    there may be more, at least `count`.
+    """
+    if not os.path.lexists(path):
+        return tuple(str(k) for k in range(count))
     with open_file(find_file(path, "the names of the classes")) as file:
-        text = file.read(MAX_NAMES).decode("utf-8", "replace")
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+        lines = file.read(MAX_NAMES).decode("utf-8", "replace").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(set(names)) != len(names) or len(names) < count or (len(names) > count and not more):
+        raise DataError(
+            f"{path}: holds {len(names)} names, {len(set(names))} of them different; expected "
+            f"{count}{more}, one per line; mend the file, or remove it to have the classes numbered"
+        )
+    return names
 
 
 def _mode(path: str) -> int | None:

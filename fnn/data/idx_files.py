@@ -1,6 +1,6 @@
-"""IDX files, the format of MNIST and its kin.
+"""IDX files, the format of MNIST and similar sets.
 
-    offset   size  what
+    offset   size  content
     0        2     zero
     2        1     the elements' type: 08 uint8, 09 int8, 0B int16, 0C int32, 0D float32, 0E float64
     3        1     the rank r
@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DataError
-from .dataset import Dataset, as_float32, as_labels, numbered_classes
+from .dataset import Dataset, check_counts, numbered_classes
 from .files import (
     find_file,
     find_folder,
@@ -29,6 +29,7 @@ from .files import (
     read_up_to,
     with_gz,
 )
+from .npy_files import as_examples, as_stored_labels
 
 ELEMENT_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -43,14 +44,12 @@ def idx(
 ) -> Dataset:
     """Load MNIST, Fashion-MNIST or any other set of images from four IDX files in a folder.
 
-    Each file may be plain or gzip, with or without `.gz` in its name, and may be spelt
-    `train-images.idx3-ubyte`. The dataset is named after the folder.
+    Each file may be plain or gzip, with or without `.gz` in its name, and may have the name
+    `train-images.idx3-ubyte` too. The dataset is named after the folder.
 
     Shapes: x (n, height, width, 1) float32, uint8 pixels divided by 255 and other types as they
     are; y (n,) int32; classes "0" to the largest label.
-    Raises DataError, naming the file, for one that is missing, unreadable, a folder, damaged gzip,
-    truncated or too long; of another format, rank or element type; for counts of images and labels
-    that differ, labels out of range and numbers that are not finite.
+    Raises DataError as all loaders of files.
     Source: Y. LeCun, C. Cortes & C. Burges, http://yann.lecun.com/exdb/mnist/;
     H. Xiao, K. Rasul & R. Vollgraf 2017, arXiv:1708.07747.
     """
@@ -63,12 +62,12 @@ def idx(
 
 
 def read_idx(path: str, *, rank: int) -> np.ndarray:
-    """Read one IDX file, plain or gzip (told apart by their first bytes), as an array of `rank`.
+    """Read one IDX file, plain or gzip by its first bytes, as an array of `rank`.
 
-    Nothing is allocated on the header's word: its sizes are held against the file's first, and a
-    gzip stream is inflated piece by piece, no further than the header needs.
+    Its header is checked against the file's size before anything is allocated, and a gzip stream
+    is inflated piece by piece, no further than the header needs.
 
-    Raises DataError, naming the file, what was expected and what came.
+    Raises DataError, naming the file, the expected and the actual content.
     """
     path = find_file(path, "an IDX file")
     with open_unpacked(path) as (stream, most):
@@ -78,12 +77,9 @@ def read_idx(path: str, *, rank: int) -> np.ndarray:
 def _read_split(folder: str, images: str, labels: str) -> tuple[np.ndarray, np.ndarray]:
     """Read the images and the labels of one split -> (n, height, width, 1), (n,)."""
     images, labels = _find(folder, images), _find(folder, labels)
-    x, y = _read_images(images), _read_labels(labels)
-    if len(x) != len(y):
-        raise DataError(
-            f"{images} holds {len(x)} images, but {labels} holds {len(y)} labels; "
-            "expected one label for each image; are both from the same split?"
-        )
+    x = as_examples(read_idx(images, rank=3)[..., None], images)
+    y = as_stored_labels(read_idx(labels, rank=1), labels)
+    check_counts(images, len(x), labels, len(y))
     return x, y
 
 
@@ -99,39 +95,24 @@ def _find(folder: str, name: str) -> str:
     return path
 
 
-def _read_images(path: str) -> np.ndarray:
-    pixels = read_idx(path, rank=3)[..., None]  # (n, height, width, 1)
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.float32) / np.float32(255)
-    return as_float32(pixels, path)
-
-
-def _read_labels(path: str) -> np.ndarray:
-    labels = read_idx(path, rank=1)  # (n,)
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: labels are {labels.dtype.name}; expected an integer type")
-    return as_labels(labels, path)
-
-
 def _read_array(stream: BinaryIO, path: str, rank: int, *, most: int) -> np.ndarray:
     """Read header and elements of a stream that cannot hold more than `most` bytes."""
     dtype, shape = _read_header(stream, path, rank)
-    needed = math.prod(shape) * dtype.itemsize
-    if needed == 0:
+    expected = math.prod(shape) * dtype.itemsize
+    if expected == 0:
         raise DataError(f"{path}: its header says shape {shape}; expected at least one element")
-    elements = bytearray()
-    if needed <= most:
-        elements = read_up_to(stream, needed + 1)
-    if len(elements) < needed:
-        came = f"only {len(elements)} follow" if needed <= most else "the file is too small for it"
+    fits = expected <= most
+    elements = read_up_to(stream, expected + 1) if fits else bytearray()
+    if len(elements) < expected:
+        actual = f"only {len(elements)} follow" if fits else "the file is too small for it"
         raise DataError(
             f"{path}: truncated: its header says shape {shape} of {dtype.name}, expected "
-            f"{needed} bytes of elements, {came}; fetch the file again"
+            f"{expected} bytes of elements, {actual}; fetch the file again"
         )
-    if len(elements) > needed:
+    if len(elements) > expected:
         raise DataError(
             f"{path}: trailing bytes: its header says shape {shape} of {dtype.name}, expected the "
-            f"file to end after {needed} bytes of elements, but more follow; fetch the file again"
+            f"file to end after {expected} bytes of elements, but more follow; fetch the file again"
         )
     return np.frombuffer(elements, dtype).reshape(shape)
 
@@ -142,10 +123,10 @@ def _read_header(stream: BinaryIO, path: str, rank: int) -> tuple[np.dtype, tupl
     if len(magic) < 4:
         raise DataError(f"{path}: truncated: {len(magic)} bytes; expected an IDX header of 4 + 4 r")
     if magic[:2] != b"\0\0" or magic[2] not in ELEMENT_TYPES:
-        known = ", ".join(f"{code:02x}" for code in ELEMENT_TYPES)
+        codes = ", ".join(f"{code:02x}" for code in ELEMENT_TYPES)
         raise DataError(
             f"{path}: wrong magic number {magic.hex(' ')}; expected an IDX file: 00 00, then one "
-            f"of {known} for the element type, then the rank"
+            f"of {codes} for the element type, then the rank"
         )
     if magic[3] != rank:
         kinds = {1: "labels, (n,)", 3: "images, (n, height, width)"}

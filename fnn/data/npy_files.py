@@ -1,4 +1,4 @@
-"""Arrays as NumPy stores them: headers, what may be examples and labels, files of single arrays."""
+"""Arrays as NumPy stores them: headers, conversion to examples and labels, single .npy files."""
 
 import math
 import os
@@ -12,33 +12,37 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import as_float32, as_labels
-from .files import find_file, open_file
+from .files import find_file, open_numpy
 
 ALIGNMENT = 64
-"""Bytes: an array which begins at a multiple of them is taken by the CPU's device as it is."""
+"""Bytes: the CPU device uses an array at a multiple of them without a copy."""
 
 
-def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Read the header of the .npy format -> shape, whether columns come first, dtype.
+def read_header(stream: IO[bytes], where: str, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read the header of `size` bytes in .npy format -> shape, whether columns come first, dtype.
 
-    Damaged bytes make NumPy's parser raise some ten kinds of error.
+    Raises DataError, beginning with `where`, for an array of objects, and where the bytes after the
+    header are not those of the shape; NumPy's parser raises other errors for damaged bytes.
     """
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    # 3.0 differs only for arrays of records with non-Latin field names
-    raise ValueError(f"an array in .npy format {version}, which holds no plain numbers")
-
-
-def refuse_objects(dtype: np.dtype, where: str) -> None:
-    """Raise DataError for an array that only pickle could read."""
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, by_columns, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:  # 3.0 differs only for arrays of records with non-Latin field names
+        raise ValueError(f"an array in .npy format {version}, which holds no plain numbers")
     if dtype.hasobject:
         raise DataError(
             f"{where} is an object array, which only pickle could read; expected numbers; "
             "save it with a numeric dtype (are its rows of different lengths?)"
         )
+    expected, actual = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    if expected != actual or min(shape, default=0) < 0:
+        raise DataError(
+            f"{where} is truncated or damaged: its header says shape {shape} of {dtype}, expected "
+            f"{expected} bytes of numbers, but it holds {actual}; write or fetch the file again"
+        )
+    return shape, by_columns, dtype
 
 
 def check_examples(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
@@ -53,12 +57,12 @@ def check_examples(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
 
 
 def examples_shape(dtype: np.dtype, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape that stored examples come to have: pixels (n, h, w) get a channel axis."""
+    """Return the shape of stored examples as float32: pixels (n, h, w) get a channel axis."""
     return (*shape, 1) if dtype == np.uint8 and len(shape) == 3 else shape
 
 
 def as_examples(values: np.ndarray, where: str) -> np.ndarray:
-    """Return stored examples as float32: uint8 is taken for pixels and divided by 255.
+    """Return stored examples as float32: uint8 values are pixels, divided by 255.
 
     Raises DataError, beginning with `where`, for a dtype or shape that cannot be examples, and for
     a value that is not finite.
@@ -82,14 +86,14 @@ def as_stored_labels(labels: np.ndarray, where: str) -> np.ndarray:
         )
     if labels.dtype.kind not in "iu":
         raise DataError(
-            f"{where} is {labels.dtype}; expected integers; if all are whole, y.astype(int)"
+            f"{where} is {labels.dtype.name}; expected integers; if all are whole, y.astype(int)"
         )
     return as_labels(labels, where)
 
 
 @dataclass(frozen=True)
 class NpyFile:
-    """A .npy file whose header has been read and whose size is what the header says."""
+    """A .npy file whose header matches its size."""
 
     path: str
     shape: tuple[int, ...]
@@ -101,8 +105,8 @@ class NpyFile:
     def read(self, rows: np.ndarray, into: np.ndarray, places: np.ndarray) -> None:
         """Read `rows`, which ascend, into those `places` of an array (k, *shape[1:]) of the dtype.
 
-        The file is opened each time, and read rather than mapped into memory: reading beyond the
-        end of a mapped file that somebody shortens kills the process (SIGBUS).
+        The file is opened at each call and not mapped into memory: reading past the end of a
+        mapped file that is shortened meanwhile kills the process (SIGBUS).
 
         Raises DataError where the file has vanished, has changed, or cannot be read.
         """
@@ -128,7 +132,7 @@ class NpyFile:
         return values
 
     def _fill(self, file: FileIO, view: memoryview) -> None:
-        while len(view):  # the system reads 2 GiB at once, at most
+        while len(view):  # the system reads at most 2 GiB at once
             count = file.readinto(view)
             if not count:
                 raise DataError(
@@ -159,35 +163,18 @@ class NpyFile:
 
 
 def open_npy(path: str) -> NpyFile:
-    """Read the header of a .npy file, and hold it against the file's size.
+    """Open a .npy file whose header matches its size.
 
     Raises DataError, naming the file, for one that is missing, no .npy file, truncated or too
     long, of objects, or stored column by column.
     """
     path = find_file(path, "a file that np.save wrote")
-    with open_file(path) as file:
-        stat = os.fstat(file.fileno())
-        try:
-            shape, by_columns, dtype = read_header(file)
-        except OSError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"{path}: damaged, or no .npy file: {error}; expected a file that np.save wrote; "
-                "write or fetch it again"
-            ) from None
+    with open_numpy(path, ".npy file", "np.save") as (file, stat):
+        shape, by_columns, dtype = read_header(file, path, stat.st_size)
         start = file.tell()
-    refuse_objects(dtype, path)
     if by_columns:
         raise DataError(
             f"{path}: stored column by column (Fortran order), so that no example lies in one "
             "piece; expected row by row; save np.ascontiguousarray(x)"
-        )
-    needed = math.prod(shape) * dtype.itemsize
-    if needed != stat.st_size - start or min(shape, default=0) < 0:
-        raise DataError(
-            f"{path}: truncated or damaged: its header says shape {shape} of {dtype}, expected "
-            f"{needed} bytes of numbers, but {stat.st_size - start} follow; write or fetch the "
-            "file again"
         )
     return NpyFile(path, shape, dtype, start, stat.st_size, stat.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""Examples in files which need not fit into memory, read when they are asked for."""
+"""Examples in files that need not fit into memory, read on access."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from .npy_files import ALIGNMENT, NpyFile, check_examples, examples_shape
 
 
 class Shards(Streamed):
-    """The examples of one or several .npy files, one after the other, as float32.
+    """The examples of one or several .npy files in order, as float32.
 
-    uint8 is taken for pixels: it is divided by 255, and (n, height, width) becomes
-    (n, height, width, 1). Other real numbers are converted, and are checked to be finite.
+    uint8 values are pixels: divided by 255, and (n, height, width) becomes (n, height, width, 1).
+    Other real numbers are converted, and checked to be finite.
 
     Raises DataError, naming the file, where a file holds no examples, or examples of another shape
     or dtype than the first file's.
@@ -61,7 +61,7 @@ class Shards(Streamed):
         return x.reshape(len(examples), *self._shape[1:])
 
     def _read(self, examples: np.ndarray, into: np.ndarray) -> None:
-        """Read the examples as they are stored; in the files' order, which disks like best."""
+        """Read the examples as they are stored, in the files' order, which is fastest on disks."""
         places = np.argsort(examples, kind="stable")
         ascending = examples[places].astype(np.int64)
         cuts = np.searchsorted(ascending, self._ends)
@@ -73,7 +73,7 @@ class Shards(Streamed):
                 file.read(rows, into, places[low:high])
 
     def _refuse(self, examples: np.ndarray, x: np.ndarray) -> None:
-        """Say which example of which file has the first value that is not finite."""
+        """Raise DataError for the first value that is not finite, with its file and example."""
         bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
         example = int(examples[bad.argmax()])
         shard = int(np.searchsorted(self._ends, example, side="right"))
@@ -85,7 +85,7 @@ class Shards(Streamed):
 
 
 def _empty(shape: tuple[int, ...]) -> np.ndarray:
-    """Allocate float32 numbers, aligned so that a CPU's device need not copy them."""
-    room = np.empty(math.prod(shape) * 4 + ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % ALIGNMENT
-    return room[start : start + math.prod(shape) * 4].view(np.float32).reshape(shape)
+    """Allocate float32 numbers, aligned so that the CPU device does not copy them."""
+    buffer = np.empty(math.prod(shape) * 4 + ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + math.prod(shape) * 4].view(np.float32).reshape(shape)

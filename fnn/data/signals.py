@@ -1,4 +1,4 @@
-"""Signals: a word somewhere in noise.
+"""Signals: a word at some place in noise.
 
 The draws are those of `np.random.default_rng(seed)`, and the split is that of `stratified_split`.
 """
@@ -11,7 +11,7 @@ from .dataset import Dataset
 from .split import check_split_arguments, stratified_split
 from .synthetic import MAX_NOISE
 
-SHORTEST_WORD = 8  # a shorter tone is too much like its reverse
+SHORTEST_WORD = 8  # a shorter tone resembles its reverse
 MAX_LENGTH = 100_000
 MAX_NUMBERS = 50_000_000
 
@@ -32,12 +32,11 @@ def keyword(
         x_{s + k} = w_k (keyword) or w_{word - 1 - k} (none), and 0 elsewhere; then x + ε,
         w_k = sin²(π t) sin(3/8 π word t²),  t = (k + ½) / word,  ε ~ N(0, noise²)
 
-    Word and reverse hold the same numbers and have the same energy and spectrum: only the order in
-    time tells them apart. The place s is drawn uniformly such that the word lies within a part of
-    the signal, given by where it begins and ends as fractions of the length: `train_part` in the
-    training split, `test_part` in the test split. By default the two do not overlap, so what is
-    learnt about places in training is of no use in the test, and what is learnt about the word is;
-    and either side of the signal has room to slide a window off the word, as a scan does.
+    Word and reverse have the same numbers, energy and spectrum, and differ only in their order in
+    time. The place s is uniform such that the word lies within a part of the signal, given by its
+    begin and end as fractions of the length: `train_part` in the training split, `test_part` in the
+    test split. By default the two do not overlap, so knowledge of places does not help in the test,
+    and both sides of the signal leave room to slide a window off the word, as a scan does.
 
     Shapes: x (points, length, 1) float32, y (points,) int32; the classes "none" and "keyword" are
     of equal size (to one), and the split is stratified.

@@ -10,8 +10,8 @@ from .dataset import Dataset
 def seed_for(seed: int, purpose: str) -> np.random.SeedSequence:
     """Return a seed for one purpose, independent of the same seed's use for any other.
 
-    Without it a set drawn with seed 0 and split with seed 0 would be split by the very numbers it
-    was drawn from, and its test points would be those of the smallest angle.
+    Otherwise a set drawn and split with the same seed would be split by the numbers it was drawn
+    from: its test points would be those of the smallest angle.
     """
     return np.random.SeedSequence(seed, spawn_key=tuple(purpose.encode()))
 
@@ -29,9 +29,9 @@ def stratified_split(
     Shapes: y (n,) integers -> (n_train,), (n_test,) int64.
     Raises DataError if no class has two examples, so that the test split would be empty.
     """
-    # NumPy promises the bit generator's integers for ever, but not what Generator makes of them.
+    # NumPy keeps the bit generator's integers stable, but not the methods of Generator.
     draw = np.random.PCG64(seed_for(seed, "split")).random_raw(len(y))  # (n,)
-    order = np.lexsort((draw, y))  # by class, and within a class by the number drawn
+    order = np.lexsort((draw, y))  # by class, then by the drawn integer
     _, sizes = np.unique(y, return_counts=True)  # (classes present,)
     test_sizes = np.clip(np.rint(sizes * test_fraction).astype(int), 1, np.maximum(sizes - 1, 1))
     test_sizes[sizes == 1] = 0
@@ -58,8 +58,8 @@ def split_dataset(
 ) -> Dataset:
     """Return x (n, *shape) and y (n,) as a Dataset with a stratified test split.
 
-    Raises DataError as `stratified_split` and `Dataset` do; the arguments are the caller's to
-    check, with `check_split_arguments`, before it reads or draws anything.
+    Raises DataError as `stratified_split` and `Dataset` do. The caller checks the arguments first,
+    with `check_split_arguments`.
     """
     try:
         train, test = stratified_split(y, test_fraction=test_fraction, seed=seed)
@@ -69,6 +69,6 @@ def split_dataset(
 
 
 def check_split_arguments(where: str, test_fraction: float, seed_name: str, seed: int) -> None:
-    """Raise DataError unless 0 < test_fraction < 1 and the seed is one."""
+    """Raise DataError unless 0 < test_fraction < 1 and the seed is valid."""
     check_fraction(where, "test_fraction", test_fraction)
     check_seed(where, seed_name, seed)

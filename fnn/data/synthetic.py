@@ -1,11 +1,10 @@
-"""Sets that are drawn: of the plane, which no straight line separates, and of pure noise.
+"""Synthetic sets: points of the plane that no straight line separates, and pure noise.
 
-The draws are those of `np.random.default_rng(seed)`; every loader raises DataError for an argument
-out of its range.
+The draws are those of `np.random.default_rng(seed)`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,7 +19,7 @@ MAX_COPIES = 1_000_000
 MAX_CLASSES = 100
 MAX_NOISE = 100.0
 MAX_AXES = 8
-MAX_NUMBERS = 2**28  # a gibibyte a split
+MAX_NUMBERS = 2**28  # one gibibyte per split
 
 
 def xor(*, copies: int = 1, noise: float = 0.0, seed: int = 0) -> Dataset:
@@ -56,7 +55,7 @@ def spirals(
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """Make interleaved spirals from the origin to the unit circle, one class an arm.
+    """Make interleaved spirals from the origin to the unit circle, one class per arm.
 
         x = t (cos θ, sin θ) + ε,  θ = 2π (turns t + k / arms),  t ~ U(0, 1),  ε ~ N(0, noise²)
 
@@ -68,12 +67,12 @@ def spirals(
     """
     check_integer("spirals", "arms", arms, 2, MAX_CLASSES)
     check_number("spirals", "turns", turns, 0, 100)
-    _check_common("spirals", arms, points, noise, test_fraction, seed)
-    rng = np.random.default_rng(seed)
-    y = _balanced_labels(points, arms)  # (points,)
-    t = rng.uniform(size=points)  # (points,)
-    x = t[:, None] * _on_circle(turns * t + y / arms)  # (points, 2)
-    return _noisy("spirals", x, y, noise, rng, test_fraction, seed)
+
+    def curve(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        t = rng.uniform(size=points)  # (points,)
+        return t[:, None] * _on_circle(turns * t + y / arms)
+
+    return _along("spirals", curve, arms, points, noise, test_fraction, seed)
 
 
 def rings(
@@ -84,7 +83,7 @@ def rings(
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """Make concentric rings, one class a ring, the first the innermost.
+    """Make concentric rings, one class per ring, from the innermost.
 
         x = (k + 1) / rings (cos θ, sin θ) + ε,  θ ~ U(0, 2π),  ε ~ N(0, noise²)
 
@@ -94,12 +93,11 @@ def rings(
     Source: after `sklearn.datasets.make_circles`.
     """
     check_integer("rings", "rings", rings, 2, MAX_CLASSES)
-    _check_common("rings", rings, points, noise, test_fraction, seed)
-    rng = np.random.default_rng(seed)
-    y = _balanced_labels(points, rings)  # (points,)
-    radius = (y[:, None] + 1) / rings  # (points, 1)
-    x = radius * _on_circle(rng.uniform(size=points))  # (points, 2)
-    return _noisy("rings", x, y, noise, rng, test_fraction, seed)
+
+    def curve(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return (y[:, None] + 1) / rings * _on_circle(rng.uniform(size=points))
+
+    return _along("rings", curve, rings, points, noise, test_fraction, seed)
 
 
 def moons(
@@ -114,18 +112,18 @@ def moons(
     Raises DataError for an argument out of range.
     Source: after `sklearn.datasets.make_moons`, centred and scaled.
     """
-    _check_common("moons", 2, points, noise, test_fraction, seed)
-    rng = np.random.default_rng(seed)
-    y = _balanced_labels(points, 2)  # (points,)
-    arc = _on_circle(rng.uniform(0, 0.5, points)) - [0.5, 0.25]  # (points, 2)
-    x = arc * (1 - 2 * y[:, None]) / 1.5
-    return _noisy("moons", x, y, noise, rng, test_fraction, seed)
+
+    def curve(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        arc = _on_circle(rng.uniform(0, 0.5, points)) - [0.5, 0.25]  # (points, 2)
+        return arc * (1 - 2 * y[:, None]) / 1.5
+
+    return _along("moons", curve, 2, points, noise, test_fraction, seed)
 
 
 def noise(
     *, shape: Sequence[int], classes: int = 10, examples: int = 256, seed: int = 0
 ) -> Dataset:
-    """Make examples that say nothing of their labels, to see what a model's step takes.
+    """Make examples independent of their labels, to measure a model's step.
 
         x ~ N(0, 1)
 
@@ -147,21 +145,9 @@ def noise(
         )
     rng = np.random.default_rng(seed)
     x_train, x_test = (rng.standard_normal((examples, *shape), np.float32) for _ in range(2))
-    y = _balanced_labels(examples, classes)
+    y = np.arange(examples, dtype=np.int32) % classes
     names = tuple(str(k) for k in range(classes))
     return Dataset("noise", x_train, y, x_test, y, names)
-
-
-def _check_common(
-    where: str, classes: int, points: int, noise: float, test_fraction: float, seed: int
-) -> None:
-    check_integer(where, "points", points, 2 * classes, MAX_POINTS)
-    check_number(where, "noise", noise, 0, MAX_NOISE)
-    check_split_arguments(where, test_fraction, "seed", seed)
-
-
-def _balanced_labels(points: int, classes: int) -> np.ndarray:
-    return np.arange(points, dtype=np.int32) % classes
 
 
 def _on_circle(turn: np.ndarray) -> np.ndarray:
@@ -169,15 +155,21 @@ def _on_circle(turn: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)], axis=1)
 
 
-def _noisy(
+def _along(
     name: str,
-    x: np.ndarray,
-    y: np.ndarray,
+    curve: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+    classes: int,
+    points: int,
     noise: float,
-    rng: np.random.Generator,
     test_fraction: float,
     seed: int,
 ) -> Dataset:
-    x = (x + noise * rng.standard_normal(x.shape)).astype(np.float32)  # (points, 2)
-    classes = numbered_classes(y)
-    return split_dataset(name, x, y, classes, test_fraction=test_fraction, seed=seed)
+    """Draw points on `curve(y, rng)`, (points, 2), with labels in turn; add noise and split."""
+    check_integer(name, "points", points, 2 * classes, MAX_POINTS)
+    check_number(name, "noise", noise, 0, MAX_NOISE)
+    check_split_arguments(name, test_fraction, "seed", seed)
+    rng = np.random.default_rng(seed)
+    y = np.arange(points, dtype=np.int32) % classes
+    x = curve(y, rng)
+    x = (x + noise * rng.standard_normal(x.shape)).astype(np.float32)
+    return split_dataset(name, x, y, numbered_classes(y), test_fraction=test_fraction, seed=seed)

@@ -1,4 +1,6 @@
-"""Other questions asked of the same examples: a Dataset in, a Dataset out."""
+"""Other questions about the same examples: functions from a Dataset to a Dataset."""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,38 +22,35 @@ def one_vs_rest(dataset: Dataset, *, label: str | int) -> Dataset:
     """
     name = str(label)
     if name not in dataset.classes:
-        known = ", ".join(dataset.classes[:20]) + (", ..." if len(dataset.classes) > 20 else "")
+        names = ", ".join(dataset.classes[:20]) + (", ..." if len(dataset.classes) > 20 else "")
         raise DataError(
             f"one_vs_rest: label is {label!r}; expected a class of dataset {dataset.name!r}: "
-            f"{known}{did_you_mean(name, dataset.classes)}"
+            f"{names}{did_you_mean(name, dataset.classes)}"
         )
     index = dataset.classes.index(name)
-    return Dataset(
+    return replace(
+        dataset,
         name=f"{dataset.name}, {name} or not {name}",
-        x_train=dataset.x_train,
         y_train=(dataset.y_train == index).astype(np.int32),
-        x_test=dataset.x_test,
         y_test=(dataset.y_test == index).astype(np.int32),
         classes=(f"not {name}", name),
     )
 
 
 def none_of_the_above(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0) -> Dataset:
-    """Add a class "none of the above": examples with real parts that make no real whole.
+    """Add a class "none of the above", of examples with real parts but no real whole.
 
-    To each split come round(n * fraction) examples, at least one, after its own n and made from
-    them alone, so that nothing of a test image is seen in training.
+    Each split of n gets round(n * fraction) more examples, at least one, made from its own alone,
+    so training sees no part of a test example.
 
-    An image, (height, width, channels) with both sizes at least 2, is put together from quarters
-    of images of different classes (of as many as there are, up to four), and upper quarters change
-    places with lower ones. The strokes are real and the margins left and right stay empty, so that
-    neither gives the answer away; their places are not, so that the top of a 3 over the bottom of
-    a 5 does not happen to be a digit after all.
+    An image, (height, width, channels) with both sizes at least 2, consists of quarters of images
+    of up to four classes, with upper and lower quarters exchanged. Strokes are real and the left
+    and right margins stay empty, so neither reveals the class; the exchange keeps the top of a 3
+    over the bottom of a 5 from being a digit.
 
-    Any other example, say a vector of measurements, takes half of its features, drawn at random,
-    from an example of one class and half from an example of another. Each feature keeps its
-    distribution and only their dependence is broken, so such examples can lie among real ones, and
-    no classifier separates them fully.
+    Any other example, such as a vector of measurements, takes a random half of its features from an
+    example of one class and the rest from another class. Each feature keeps its distribution and
+    only their dependence is lost, so no classifier separates such examples fully.
 
     Shapes: x (n, *shape) -> (n + round(n * fraction), *shape) float32, y likewise, int32.
     Raises DataError for a fraction outside [1e-6, 1], a negative seed, a split with
@@ -70,27 +69,19 @@ def none_of_the_above(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0)
             f"none_of_the_above: the examples of dataset {dataset.name!r} are streamed; expected "
             "them in memory, to mix them; load them with `stream: false`"
         )
-    extra = len(dataset.classes)
     where = f"none_of_the_above: dataset {dataset.name!r}"
-    splits = []
-    pairs = ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test))
-    for (x, y), purpose in zip(
-        pairs, ("none of the above, train", "none of the above, test"), strict=True
-    ):
+
+    def extended(x: np.ndarray, y: np.ndarray, split: str) -> tuple[np.ndarray, np.ndarray]:
         count = max(1, round(len(x) * fraction))
-        rng = np.random.default_rng(seed_for(seed, purpose))
-        made = _composites(x, y, count, rng, where)
-        labels = np.full(count, extra, np.int32)
-        splits.append((np.concatenate([x, made]), np.concatenate([y, labels])))
-    (x_train, y_train), (x_test, y_test) = splits
-    return Dataset(
-        name=f"{dataset.name}, with none of the above",
-        x_train=x_train,
-        y_train=y_train,
-        x_test=x_test,
-        y_test=y_test,
-        classes=(*dataset.classes, NONE_OF_THE_ABOVE),
-    )
+        rng = np.random.default_rng(seed_for(seed, f"none of the above, {split}"))
+        labels = np.full(count, len(dataset.classes), np.int32)
+        composites = _composites(x, y, count, rng, where)
+        return np.concatenate([x, composites]), np.concatenate([y, labels])
+
+    x_train, y_train = extended(dataset.x_train, dataset.y_train, "train")
+    x_test, y_test = extended(dataset.x_test, dataset.y_test, "test")
+    name, classes = f"{dataset.name}, with none of the above", (*dataset.classes, NONE_OF_THE_ABOVE)
+    return Dataset(name, x_train, y_train, x_test, y_test, classes)
 
 
 def _composites(
@@ -110,7 +101,7 @@ def _composites(
 def _draw_donors(y: np.ndarray, count: int, parts: int, rng: np.random.Generator) -> np.ndarray:
     """Draw examples of different classes for each composite -> indices (count, parts).
 
-    With fewer classes than parts, the classes take turns.
+    With fewer classes than parts, classes repeat.
     """
     order = np.argsort(y, kind="stable")  # (n,)
     _, start, size = np.unique(y[order], return_index=True, return_counts=True)  # (classes,)
@@ -124,12 +115,12 @@ def _moved_quarters(x: np.ndarray, donors: np.ndarray) -> np.ndarray:
     middle, centre = x.shape[1] // 2, x.shape[2] // 2
     upper, lower = slice(None, middle), slice(middle, None)
     left, right = slice(None, centre), slice(centre, None)
-    made = np.empty((len(donors), *x.shape[1:]), np.float32)
+    quarters = np.empty((len(donors), *x.shape[1:]), np.float32)
     for part, rows in enumerate((upper, upper, lower, lower)):
         columns = (left, right)[part % 2]
         swapped = np.roll(x[donors[:, part]], middle, axis=1)  # its lower half above its upper
-        made[:, rows, columns] = swapped[:, rows, columns]
-    return made
+        quarters[:, rows, columns] = swapped[:, rows, columns]
+    return quarters
 
 
 def _mixed_features(x: np.ndarray, donors: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a layer is: hyperparameters and two pure methods."""
+"""Layers: hyperparameters and two pure methods. OpLayer is a layer that is one call of an op."""
 
 import contextlib
 import zlib
@@ -31,8 +31,8 @@ class Node(NamedTuple):
 class Layer(ABC):
     """A frozen dataclass of hyperparameters with two pure methods.
 
-    Shapes are those of a batch: the first axis counts the examples. Parameters are what is
-    trained; state is what is not (a mask, running statistics). Both are nested dicts.
+    Shapes are those of a batch: the first axis counts the examples. Training changes
+    parameters; state is the rest (a mask, running statistics). Both are nested dicts.
     """
 
     @property
@@ -42,7 +42,7 @@ class Layer(ABC):
 
     @abstractmethod
     def init(self, key: jax.Array, x_shape: Shape) -> tuple[Params, State, Shape]:
-        """Draw parameters and state for inputs of `x_shape`; say the shape of the outputs.
+        """Draw parameters and state for inputs of `x_shape`; return them and the outputs' shape.
 
         Raises ShapeError where such inputs do not fit.
         """
@@ -57,10 +57,10 @@ class Layer(ABC):
         key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[jax.Array, State]:
-        """Compute outputs and the next state. `key` is for layers that draw, when they train."""
+        """Return outputs and the next state. `key` is for layers that draw while they train."""
 
     def wire(self, nodes: list[Node], path: tuple[str, ...], x: int) -> int:
-        """Add what is in it to the graph, reading `x`; return what holds its output."""
+        """Append its nodes to the graph, reading node `x`; return the node of its output."""
         nodes.append(Node(path, self, (x,)))
         return len(nodes)
 
@@ -89,9 +89,9 @@ def register(name: str) -> Callable[[Maker], Maker]:
 
 @contextlib.contextmanager
 def part(name: int | str) -> Iterator[None]:
-    """Say of an error which part of a container it comes from.
+    """Add to an error which part of a container raised it.
 
-    Whatever a layer refuses with a ValueError, a shape or a hyperparameter, is a ShapeError then.
+    A ValueError, about a shape or a hyperparameter, becomes a ShapeError.
     """
     try:
         yield
@@ -102,7 +102,7 @@ def part(name: int | str) -> Iterator[None]:
 
 
 def own_key(key: jax.Array | None, name: str) -> jax.Array | None:
-    """Return what a part of a layer draws from: the layer's key, changed by the part's name."""
+    """Return the key that a part of a layer draws from: the layer's, changed by the part's name."""
     return None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
@@ -114,7 +114,7 @@ def graph(model: Layer) -> list[Node]:
 
 
 class OpCall(NamedTuple):
-    """An op, what it takes beside the layer's inputs, and what becomes of what it returns."""
+    """An op, its arguments beside the layer's inputs, and `finish`: its results to y and state."""
 
     op: Op
     arrays: Mapping[str, Any]
@@ -123,7 +123,7 @@ class OpCall(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """Along one axis of space: how far a number of the output sees, how far apart two look."""
+    """Along one axis of space: the width that one output sees, and the step between outputs."""
 
     extent: int = 1
     stride: Fraction | int = 1
@@ -162,7 +162,7 @@ class OpLayer(Layer):
         key: jax.Array | None = None,
         train: bool = False,
     ) -> OpCall:
-        """Say which op is called, and how."""
+        """Return the op to call, with its arguments."""
         del x_shape, key, train
         return OpCall(self.op, params | state, self.statics, lambda y: (y, state))
 
@@ -172,7 +172,7 @@ class OpLayer(Layer):
         return call.finish(call.op(x, **call.arrays, **call.statics))
 
     def y_shape(self, params: Params, x_shape: Shape, state: State | None = None) -> Shape:
-        """Return the shape of the outputs, as the op says it.
+        """Return the shape of the op's outputs.
 
         Raises ShapeError where the op cannot take such inputs.
         """
@@ -185,7 +185,7 @@ class OpLayer(Layer):
         return 0
 
     def reach(self, x_shape: Shape) -> tuple[Reach, ...]:
-        """What of the input a number of the output sees, along each axis of space of `x_shape`."""
+        """Return how far one output sees, along each axis of space of `x_shape`."""
         return (Reach(),) * max(len(x_shape) - 2, 0)
 
 

@@ -65,7 +65,7 @@ class BatchNorm(_Norm):
 
         running = momentum running + (1 - momentum) batch's
 
-    where the variance goes in without its bias, times N/(N - 1) for N numbers a channel, as in
+    where the variance goes in without its bias, times N/(N - 1) for N numbers per channel, as in
     the paper. Parameters: scale and bias (channels,), unless `use_scale` or `use_bias` is false;
     state: mean and var (channels,), which start with 0 and 1. `axis_name` is the mesh axis over
     which a batch is split under `shard_map`.

@@ -1,4 +1,4 @@
-"""Layers that lay space out anew: Unfold and Upsample."""
+"""Layers that rearrange space: Unfold and Upsample."""
 
 from dataclasses import dataclass
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Every op, one family a file. The table of them is `fnn.OPS`."""
+"""Every op, one family per file. Their table is `fnn.OPS`."""
 
 from .activations import identity as identity
 from .activations import leaky_relu as leaky_relu

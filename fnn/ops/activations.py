@@ -1,7 +1,7 @@
 """Activations: one number in, one number out, so the Jacobian is diagonal.
 
-Every backward rule here is x̄ = f'(x) ȳ. Where f' can be had from y, y is what is kept: the next
-layer keeps the same array as its input, so it costs no memory of its own.
+Every backward rule here is x̄ = f'(x) ȳ. Where f' is a function of y, the rule saves y: the
+next layer saves the same array as its input, so it costs no memory of its own.
 """
 
 from typing import Literal

@@ -12,7 +12,7 @@ from ..custom_op import Static, op
 from ..example import Example, example, normal, values
 from .geometry import Padding, Sizes
 from .norm_parts import at_least_float32
-from .taps import add_up, blocks, counts, met, over_windows, pooling_windows, to_inputs
+from .taps import add_up, blocks, counts, over_windows, pooling_windows, stack_taps, to_inputs
 
 
 def _examples(*more: Example, **statics) -> tuple[Example, ...]:
@@ -74,7 +74,7 @@ def avg_pool(
     """
     win = pooling_windows("avg_pool", x, window, stride, padding, dilation)
     number = win.taps if count_padding else jnp.asarray(counts(win), x.dtype)
-    return jnp.sum(met(x, win, 0.0), -1) / number
+    return jnp.sum(stack_taps(x, win, 0.0), -1) / number
 
 
 @avg_pool.def_fwd
@@ -89,7 +89,8 @@ def avg_pool_fwd(x, *, window, stride, padding, dilation, count_padding):
 
 
 @avg_pool.def_bwd
-def avg_pool_bwd(win, dy, *, count_padding, **_):
+def avg_pool_bwd(win, dy, *, count_padding, **statics):
+    del statics
     dy, number = at_least_float32(dy), counts(win.value)
     if count_padding or (number == win.value.taps).all():
         share = dy / win.value.taps
@@ -149,7 +150,7 @@ def lp_pool(
     window. Saves x and y.
     """
     win = _norm_windows(x, p, window, stride, padding, dilation)
-    return _norm(list(jnp.moveaxis(met(x, win, 0.0), -1, 0)), p)
+    return _norm(list(jnp.moveaxis(stack_taps(x, win, 0.0), -1, 0)), p)
 
 
 @lp_pool.def_fwd
@@ -164,7 +165,8 @@ def lp_pool_fwd(x, *, p, window, stride, padding, dilation):
 
 
 @lp_pool.def_bwd
-def lp_pool_bwd(residuals, dy, *, p, **_):
+def lp_pool_bwd(residuals, dy, *, p, **statics):
+    del statics
     x, y, win = residuals
     here = blocks(at_least_float32(x), win.value)
 

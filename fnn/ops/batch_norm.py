@@ -11,19 +11,8 @@ from ..custom_op import op
 from ..example import example, normal, uniform, values
 from .norm_parts import affine, at_least_float32, check, count, leading, per_channel, scaled
 
-
-def _examples(**statics):
-    """No spatial axes and up to three, with and without parameters, sizes 0 and 1, tails."""
-    return (
-        example(x=normal(6, 3), scale=normal(3), bias=normal(3), **statics),
-        example(x=normal(2, 3, 2, 5), scale=normal(5), bias=normal(5), **statics),
-        example(x=normal(2, 1, 2, 2, 3), scale=normal(3), bias=normal(3), **statics),
-        example(x=normal(1, 3, 2), scale=normal(2), bias=normal(2), **statics),
-        example(x=normal(1, 3), scale=normal(3), bias=normal(3), **statics),
-        example(x=normal(5, 1), scale=normal(1), bias=normal(1), **statics),
-        example(x=normal(0, 3), scale=normal(3), bias=normal(3), **statics),
-        example(x=normal(2, 0, 3), scale=normal(3), bias=normal(3), **statics),
-    )
+_SHAPES = ((6, 3), (2, 3, 2, 5), (2, 1, 2, 2, 3), (1, 3, 2), (5, 1), (0, 3), (2, 0, 3))
+"""No spatial axes and up to three, sizes 0 and 1."""
 
 
 _EXTREME = values([1e4, 1e-6, 100.0], [1e4, -1e-6, 100.5], [-1e4, 0.0, 101.0], [0.0, 0.0, 101.5])
@@ -51,13 +40,14 @@ def _normalise(x, eps, axis_name):
 def _pull_back(centred, unit, r, scale, dz, axis_name):
     """From the cotangent of z = γ x̂ + β, return those of x, γ and β, where x̂ = `centred` `unit`.
 
-    What is one number a channel is multiplied before it meets what is one number a place.
+    Per-channel factors are combined first, then applied per position.
     """
     axes = leading(dz)
     dscale, dbias = jnp.sum(dz * centred, axes) * unit, jnp.sum(dz, axes)
     along_one, along_x_hat = (
         _everywhere(total / count(dz, axes), axis_name) for total in (dbias, dscale)
     )
+    # z̄, its projection on 1, its projection on x̂
     dx_hat = dz - per_channel(along_one, dz) - centred * per_channel(unit * along_x_hat, dz)
     return dx_hat * per_channel(scaled(r, scale), dz), dscale, dbias
 
@@ -71,7 +61,8 @@ def _reference(x, scale, bias, *, eps, axis_name):
 @op(
     reference=_reference,
     examples=(
-        *_examples(),
+        *(example(x=normal(*s), scale=normal(s[-1]), bias=normal(s[-1])) for s in _SHAPES),
+        example(x=normal(1, 3), scale=normal(3), bias=normal(3)),
         example(x=normal(4, 3, 2)),
         example(x=normal(4, 3, 2), scale=normal(2)),
         example(x=normal(4, 3, 2), bias=normal(2), eps=1e-3),
@@ -126,28 +117,23 @@ def batch_norm_bwd(residuals, cotangents, *, eps, axis_name):
 
 
 def _inference_examples():
-    def given(n):
+    def statistics(n):
         return {"mean": normal(n), "var": uniform(n, low=0.1, high=2.0)}
 
-    def parameters(n):
-        return {"scale": normal(n), "bias": normal(n)}
+    def everything(n):
+        return {**statistics(n), "scale": normal(n), "bias": normal(n)}
 
+    mean, var = values(0.0, 0.0, 100.0), values(1e4, 0.0, 1e-4)
     return (
-        example(x=normal(6, 3), **given(3), **parameters(3)),
-        example(x=normal(2, 3, 2, 5), **given(5), **parameters(5), eps=1e-3),
-        example(x=normal(2, 2, 1, 2, 3), **given(3)),
-        example(x=normal(4, 2), **given(2), scale=normal(2)),
-        example(x=normal(4, 2), **given(2), bias=normal(2)),
-        example(x=normal(1, 1), **given(1), **parameters(1)),
-        example(x=normal(0, 3), **given(3), **parameters(3)),
-        example(
-            x=_EXTREME,
-            mean=values(0.0, 0.0, 100.0),
-            var=values(1e4, 0.0, 1e-4),
-            **parameters(3),
-            tags={"extreme"},
-        ),
-        example(x=normal(32, 32, 32, 64), **given(64), **parameters(64), tags={"bench"}),
+        example(x=normal(6, 3), **everything(3)),
+        example(x=normal(2, 3, 2, 5), **everything(5), eps=1e-3),
+        example(x=normal(2, 2, 1, 2, 3), **statistics(3)),
+        example(x=normal(4, 2), **statistics(2), scale=normal(2)),
+        example(x=normal(4, 2), **statistics(2), bias=normal(2)),
+        example(x=normal(1, 1), **everything(1)),
+        example(x=normal(0, 3), **everything(3)),
+        example(x=_EXTREME, **(everything(3) | {"mean": mean, "var": var}), tags={"extreme"}),
+        example(x=normal(32, 32, 32, 64), **everything(64), tags={"bench"}),
     )
 
 
@@ -159,7 +145,7 @@ def _inference_examples():
     source="Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2",
 )
 def batch_norm_inference(x, mean, var, scale=None, bias=None, *, eps: float = 1e-5):
-    """Normalise every channel by statistics that are given: those of the training, at its end.
+    """Normalise every channel by fixed statistics, such as the running ones after training.
 
         r = 1/√(σ² + ε),   x̂ = (x - μ) r,   y = γ x̂ + β
 
@@ -192,12 +178,13 @@ def batch_norm_inference_bwd(residuals, dy, *, eps):
     x, dy = at_least_float32(x), at_least_float32(dy)
     z = (x - per_channel(mean, x)) * per_channel(r, x)
     dscale, dbias = jnp.sum(dy * z, leading(x)), jnp.sum(dy, leading(x))
-    slope = scaled(r, scale)
-    return dy * per_channel(slope, dy), -slope * dbias, -slope * r * dscale / 2, dscale, dbias
+    slope = scaled(r, scale)  # γ r
+    dx, dmean, dvar = dy * per_channel(slope, dy), -slope * dbias, -slope * r * dscale / 2
+    return dx, dmean, dvar, dscale, dbias
 
 
 def _away_from_zero(scale, least):
-    """The scale, with ±`least` in the place of what is smaller; its derivative is 1 everywhere."""
+    """The scale, with ±`least` in place of smaller values; its derivative is 1 everywhere."""
     away = jnp.where(jnp.abs(scale) >= least, scale, jnp.where(scale < 0, -least, least))
     return scale + jax.lax.stop_gradient(away - scale)
 
@@ -208,29 +195,17 @@ def _leaky_reference(x, scale, bias, *, eps, negative_slope, least_scale, axis_n
     return jax.nn.leaky_relu(y, negative_slope), mean, var
 
 
-def _leaky_examples(**statics):
-    """Positive scales and biases up to 1: the rounding of x̂ is that of z times |z/γ'|."""
-
-    def given(n):
-        return {"scale": uniform(n, low=0.5, high=2.0), "bias": uniform(n), **statics}
-
-    return (
-        example(x=normal(6, 3), **given(3)),
-        example(x=normal(2, 3, 2, 5), **given(5)),
-        example(x=normal(2, 1, 2, 2, 3), **given(3)),
-        example(x=normal(1, 3, 2), **given(2)),
-        example(x=normal(5, 1), **given(1)),
-        example(x=normal(0, 3), **given(3)),
-        example(x=normal(2, 0, 3), **given(3)),
-        example(x=_EXTREME, **given(3), tags={"extreme"}),
-    )
+def _leaky(x, n, **statics):
+    """An example of positive scales, biases up to 1: x̂ has the rounding of z times |z/γ'|."""
+    return example(x=x, scale=uniform(n, low=0.5, high=2.0), bias=uniform(n), **statics)
 
 
 @op(
     reference=_leaky_reference,
     examples=(
-        *_leaky_examples(),
-        *_leaky_examples(negative_slope=0.2, least_scale=0.25)[1:3],
+        *(_leaky(normal(*shape), shape[-1]) for shape in _SHAPES),
+        _leaky(_EXTREME, 3, tags={"extreme"}),
+        *(_leaky(normal(*s), s[-1], negative_slope=0.2, least_scale=0.25) for s in _SHAPES[1:3]),
         example(
             x=normal(6, 5),
             scale=values(0.0, 1e-4, -1e-4, -1.0, 1.0),
@@ -294,8 +269,8 @@ def batch_norm_leaky_relu_fwd(x, scale, bias, *, eps, negative_slope, least_scal
     x_hat, mean, var, r = _normalise(at_least_float32(x), eps, axis_name)
     z = affine(x_hat, scale, bias)
     y = jnp.where(z > 0, z, negative_slope * z).astype(x.dtype)
-    kept = (y, None) if _tells_x_hat(x.dtype, least_scale) else (x, mean)
-    return (y, *jax.lax.stop_gradient((mean, var))), (*kept, scale, bias, r)
+    source = (y, None) if _tells_x_hat(x.dtype, least_scale) else (x, mean)
+    return (y, *jax.lax.stop_gradient((mean, var))), (*source, scale, bias, r)
 
 
 @batch_norm_leaky_relu.def_bwd

@@ -18,7 +18,7 @@ from .correlation import (
 )
 from .geometry import Padding, Sizes, spatial, transposed_windows, windows
 from .norm_parts import add_bias
-from .taps import padded
+from .taps import pad_with_zeros
 
 
 def _fitting(name, x, w, groups):
@@ -42,27 +42,27 @@ def _fitting(name, x, w, groups):
     return space, w.shape[:-2]
 
 
-def _places(x, w, groups, **how):
-    return windows("conv", *_fitting("conv", x, w, groups), **how)
+def _places(x, w, groups, **statics):
+    return windows("conv", *_fitting("conv", x, w, groups), **statics)
 
 
-def _origins(x, w, groups, **how):
+def _origins(x, w, groups, **statics):
     name = "conv_transpose"
-    return transposed_windows(name, *_fitting(name, x, w, groups), **how)
+    return transposed_windows(name, *_fitting(name, x, w, groups), **statics)
 
 
-def _grouped(x, groups):
+def _split_groups(x, groups):
     """Part the channels: (..., channels) to (..., groups, channels of a group)."""
     return x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
 
 
-def _joined(y):
+def _join_groups(y):
     """Put the groups' channels side by side again."""
     return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
 
 
-def _conv_reference(x, w, b, *, groups, **how):
-    return add_bias(correlate_by_xla(x, w, _places(x, w, groups, **how), groups), b)
+def _conv_reference(x, w, b, *, groups, **statics):
+    return add_bias(correlate_by_xla(x, w, _places(x, w, groups, **statics), groups), b)
 
 
 _SOURCE = "LeCun et al. 1989, Neural Computation, doi:10.1162/neco.1989.1.4.541"
@@ -119,7 +119,7 @@ def conv(
 
         y[n, p, o] = Σₜ Σ_c x[n, s p + d t - l, c] w[t, c, o] + b[o]
 
-    p are places and t taps, one index a spatial axis; s is the stride, d the dilation, l the
+    p are places and t taps, one index per spatial axis; s is the stride, d the dilation, l the
     padding before the axis; x is 0 outside. With several groups, outputs of group g see the inputs
     of group g alone; as many groups as channels is a depthwise convolution.
 
@@ -136,31 +136,31 @@ def conv(
     the channels.
     """
     at = _places(x, w, groups, stride=stride, padding=padding, dilation=dilation)
-    x = padded(x, at)
-    w = jnp.moveaxis(_grouped(w, groups), -2, -3)  # (*window, group, in, out)
+    x = pad_with_zeros(x, at)
+    w = jnp.moveaxis(_split_groups(w, groups), -2, -3)  # (*window, group, in, out)
     products = (
-        jnp.einsum("...gi,gio->...go", _grouped(x[(slice(None), *at.met(o))], groups), w[t])
+        jnp.einsum("...gi,gio->...go", _split_groups(x[(slice(None), *at.slices(o))], groups), w[t])
         for t, o in at.offsets()
     )
     y = functools.reduce(operator.add, products)
-    return add_bias(_joined(y), b)
+    return add_bias(_join_groups(y), b)
 
 
 @conv.def_fwd
-def conv_fwd(x, w, b, *, groups, **how):
-    at = _places(x, w, groups, **how)
+def conv_fwd(x, w, b, *, groups, **statics):
+    at = _places(x, w, groups, **statics)
     return add_bias(correlate(x, w, at, groups), b), (x, w, Static(at))
 
 
 @conv.def_bwd
-def conv_bwd(residuals, dy, *, groups, **how):
-    del how
+def conv_bwd(residuals, dy, *, groups, **statics):
+    del statics
     x, w, at = residuals
     return spread(dy, w, at.value, groups), weigh(x, dy, at.value, groups), dy
 
 
-def _conv_transpose_reference(x, w, b, *, groups, **how):
-    at = _origins(x, w, groups, **how)
+def _conv_transpose_reference(x, w, b, *, groups, **statics):
+    at = _origins(x, w, groups, **statics)
     return add_bias(spread_by_xla(x, exchange_channels(w, groups), at, groups), b)
 
 
@@ -223,26 +223,26 @@ def conv_transpose(
     Saves x and w. Raises ShapeError where padding cuts everything off, `output_padding` is not less
     than the stride, or the groups do not divide the channels.
     """
-    how = {"stride": stride, "padding": padding, "dilation": dilation}
-    at = _origins(x, w, groups, **how, output_padding=output_padding)
-    w = jnp.moveaxis(_grouped(w, groups), -2, -3)  # (*window, group, in, out)
+    statics = {"stride": stride, "padding": padding, "dilation": dilation}
+    at = _origins(x, w, groups, **statics, output_padding=output_padding)
+    w = jnp.moveaxis(_split_groups(w, groups), -2, -3)  # (*window, group, in, out)
     y = jnp.zeros((len(x), *at.padded, w.shape[-3] * w.shape[-1]), x.dtype)
     for t, o in at.offsets():
-        painted = jnp.einsum("...gi,gio->...go", _grouped(x, groups), w[t])
-        y = y.at[(slice(None), *at.met(o))].add(_joined(painted))
+        window = jnp.einsum("...gi,gio->...go", _split_groups(x, groups), w[t])
+        y = y.at[(slice(None), *at.slices(o))].add(_join_groups(window))
     return add_bias(y[(slice(None), *at.inside)], b)
 
 
 @conv_transpose.def_fwd
-def conv_transpose_fwd(x, w, b, *, groups, **how):
-    at = _origins(x, w, groups, **how)
+def conv_transpose_fwd(x, w, b, *, groups, **statics):
+    at = _origins(x, w, groups, **statics)
     y = spread(x, exchange_channels(w, groups), at, groups)
     return add_bias(y, b), (x, w, Static(at))
 
 
 @conv_transpose.def_bwd
-def conv_transpose_bwd(residuals, dy, *, groups, **how):
-    del how
+def conv_transpose_bwd(residuals, dy, *, groups, **statics):
+    del statics
     x, w, at = residuals
     dx = correlate(dy, exchange_channels(w, groups), at.value, groups)
     return dx, exchange_channels(weigh(dy, x, at.value, groups), groups), dy

@@ -12,7 +12,7 @@ round. Shapes: x (batch, *space, in), w (*window, in / groups, out), y (batch, *
 
 On a CPU, XLA has one fast convolution, and others that are 10 to 100 times slower: of groups, of
 arrays with holes (lhs_dilation), and of axes in another order where they stand in a loop. There,
-all three are made of the fast one. For other platforms XLA knows the kernels for what it is told.
+all three are made of the fast one. On other platforms XLA has kernels for them as they are written.
 """
 
 import math
@@ -27,7 +27,7 @@ from jax.sharding import AxisType
 from .devices import by_example, over_examples
 from .geometry import Windows
 from .norm_parts import at_least_float32
-from .taps import padded, place
+from .taps import pad_with_zeros, place
 
 _AXES = {1: "W", 2: "HW", 3: "DHW"}
 _ENOUGH = 32
@@ -76,7 +76,7 @@ def exchange_channels(w: Any, groups: int) -> Any:
     return jnp.swapaxes(split, -3, -1).reshape(*window, outputs // groups, groups * inputs)
 
 
-# As XLA is told everywhere but on a CPU
+# By XLA's convolution: everywhere but on a CPU
 
 
 def correlate_by_xla(x: Any, w: Any, at: Windows, groups: int) -> Any:
@@ -109,7 +109,7 @@ def spread_by_xla(dy: Any, w: Any, at: Windows, groups: int) -> Any:
 
 
 def weigh_by_xla(x: Any, dy: Any, at: Windows, groups: int) -> Any:
-    """Correlate x with ȳ: the batch is what is summed over, so it takes the channels' part."""
+    """Correlate x with ȳ: the sum is over the batch, which takes the channels' place."""
     space = _AXES[len(at.size)]
     return lax.conv_general_dilated(
         x,
@@ -134,7 +134,7 @@ def _weigh_padding(at: Windows) -> list[tuple[int, int]]:
 def _correlate(x: Any, w: Any, at: Windows, groups: int) -> Any:
     how = at.stride, at.padding, at.dilation
     if _is_point(at, groups):
-        return _met_by_point(x, at) @ w.reshape(w.shape[-2:])
+        return _numbers_at_point(x, at) @ w.reshape(w.shape[-2:])
     if groups == 1:
         return _convolve(x, w, *how)
     if x.shape[-1] == groups:
@@ -195,7 +195,7 @@ def _spread_by_phases(dy: Any, w: Any, at: Windows, groups: int) -> Any:
 def _weigh(x: Any, dy: Any, at: Windows, groups: int) -> Any:
     if _is_point(at, groups):
         rows = math.prod(dy.shape[:-1])
-        x, dy = (a.reshape(rows, a.shape[-1]) for a in (_met_by_point(x, at), dy))
+        x, dy = (a.reshape(rows, a.shape[-1]) for a in (_numbers_at_point(x, at), dy))
         return (x.T @ dy).reshape(*at.size, x.shape[-1], dy.shape[-1])
     if groups == 1:
         return _weigh_dense(x, dy, at)
@@ -291,9 +291,9 @@ def _is_point(at: Windows, groups: int) -> bool:
     return groups == 1 and at.taps == 1 and not any(map(any, at.padding))
 
 
-def _met_by_point(x: Any, at: Windows) -> Any:
+def _numbers_at_point(x: Any, at: Windows) -> Any:
     """What of x, which is not padded, the only tap meets."""
-    return x[(slice(None), *at.met((0,) * len(at.size)))]
+    return x[(slice(None), *at.slices((0,) * len(at.size)))]
 
 
 # Many groups on a CPU
@@ -303,9 +303,9 @@ def _correlate_depthwise(x: Any, w: Any, at: Windows) -> Any:
     """Sum over the taps, all channels side by side: XLA makes one loop of it."""
     channels, outputs = x.shape[-1], w.shape[-1]
     w = w.reshape(*at.size, *(1,) * (x.ndim - 1), channels, outputs // channels)
-    x = padded(x, at)
+    x = pad_with_zeros(x, at)
     each = [
-        sum(x[(slice(None), *at.met(o))] * w[t][..., m] for t, o in at.offsets())
+        sum(x[(slice(None), *at.slices(o))] * w[t][..., m] for t, o in at.offsets())
         for m in range(w.shape[-1])
     ]
     # The channels stay innermost until the end, since that is where a CPU multiplies.
@@ -320,7 +320,7 @@ def _weigh_depthwise(x: Any, dy: Any, at: Windows) -> Any:
         return dw + _weigh_taps(image[0][None], image[1][None], at), None
 
     channels, outputs = x.shape[-1], dy.shape[-1]
-    x, dy = padded(x, at), dy.reshape(*dy.shape[:-1], channels, outputs // channels)
+    x, dy = pad_with_zeros(x, at), dy.reshape(*dy.shape[:-1], channels, outputs // channels)
     if _is_partitioned():
         dw = _weigh_taps(x, dy, at)
     else:
@@ -333,7 +333,7 @@ def _weigh_taps(x: Any, dy: Any, at: Windows) -> Any:
     each = [
         jnp.stack(
             [
-                at_least_float32(x[(slice(None), *at.met(o))] * dy[..., m]).sum(over)
+                at_least_float32(x[(slice(None), *at.slices(o))] * dy[..., m]).sum(over)
                 for _, o in at.offsets()
             ]
         )

@@ -9,7 +9,7 @@ from .targets import distribution, is_labels, pick, without_ignored
 
 
 def _target(logits, target, axis, label_smoothing):
-    """The target distribution q: one-hot labels or given, mixed with the uniform one."""
+    """The target distribution q: one-hot labels, or probabilities, mixed with the uniform one."""
     q = distribution(target, logits, axis)
     if not label_smoothing:
         return q
@@ -53,12 +53,7 @@ def _reference(logits, target, *, axis, label_smoothing, ignore_index):
     source="Bridle 1990; label smoothing: Szegedy et al. 2016, arXiv:1512.00567",
 )
 def softmax_cross_entropy(
-    logits,
-    target,
-    *,
-    axis: int = -1,
-    label_smoothing: float = 0.0,
-    ignore_index: int | None = None,
+    logits, target, *, axis: int = -1, label_smoothing: float = 0.0, ignore_index: int | None = None
 ):
     """Compare logits with a label or a distribution: the softmax and KL(q ‖ p) in one.
 
@@ -86,11 +81,11 @@ def softmax_cross_entropy_fwd(logits, target, *, axis, label_smoothing, ignore_i
     total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
     if is_labels(target) and logits.shape[axis]:  # no classes: nothing to pick
         # A sum over q, as below, would write q log p out for all the classes first.
-        chosen = pick(logits, target, axis) - largest
+        score = pick(logits, target, axis) - largest
         if label_smoothing:
             mean = jnp.mean(shifted, axis, keepdims=True)
-            chosen = (1 - label_smoothing) * chosen + label_smoothing * mean
-        loss = jnp.squeeze(jnp.log(total) - chosen, axis)
+            score = (1 - label_smoothing) * score + label_smoothing * mean
+        loss = jnp.squeeze(jnp.log(total) - score, axis)
     else:
         q = _target(logits, target, axis, label_smoothing)
         loss = jnp.sum(q * (jnp.log(total) - shifted), axis)

@@ -23,9 +23,9 @@ def layout(x: Any) -> NamedSharding | None:
 def by_example(function: Callable[..., Any], *x: Any, shared: tuple[Any, ...] = ()) -> Any:
     """Call `function(*x, *shared)`, which makes something of each example of x (batch, ...).
 
-    On an explicit mesh each device has its own examples, and all of what is shared.
+    On an explicit mesh each device has its own examples and all shared arrays.
     """
-    return _on_each_device(function, x, shared, summed=False)
+    return _on_each_device(function, x, shared, add_up=False)
 
 
 def over_examples(function: Callable[..., Any], *x: Any) -> Any:
@@ -33,10 +33,10 @@ def over_examples(function: Callable[..., Any], *x: Any) -> Any:
 
     On an explicit mesh each device sums over its own, and then they all do.
     """
-    return _on_each_device(function, x, (), summed=True)
+    return _on_each_device(function, x, (), add_up=True)
 
 
-def _on_each_device(function, x, shared, *, summed):
+def _on_each_device(function, x, shared, *, add_up):
     place = layout(x[0])
     if place is None:
         return function(*x, *shared)
@@ -49,7 +49,7 @@ def _on_each_device(function, x, shared, *, summed):
 
     def local(*arrays):
         y = function(*arrays)
-        return jax.lax.psum(y, batch) if summed and batch else y
+        return jax.lax.psum(y, batch) if add_up and batch else y
 
-    out = P() if summed else P(batch)
+    out = P() if add_up else P(batch)
     return jax.shard_map(local, mesh=place.mesh, in_specs=specs, out_specs=out)(*arrays)

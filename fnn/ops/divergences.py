@@ -1,4 +1,4 @@
-"""Divergences: how far the network's output y is from the target d, one number an example.
+"""Divergences: how far the network's output y is from the target d, one number per example.
 
 The backward pass starts here. Squared error compares numbers; the others compare distributions,
 and all of them are the Kullback-Leibler divergence KL(d ‖ y) up to the entropy of the target,
@@ -96,9 +96,7 @@ def _binary_cross_entropy(p, target, eps):
             tags={"extreme", "no reference"},
         ),
         example(
-            p=uniform(1024, 1024, low=0.01, high=0.99),
-            target=uniform(1024, 1024),
-            tags={"bench"},
+            p=uniform(1024, 1024, low=0.01, high=0.99), target=uniform(1024, 1024), tags={"bench"}
         ),
     ),
     source="Kullback & Leibler 1951; Cox 1958",
@@ -126,6 +124,7 @@ def binary_cross_entropy_fwd(p, target, *, eps):
 def binary_cross_entropy_bwd(residuals, dD, *, eps):
     p, target = residuals
     t = target.astype(p.dtype)
+    # (1 - d) / max(1 - p, ε), d / max(p, ε)
     dp = ((1 - t) * _log_slope(1 - p, eps) - t * _log_slope(p, eps)) * dD
     if is_labels(target):
         return dp, None

@@ -1,8 +1,10 @@
 """Dropout: parts of x are left out at random while a network is trained.
 
-What is left out is drawn from a key. The backward rules draw it again, so the key and the rate are
-all that is kept. Under jit, XLA draws once for both passes if there is memory to keep the drawing.
-The rate is an array, so that one program serves many rates.
+All four ops draw m from a key: m = 0 with probability p = `rate`, 1 otherwise. Their backward rules
+draw it again, so the key and the rate are all that is saved. Under jit, XLA draws once for both
+passes if there is memory to keep the drawing. The rate is an array, so that one program serves many
+rates. It is a constant and gets no gradient. A traced rate cannot be checked; if it is out of
+range, y is NaN.
 """
 
 import jax
@@ -27,7 +29,7 @@ def _probability(name, rate, x):
     return jax.lax.stop_gradient(rate).astype(jnp.finfo(at_least_float32(x).dtype).dtype)
 
 
-def _checked(p, number, otherwise=jnp.nan):
+def _valid(p, number, otherwise=jnp.nan):
     """The number, or NaN where p is no probability: a traced one cannot be refused."""
     return jnp.where((p >= 0) & (p <= 1), number, otherwise)
 
@@ -37,38 +39,60 @@ def _no_gradient(rate):
     return jnp.zeros_like(rate) if jnp.issubdtype(rate.dtype, jnp.floating) else None
 
 
-def _kept(key, p, shape):
-    """Draw for each place whether it is kept, with probability 1 - `p` to within 2⁻³².
+def _mask(key, p, shape):
+    """Draw m as booleans: true with probability 1 - `p` to within 2⁻³².
 
     Bits are compared with an integer: uniform numbers would differ where 64-bit types are on.
     Nothing is dropped where p is no probability, so that all becomes NaN.
     """
-    bound = _checked(p, p * 2.0**32, 0).astype(jnp.uint32)
+    bound = _valid(p, p * 2.0**32, 0).astype(jnp.uint32)
     return (jax.random.bits(key, shape, jnp.uint32) >= bound) & (p != 1)  # 2³² is no uint32
 
 
-def _divided(name, x, key, rate, shape):
-    """The definition: x/(1 - p) where it is kept, 0 elsewhere; `shape` is that of the drawing."""
+def _definition(name, x, key, rate, shape):
+    """Return m x/(1 - p), with one m for each number of `shape`."""
     p = _probability(name, rate, x)
-    share = _checked(p, jnp.where(p == 1, 1, 1 - p))  # at 1 nothing is kept
-    return jnp.where(_kept(key, p, shape), x / share.astype(x.dtype), 0)
+    share = _valid(p, jnp.where(p == 1, 1, 1 - p))  # at 1 nothing is left
+    return jnp.where(_mask(key, p, shape), x / share.astype(x.dtype), 0)
 
 
-def _thinned(name, x, key, rate, shape):
-    """The same as a product, rounded once."""
-    p = _probability(name, rate, x)
-    grown = (at_least_float32(x) * _checked(p, jnp.where(p == 1, 0, 1 / (1 - p)))).astype(x.dtype)
-    return jnp.where(_kept(key, p, shape), grown, 0)
+def _define_rules(dropout, mask_shape):
+    """Define both rules of an op that drops by one m for each number of `mask_shape(name, x)`.
+
+    The map is linear and symmetric, so that forward and backward are one function.
+    """
+
+    def scale(x, key, rate):
+        """Return m x/(1 - p) as a product, which is rounded once."""
+        p = _probability(dropout.name, rate, x)
+        factor = _valid(p, jnp.where(p == 1, 0, 1 / (1 - p)))
+        y = (at_least_float32(x) * factor).astype(x.dtype)
+        return jnp.where(_mask(key, p, mask_shape(dropout.name, x)), y, 0)
+
+    @dropout.def_fwd
+    def fwd(x, key, rate):
+        return scale(x, key, rate), (key, rate)
+
+    @dropout.def_bwd
+    def bwd(residuals, dy):
+        key, rate = residuals
+        return scale(dy, key, rate), None, _no_gradient(rate)
 
 
-def _channels(name, x):
+def _per_number(name, x):
+    """The shape of x."""
+    del name
+    return x.shape
+
+
+def _per_channel(name, x):
     """The shape with one number for each example's channel."""
     if x.ndim < 2:
         raise ShapeError(f"{name}: expects (batch, ..., channels), got {x.shape}")
     return (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
 
 
-def _examples_of(name, x):
+def _per_example(name, x):
     """The shape with one number for each example."""
     if x.ndim < 1:
         raise ShapeError(f"{name}: expects (batch, ...), got {x.shape}")
@@ -96,25 +120,17 @@ def _examples(*shapes):
 def dropout(x, key, rate):
     """Set each number to 0 with probability `rate`, and let the others grow to make up for it.
 
-        y = m x/(1 - p),   x̄ = m ȳ/(1 - p),   m = 0 with probability p = `rate`, 1 otherwise
+        y = m x/(1 - p),   x̄ = m ȳ/(1 - p),   one m for each number
 
-    Shapes: x (...), one PRNG key, one rate -> y (...). Rate 0 is the identity. Saves the key and
-    the rate. At rate 1, y and x̄ are 0. The rate is a constant, and gets no gradient. Raises
-    ValueError unless 0 ≤ `rate` ≤ 1. A traced rate cannot be checked; if it is out of range, y is
-    NaN.
+    m = 0 with probability p = `rate`, 1 otherwise.
+    Shapes: x (...), one PRNG key, one rate -> y (...). Saves the key and the rate, which gets no
+    gradient. Rate 0 is the identity; at rate 1, y and x̄ are 0. Raises ValueError unless
+    0 ≤ `rate` ≤ 1; with a traced rate out of range, y is NaN instead.
     """
-    return _divided("dropout", x, key, rate, x.shape)
+    return _definition("dropout", x, key, rate, x.shape)
 
 
-@dropout.def_fwd
-def dropout_fwd(x, key, rate):
-    return _thinned("dropout", x, key, rate, x.shape), (key, rate)
-
-
-@dropout.def_bwd
-def dropout_bwd(residuals, dy):
-    key, rate = residuals
-    return _thinned("dropout", dy, key, rate, dy.shape), None, _no_gradient(rate)
+_define_rules(dropout, _per_number)
 
 
 @op(
@@ -126,29 +142,14 @@ def channel_dropout(x, key, rate):
 
         y = m x/(1 - p),   x̄ = m ȳ/(1 - p),   one m for each example and channel
 
-    m = 0 with probability p = `rate`, 1 otherwise. Neighbouring places are alike, and what one of
-    them loses the others would still tell.
-    Shapes: x (batch, ..., channels), one PRNG key, one rate -> y as x. Rate 0 is the identity.
-    At rate 1, y and x̄ are 0. Saves the key and the rate. The rate is a constant, and gets no
-    gradient. Raises ValueError unless 0 ≤ `rate` ≤ 1. A traced rate cannot be checked; if it is
-    out of range, y is NaN.
+    m, key, rate and errors as in dropout. Neighbouring places are alike, and what one of them loses
+    the others would still tell.
+    Shapes: x (batch, ..., channels), one PRNG key, one rate -> y as x. Saves the key and the rate.
     """
-    return _divided("channel_dropout", x, key, rate, _channels("channel_dropout", x))
+    return _definition("channel_dropout", x, key, rate, _per_channel("channel_dropout", x))
 
 
-@channel_dropout.def_fwd
-def channel_dropout_fwd(x, key, rate):
-    return _thinned("channel_dropout", x, key, rate, _channels("channel_dropout", x)), (key, rate)
-
-
-@channel_dropout.def_bwd
-def channel_dropout_bwd(residuals, dy):
-    key, rate = residuals
-    return (
-        _thinned("channel_dropout", dy, key, rate, _channels("channel_dropout", dy)),
-        None,
-        _no_gradient(rate),
-    )
+_define_rules(channel_dropout, _per_channel)
 
 
 @op(
@@ -160,28 +161,13 @@ def drop_path(x, key, rate):
 
         y = m x/(1 - p),   x̄ = m ȳ/(1 - p),   one m for each example
 
-    m = 0 with probability p = `rate`, 1 otherwise. The paper scales at inference instead.
-    Shapes: x (batch, ...), one PRNG key, one rate -> y as x. Rate 0 is the identity.
-    At rate 1, y and x̄ are 0. Saves the key and the rate. The rate is a constant, and gets no
-    gradient. Raises ValueError unless 0 ≤ `rate` ≤ 1. A traced rate cannot be checked; if it is
-    out of range, y is NaN.
+    m, key, rate and errors as in dropout. The paper scales at inference instead.
+    Shapes: x (batch, ...), one PRNG key, one rate -> y as x. Saves the key and the rate.
     """
-    return _divided("drop_path", x, key, rate, _examples_of("drop_path", x))
+    return _definition("drop_path", x, key, rate, _per_example("drop_path", x))
 
 
-@drop_path.def_fwd
-def drop_path_fwd(x, key, rate):
-    return _thinned("drop_path", x, key, rate, _examples_of("drop_path", x)), (key, rate)
-
-
-@drop_path.def_bwd
-def drop_path_bwd(residuals, dy):
-    key, rate = residuals
-    return (
-        _thinned("drop_path", dy, key, rate, _examples_of("drop_path", dy)),
-        None,
-        _no_gradient(rate),
-    )
+_define_rules(drop_path, _per_example)
 
 
 def _alpha_map(rate, x):
@@ -194,7 +180,7 @@ def _alpha_map(rate, x):
     a = 1 / (-_SATURATION * jnp.sqrt((1 - p) * (p + _SATURATION**-2)))
     a = jnp.where(p == 1, 0, a)
     numbers = a, -a * p * _SATURATION, a * (1 - p) * _SATURATION
-    return p, *(_checked(p, number) for number in numbers)
+    return p, *(_valid(p, number) for number in numbers)
 
 
 @op(
@@ -207,21 +193,18 @@ def alpha_dropout(x, key, rate):
         y = a (m x + (1 - m) α') + b,   x̄ = a m ȳ
         a = ((1 - p)(1 + p α'²))^-½,   b = -a p α',   α' = -λα = -1.758...
 
-    m = 0 with probability p = `rate`, 1 otherwise. Numbers of mean 0 and variance 1 stay so.
-    Shapes: x (...), one PRNG key, one rate -> y (...). Rate 0 is the identity. At rate 1,
-    y and x̄ are 0. Saves the key and the rate. The rate is a constant, and gets no gradient. Raises
-    ValueError unless 0 ≤ `rate` ≤ 1. A traced rate cannot be checked; if it is out of range, y is
-    NaN.
+    m, key, rate and errors as in dropout. Numbers of mean 0 and variance 1 stay so.
+    Shapes: x (...), one PRNG key, one rate -> y (...). Saves the key and the rate.
     """
     p, a, b, _ = _alpha_map(rate, x)
-    x = jnp.where(_kept(key, p, x.shape), x, _SATURATION)
+    x = jnp.where(_mask(key, p, x.shape), x, _SATURATION)
     return a.astype(x.dtype) * x + b.astype(x.dtype)
 
 
 @alpha_dropout.def_fwd
 def alpha_dropout_fwd(x, key, rate):
     p, a, b, dropped = _alpha_map(rate, x)
-    y = jnp.where(_kept(key, p, x.shape), a * at_least_float32(x) + b, dropped)
+    y = jnp.where(_mask(key, p, x.shape), a * at_least_float32(x) + b, dropped)
     return y.astype(x.dtype), (key, rate)
 
 
@@ -229,5 +212,5 @@ def alpha_dropout_fwd(x, key, rate):
 def alpha_dropout_bwd(residuals, dy):
     key, rate = residuals
     p, a, *_ = _alpha_map(rate, dy)
-    grown = (at_least_float32(dy) * a).astype(dy.dtype)
-    return jnp.where(_kept(key, p, dy.shape), grown, 0), None, _no_gradient(rate)
+    dx = (at_least_float32(dy) * a).astype(dy.dtype)
+    return jnp.where(_mask(key, p, dy.shape), dx, 0), None, _no_gradient(rate)

@@ -20,15 +20,15 @@ MAX_TAPS = 2**14
 """What a window may hold where every tap is an instruction of the program: 128×128 numbers."""
 
 Sizes = int | tuple[int, ...]
-"""One number for every spatial axis, or one an axis."""
+"""One number for every spatial axis, or one per axis."""
 Padding = str | int | tuple[int | tuple[int, int], ...]
-"""`"SAME"` (⌈n/s⌉ places), `"VALID"` (none), a number for both ends of all axes, or one an axis,
-or a pair (before, behind) an axis."""
+"""`"SAME"` (⌈n/s⌉ places), `"VALID"` (none), a number for both ends of all axes, or one per
+axis, or a pair (before, behind) per axis."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where windows stand on the spatial axes of an array; every field has an entry an axis."""
+    """Where windows stand on the spatial axes of an array; every field has an entry per axis."""
 
     inputs: tuple[int, ...]
     size: tuple[int, ...]
@@ -63,7 +63,7 @@ class Windows:
         """How many numbers a window holds."""
         return math.prod(self.size)
 
-    def laid_out(self, name: str) -> "Windows":
+    def check_taps(self, name: str) -> "Windows":
         """Return these windows, whose taps an op lays out one by one in its program.
 
         Raises ShapeError, which names the op, where such a program would be too long.
@@ -80,7 +80,7 @@ class Windows:
         for tap in itertools.product(*map(range, self.size)):
             yield tap, tuple(t * d for t, d in zip(tap, self.dilation, strict=True))
 
-    def met(self, offset: Sequence[int]) -> tuple[slice, ...]:
+    def slices(self, offset: Sequence[int]) -> tuple[slice, ...]:
         """Return the slices of the padded axes that a tap meets, over all places."""
         each = zip(offset, self.outputs, self.stride, strict=True)
         return tuple(slice(o, o + (m - 1) * s + 1, s) for o, m, s in each)
@@ -105,15 +105,15 @@ def windows(
     dilation = sizes(name, "dilation", dilation, axes)
     extent = [d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True)]
     ends = paddings(name, padding, inputs, extent, stride)
-    made = Windows(tuple(inputs), size, stride, ends, dilation)
-    if any(e > n for e, n in zip(extent, made.padded, strict=True)):
+    win = Windows(tuple(inputs), size, stride, ends, dilation)
+    if any(e > n for e, n in zip(extent, win.padded, strict=True)):
         dilated = f" (dilated {_show(dilation)}: {_show(extent)})" if max(dilation) > 1 else ""
-        padded = f" (padded: {_show(made.padded)})" if any(map(any, ends)) else ""
+        padded = f" (padded: {_show(win.padded)})" if any(map(any, ends)) else ""
         raise ShapeError(
             f"{name}: the window {_show(size)}{dilated} is larger than the input "
             f"{_show(inputs)}{padded}; pad the input, or take a smaller window"
         )
-    return made
+    return win
 
 
 def transposed_windows(
@@ -125,7 +125,7 @@ def transposed_windows(
     output_padding: Sizes = 0,
     dilation: Sizes = 1,
 ) -> Windows:
-    """Return the windows that have so many places, on axes as long as a transpose makes them.
+    """Return the windows with these places, on axes as long as a transpose makes them.
 
     Raises ShapeError, which names the op, where padding leaves nothing of them.
     """
@@ -156,7 +156,7 @@ def transposed_windows(
 
 
 def sizes(name: str, what: str, value: Sizes, axes: int, least: int = 1) -> tuple[int, ...]:
-    """Return one number an axis, each of at least `least`."""
+    """Return one number per axis, each of at least `least`."""
     each = (value,) * axes if isinstance(value, int) else tuple(value)
     if len(each) != axes:
         raise ShapeError(
@@ -181,11 +181,11 @@ def paddings(
     if padding == "VALID":
         return ((0, 0),) * axes
     if padding == "SAME":
-        each = zip(inputs, extent, stride, strict=True)
-        total = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in each]
+        sizes = zip(inputs, extent, stride, strict=True)
+        total = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in sizes]
         return tuple((t // 2, t - t // 2) for t in total)
-    given: tuple[Any, ...] = (padding,) * axes if isinstance(padding, int) else tuple(padding)
-    ends = tuple((p, p) if isinstance(p, int) else tuple(p) for p in given)
+    each: tuple[Any, ...] = (padding,) * axes if isinstance(padding, int) else tuple(padding)
+    ends = tuple((p, p) if isinstance(p, int) else tuple(p) for p in each)
     if isinstance(padding, str) or any(
         len(p) != 2 or any(not isinstance(n, int) or (n < 0 and not crops) for n in p) for p in ends
     ):

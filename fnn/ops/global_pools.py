@@ -111,8 +111,8 @@ def _indices(space):
 def _softly(x, axes):
     """Return the largest of x, eˣ⁻ᵐ and its sum: what a softmax is made of."""
     largest = jnp.max(x, axes, keepdims=True)
-    grown = jnp.exp(x - largest)
-    return largest, grown, jnp.sum(grown, axes, keepdims=True)
+    exponentials = jnp.exp(x - largest)
+    return largest, exponentials, jnp.sum(exponentials, axes, keepdims=True)
 
 
 @op(
@@ -140,9 +140,9 @@ def global_softmax_pool(x):
 @global_softmax_pool.def_fwd
 def global_softmax_pool_fwd(x):
     axes, wide_x = _space("global_softmax_pool", x), at_least_float32(x)
-    largest, grown, total = _softly(wide_x, axes)
+    largest, exponentials, total = _softly(wide_x, axes)
     # Around the largest: sums of large numbers would lose what tells them apart.
-    y = largest + jnp.sum(grown * (wide_x - largest), axes, keepdims=True) / total
+    y = largest + jnp.sum(exponentials * (wide_x - largest), axes, keepdims=True) / total
     return jnp.squeeze(y, axes).astype(x.dtype), (x, largest, total, y)
 
 

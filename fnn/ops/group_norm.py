@@ -63,6 +63,7 @@ def _backward(residuals, dy, groups):
     along_one, along_z = (
         _at_places(_group_mean(scaled(totals, scale), x, groups), x) for totals in (dbias, dscale)
     )
+    # γȳ, its projection on 1, its projection on x̂
     dx = (scaled(dy, scale) - along_one - z * along_z) * _at_places(r, x)
     return dx, jnp.sum(dscale, 0), jnp.sum(dbias, 0)
 

@@ -19,7 +19,7 @@ def leading(x):
 
 
 def per_channel(v, like):
-    """One number a channel, in the dtype of `like` and with as many axes."""
+    """One number per channel, in the dtype of `like` and with as many axes."""
     return jnp.expand_dims(v.astype(like.dtype), leading(like))
 
 
@@ -47,8 +47,8 @@ def count(x, axes):
 def row_mean(x, weight=None):
     """The mean over the last axis, kept as 1; with weights, that of x times the weights.
 
-    Written as a product of a matrix and a vector, whose operand XLA on a CPU computes once. Where
-    it is a sum, x is computed anew for everything that x goes into.
+    Written as a product of a matrix and a vector, whose operand XLA on a CPU computes once. Written
+    as a sum, XLA would recompute x for every consumer.
     """
     n = x.shape[-1]
     weight = jnp.ones(n, x.dtype) if weight is None else weight.astype(x.dtype)
@@ -66,5 +66,5 @@ def check(name, x, eps, **parameters):
         if value is not None and value.shape != channels:
             raise ShapeError(
                 f"{name}: x {x.shape} has {channels[0]} channels, but {parameter} has the shape "
-                f"{value.shape}; give {parameter} one number a channel, {channels}"
+                f"{value.shape}; give {parameter} one number per channel, {channels}"
             )

@@ -16,20 +16,20 @@ from .norm_parts import affine, at_least_float32, check, leading, per_channel, r
 def _examples(bias):
     """Ordinary and odd shapes, with and without parameters, sizes 0 and 1, tails."""
 
-    def given(n):
+    def parameters(n):
         return {"scale": normal(n), **({"bias": normal(n)} if bias else {})}
 
     return (
-        example(x=normal(4, 5), **given(5)),
-        example(x=normal(2, 3, 7), **given(7), eps=1e-3),
+        example(x=normal(4, 5), **parameters(5)),
+        example(x=normal(2, 3, 7), **parameters(7), eps=1e-3),
         example(x=normal(3, 5)),
-        example(x=normal(6), **given(6)),
-        example(x=normal(3, 1), **given(1)),
-        example(x=normal(0, 5), **given(5)),
-        example(x=normal(3, 0), **given(0)),
+        example(x=normal(6), **parameters(6)),
+        example(x=normal(3, 1), **parameters(1)),
+        example(x=normal(0, 5), **parameters(5)),
+        example(x=normal(3, 0), **parameters(0)),
         example(
             x=values([1e4, 1e4, 1e4], [1e4, -1e4, 0.0], [1e-6, -1e-6, 0.0], [100.0, 100.5, 101.0]),
-            **given(3),
+            **parameters(3),
             tags={"extreme"},
         ),
     )
@@ -80,6 +80,7 @@ def layer_norm_bwd(residuals, dy, *, eps):
     del eps
     x, scale, mean, r = residuals
     dy, z = at_least_float32(dy), (at_least_float32(x) - mean) * r
+    # γȳ, its projection on 1, its projection on x̂
     dx = r * (scaled(dy, scale) - row_mean(dy, scale) - z * row_mean(dy * z, scale))
     return dx, jnp.sum(dy * z, leading(x)), jnp.sum(dy, leading(x))
 
@@ -124,7 +125,7 @@ def rms_norm_bwd(residuals, dy, *, eps):
     del eps
     x, scale, r = residuals
     dy, z = at_least_float32(dy), at_least_float32(x) * r
-    dx = r * (scaled(dy, scale) - z * row_mean(dy * z, scale))
+    dx = r * (scaled(dy, scale) - z * row_mean(dy * z, scale))  # γȳ less its projection on x̂
     return dx, jnp.sum(dy * z, leading(x))
 
 
@@ -174,7 +175,7 @@ def l2_normalize_bwd(residuals, dy, *, axis, eps):
     x, r = residuals
     x, dy = at_least_float32(x), at_least_float32(dy)
     along = r * jnp.sum(dy * x, axis, keepdims=True)
-    return r * (dy - x * (r * along))
+    return r * (dy - x * (r * along))  # ȳ less its projection on y
 
 
 @op(
@@ -224,6 +225,7 @@ def weight_norm_bwd(residuals, dw, *, eps):
     v, g, r = residuals
     v, dw = at_least_float32(v), at_least_float32(dw)
     dg = jnp.sum(dw * v, leading(v)) * r
+    # w̄ less its projection on u, times g r
     return (dw - v * per_channel(r * dg, v)) * per_channel(scaled(r, g), v), dg
 
 
@@ -264,8 +266,8 @@ def local_response_norm(
     channels = x.shape[-1]
     below, above = min(size // 2, channels), min((size - 1) // 2, channels)
     aside = [(0, 0)] * (x.ndim - 1)
-    padded = jnp.pad(wide_x**2, [*aside, (below, above)])
-    total = sum(padded[..., i : i + channels] for i in range(below + above + 1))
+    squares = jnp.pad(wide_x**2, [*aside, (below, above)])
+    total = sum(squares[..., i : i + channels] for i in range(below + above + 1))
     return (wide_x / (k + alpha * total) ** beta).astype(x.dtype)
 
 
@@ -306,5 +308,5 @@ def local_response_norm_fwd(x, *, size, alpha, beta, k):
 def local_response_norm_bwd(x, dy, *, size, alpha, beta, k):
     x, dy = at_least_float32(x), at_least_float32(dy)
     d = k + alpha * _neighbours(x * x, size // 2, (size - 1) // 2)
-    direct = dy * _power(d, -beta)
+    direct = dy * _power(d, -beta)  # ȳⱼ dⱼ^-β: through xⱼ itself; below, through the dᵢ
     return direct - 2 * alpha * beta * x * _neighbours(direct * x / d, (size - 1) // 2, size // 2)

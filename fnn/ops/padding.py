@@ -1,4 +1,4 @@
-"""Padding: more numbers around each spatial axis, constant ones or copies of what is inside.
+"""Padding: more numbers around each spatial axis, constant ones or copies of inner ones.
 
 A negative padding is a crop: it takes numbers away from the end of an axis.
 """
@@ -104,8 +104,8 @@ def pad(x, *, padding: Sizes | tuple[tuple[int, int], ...], mode: Mode = "consta
         else:
             inside = ((i >= 0) & (i < n)).reshape(-1, *[1] * (x.ndim - 1 - axis))
             inside = np.broadcast_to(inside, (*x.shape[:axis], i.size, *x.shape[axis + 1 :]))
-            held = jnp.take(x, np.clip(i, 0, n - 1), axis) if n else jnp.zeros(inside.shape)
-            x = jnp.where(inside, held.astype(x.dtype), jnp.asarray(value, x.dtype))
+            numbers = jnp.take(x, np.clip(i, 0, n - 1), axis) if n else jnp.zeros(inside.shape)
+            x = jnp.where(inside, numbers.astype(x.dtype), jnp.asarray(value, x.dtype))
     return x
 
 
@@ -133,10 +133,10 @@ def pad_bwd(residuals, dy, *, padding, mode, value):
     if mode == "constant":
         widths = [(0, 0, 0), *((-before, -behind, 0) for before, behind in ends), (0, 0, 0)]
         return jax.lax.pad(dy, jnp.zeros((), dy.dtype), widths)
-    return _folded(dy, mode, 1, ends)
+    return _fold_ends(dy, mode, 1, ends)
 
 
-def _given(mode, n, count, before):
+def _source(mode, n, count, before):
     """The slice of an axis of n that is copied to one of its ends, `count` numbers wide."""
     if mode == "reflect":
         return slice(1, count + 1) if before else slice(n - 1 - count, n - 1)
@@ -146,15 +146,15 @@ def _given(mode, n, count, before):
 
 
 def _copies(x, axis, mode, count, before):
-    """What is put to one end of an axis."""
-    given = _given(mode, x.shape[axis], count, before)
-    part = jax.lax.slice_in_dim(x, given.start, given.stop, axis=axis)
+    """The numbers to put at one end of an axis."""
+    source = _source(mode, x.shape[axis], count, before)
+    part = jax.lax.slice_in_dim(x, source.start, source.stop, axis=axis)
     if mode == "edge":
         return jnp.broadcast_to(part, (*x.shape[:axis], count, *x.shape[axis + 1 :]))
     return jnp.flip(part, axis) if mode == "reflect" else part
 
 
-def _folded(dy, mode, axis, ends):
+def _fold_ends(dy, mode, axis, ends):
     """Fold the ends of this axis and the following onto what they are copies of.
 
     The corners are folded among themselves first, so that the large middle is copied once.
@@ -164,7 +164,9 @@ def _folded(dy, mode, axis, ends):
     (before, behind), n = ends[0], dy.shape[axis] - sum(ends[0])
 
     def part(start, stop):
-        return _folded(jax.lax.slice_in_dim(dy, start, stop, axis=axis), mode, axis + 1, ends[1:])
+        return _fold_ends(
+            jax.lax.slice_in_dim(dy, start, stop, axis=axis), mode, axis + 1, ends[1:]
+        )
 
     dx = part(before, before + n)
     for count, start in ((before, 0), (behind, before + n)):
@@ -174,6 +176,6 @@ def _folded(dy, mode, axis, ends):
                 copies = jnp.sum(copies, axis, keepdims=True)
             elif mode == "reflect":
                 copies = jnp.flip(copies, axis)
-            given = _given(mode, n, count, start == 0)
-            dx = dx.at[(slice(None),) * axis + (given,)].add(copies)
+            source = _source(mode, n, count, start == 0)
+            dx = dx.at[(slice(None),) * axis + (source,)].add(copies)
     return dx

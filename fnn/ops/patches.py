@@ -7,22 +7,22 @@ from ..custom_op import Static, op
 from ..errors import ShapeError
 from ..example import example, normal
 from .geometry import Padding, Sizes, sizes, spatial, windows
-from .taps import add_up, padded
+from .taps import add_up, pad_with_zeros
 
 
 def _windows(x, window, stride, padding, dilation):
     inside = spatial("unfold", x)
-    return windows("unfold", inside, window, stride, padding, dilation).laid_out("unfold")
+    return windows("unfold", inside, window, stride, padding, dilation).check_taps("unfold")
 
 
-def _laid_out(x, at):
+def _lay_out(x, at):
     """Put what each window holds side by side: (..., taps times channels)."""
-    x = padded(x, at)
-    return jnp.concatenate([x[(slice(None), *at.met(o))] for _, o in at.offsets()], -1)
+    x = pad_with_zeros(x, at)
+    return jnp.concatenate([x[(slice(None), *at.slices(o))] for _, o in at.offsets()], -1)
 
 
-def _added_up(y, at):
-    """Add what stands side by side to where it came from: the transpose of `_laid_out`."""
+def _put_back(y, at):
+    """Add the numbers of each row to their places of origin: the transpose of `_lay_out`."""
     return add_up(jnp.split(y, at.taps, -1), at)
 
 
@@ -57,14 +57,7 @@ def _unfold_reference(x, *, window, stride, padding, dilation):
     ),
     source="im2col: Chellapilla, Puri & Simard 2006, IWFHR",
 )
-def unfold(
-    x,
-    *,
-    window: Sizes,
-    stride: Sizes = 1,
-    padding: Padding = "VALID",
-    dilation: Sizes = 1,
-):
+def unfold(x, *, window: Sizes, stride: Sizes = 1, padding: Padding = "VALID", dilation: Sizes = 1):
     """Lay the windows out, one row each, so that a convolution becomes a matrix product.
 
         y[n, p, (t, c)] = x[n, s p + d t - l, c],   x̄[n, s p + d t - l, c] += ȳ[n, p, (t, c)]
@@ -76,25 +69,25 @@ def unfold(
     nothing but sizes. Raises ShapeError where the window is larger than the padded input.
     """
     at = _windows(x, window, stride, padding, dilation)
-    x = padded(x, at)
-    y = jnp.stack([x[(slice(None), *at.met(o))] for _, o in at.offsets()], -2)
+    x = pad_with_zeros(x, at)
+    y = jnp.stack([x[(slice(None), *at.slices(o))] for _, o in at.offsets()], -2)
     return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
 
 
 @unfold.def_fwd
 def unfold_fwd(x, *, window, stride, padding, dilation):
     at = _windows(x, window, stride, padding, dilation)
-    return _laid_out(x, at), Static(at)
+    return _lay_out(x, at), Static(at)
 
 
 @unfold.def_bwd
-def unfold_bwd(at, dy, **how):
-    del how
-    return _added_up(dy, at.value)
+def unfold_bwd(at, dy, **statics):
+    del statics
+    return _put_back(dy, at.value)
 
 
-def _folded(y, size, window, stride, padding, dilation):
-    """Where the windows stand on what is to be put together, once y is known to fit."""
+def _fold_windows(y, size, window, stride, padding, dilation):
+    """Return the windows on the array that y folds to. Raises ShapeError where y does not fit."""
     space = spatial("fold", y)
     at = windows("fold", sizes("fold", "size", size, len(space)), window, stride, padding, dilation)
     if at.outputs != space:
@@ -138,20 +131,20 @@ def fold(
     Shapes: y (batch, *places, taps c) -> x (batch, *size, c), with 1, 2 or 3 spatial axes. Saves
     nothing but sizes. Raises ShapeError where y has not the places and taps of such windows.
     """
-    at = _folded(y, size, window, stride, padding, dilation)
+    at = _fold_windows(y, size, window, stride, padding, dilation)
     x = jnp.zeros((len(y), *at.padded, y.shape[-1] // at.taps), y.dtype)
     for part, (_, o) in zip(jnp.split(y, at.taps, -1), at.offsets(), strict=True):
-        x = x.at[(slice(None), *at.met(o))].add(part)
+        x = x.at[(slice(None), *at.slices(o))].add(part)
     return x[(slice(None), *at.inside)]
 
 
 @fold.def_fwd
 def fold_fwd(y, *, size, window, stride, padding, dilation):
-    at = _folded(y, size, window, stride, padding, dilation)
-    return _added_up(y, at), Static(at)
+    at = _fold_windows(y, size, window, stride, padding, dilation)
+    return _put_back(y, at), Static(at)
 
 
 @fold.def_bwd
-def fold_bwd(at, dx, **how):
-    del how
-    return _laid_out(dx, at.value)
+def fold_bwd(at, dx, **statics):
+    del statics
+    return _lay_out(dx, at.value)

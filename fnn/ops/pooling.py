@@ -13,7 +13,7 @@ from ..example import Example, example, integers, normal, uniform, values
 from .devices import by_example
 from .geometry import Padding, Sizes, Windows, spatial
 from .norm_parts import at_least_float32
-from .taps import blocks, inside, met, over_windows, pooling_windows, to_inputs
+from .taps import blocks, inside, over_windows, pooling_windows, stack_taps, to_inputs
 
 _SOURCE = "Ranzato, Huang, Boureau & LeCun 2007, CVPR, doi:10.1109/CVPR.2007.383157"
 
@@ -57,7 +57,7 @@ def _reduce_window(x, *, window, stride, padding, dilation):
 
 def _largest(x, win: Windows):
     """The largest number of each window, and by which tap it was met first."""
-    taps = met(x, win, -jnp.inf)
+    taps = stack_taps(x, win, -jnp.inf)
     largest = (taps == jnp.max(taps, -1, keepdims=True)) | jnp.isnan(taps)
     first = jnp.argmax(inside(win) & largest, -1)
     return jnp.take_along_axis(taps, jnp.expand_dims(first, -1), -1)[..., 0], first
@@ -96,7 +96,7 @@ def max_pool(
     Of several that are equally large the first in row-major order wins, and NaN is larger than
     every number. Padding counts as -∞ and never wins; a window of padding alone is an error.
     Shapes: x (batch, *space, channels) -> y (batch, *places, channels); `stride` None is the
-    window. Saves which tap won, a byte a window (of more than 255 taps: four), and not x.
+    window. Saves which tap won, one byte per window (four for more than 255 taps), and not x.
     """
     return _largest(x, pooling_windows("max_pool", x, window, stride, padding, dilation))[0]
 
@@ -114,19 +114,17 @@ def max_pool_fwd(x, *, window, stride, padding, dilation):
 
 
 @max_pool.def_bwd
-def max_pool_bwd(residuals, dy, **_):
+def max_pool_bwd(residuals, dy, **statics):
+    del statics
     taps, win = residuals
 
-    def won(number, tap, dy):
+    def from_winner(number, tap, dy):
         return jnp.where(tap == number.astype(tap.dtype), dy, 0)
 
-    return to_inputs(win.value, won, taps, at_least_float32(dy))
+    return to_inputs(win.value, from_winner, taps, at_least_float32(dy))
 
 
-@op(
-    examples=_examples(example(x=normal(64, 28, 28, 32), window=2, tags={"bench"})),
-    source=_SOURCE,
-)
+@op(examples=_examples(example(x=normal(64, 28, 28, 32), window=2, tags={"bench"})), source=_SOURCE)
 def max_pool_with_indices(
     x,
     *,
@@ -163,15 +161,16 @@ def max_pool_with_indices_fwd(x, *, window, stride, padding, dilation):
 
 
 @max_pool_with_indices.def_bwd
-def max_pool_with_indices_bwd(residuals, dy, **_):
+def max_pool_with_indices_bwd(residuals, dy, **statics):
+    del statics
     indices, win = residuals
     flat = np.arange(math.prod(win.value.inputs), dtype=np.int32)
     here = blocks(flat.reshape(1, *win.value.inputs, 1), win.value, behind=-1)
 
-    def won(_, index, dy):
+    def from_winner(_, index, dy):
         return jnp.where(index == here, dy, 0)
 
-    return to_inputs(win.value, won, indices, at_least_float32(dy[0]))
+    return to_inputs(win.value, from_winner, indices, at_least_float32(dy[0]))
 
 
 def _flat(win: Windows, offset):
@@ -221,10 +220,10 @@ def max_unpool(y, indices, *, space: tuple[int, ...]):
     indices.
     """
     _must_match(y, indices)
-    flat, index = _flattened(y, indices, space)
+    flat, index = _flatten(y, indices, space)
     here = jnp.arange(math.prod(space), dtype=jnp.int32)[None, :, None, None]
-    named = index.transpose(0, 2, 1)[:, None] == here
-    x = jnp.sum(jnp.where(named, flat.transpose(0, 2, 1)[:, None], 0), -1)
+    matches = index.transpose(0, 2, 1)[:, None] == here
+    x = jnp.sum(jnp.where(matches, flat.transpose(0, 2, 1)[:, None], 0), -1)
     return x.reshape(y.shape[0], *space, y.shape[-1])
 
 
@@ -242,13 +241,13 @@ def max_unpool_fwd(y, indices, *, space):
             at_least_float32(flat), mode="drop"
         )
 
-    x = by_example(put, *_flattened(y, indices, space))
+    x = by_example(put, *_flatten(y, indices, space))
     return x.astype(y.dtype).reshape(y.shape[0], *space, y.shape[-1]), indices
 
 
 @max_unpool.def_bwd
 def max_unpool_bwd(indices, dx, *, space):
-    flat, index = _flattened(dx, indices, space)
+    flat, index = _flatten(dx, indices, space)
     back = jnp.take_along_axis(flat, _or_out(index, flat.shape[1]), 1, mode="fill", fill_value=0)
     return back.reshape(indices.shape), None
 
@@ -258,12 +257,12 @@ def _must_match(y, indices):
         raise ShapeError(f"max_unpool: y {y.shape} and indices {indices.shape} must match in shape")
 
 
-def _flattened(numbers, indices, space):
+def _flatten(numbers, indices, space):
     """Both with one axis of space, the indices as int32."""
     if len(space) != len(spatial("max_unpool", indices)):
         raise ShapeError(
             f"max_unpool: space {space} has {len(space)} axes, the indices {indices.shape} have "
-            f"{indices.ndim - 2}; space is the shape that max_pool_with_indices was given, without "
+            f"{indices.ndim - 2}; space is the shape of the x of max_pool_with_indices, without "
             "batch and channels"
         )
     batch, channels = indices.shape[0], indices.shape[-1]

@@ -199,14 +199,14 @@ class _Map:
     def transposed(self) -> "_Map":
         """The transposed map: which results each number is a part of, neighbours as they are."""
         m, taps = self.index.shape
-        used = self.weights != 0
-        into, result = self.index[used], np.repeat(np.arange(m), taps).reshape(m, taps)[used]
+        nonzero = self.weights != 0
+        into, result = self.index[nonzero], np.repeat(np.arange(m), taps).reshape(m, taps)[nonzero]
         first, last = np.full(self.n, m), np.zeros(self.n, int)
         np.minimum.at(first, into, result)
         np.maximum.at(last, into, result)
         width = max(int(np.max(last - first)) + 1, 1)
         weights = np.zeros((self.n, width))
-        np.add.at(weights, (into, result - first[into]), self.weights[used])
+        np.add.at(weights, (into, result - first[into]), self.weights[nonzero])
         index = np.minimum(first[:, None] + np.arange(width), m - 1)
         return _Map(self.axis, m, index, weights)
 
@@ -223,7 +223,7 @@ def _interpolate(x, maps: Sequence[_Map]):
     x = x.astype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
     for one in maps:
         if one.n != len(one.index):
-            # Else the taps of one axis would be computed anew for each tap of the next.
+            # Otherwise XLA would recompute the taps of one axis for each tap of the next.
             x = jax.lax.optimization_barrier(_applied(x, one))
     return x.astype(dtype)
 

@@ -180,9 +180,7 @@ _WHOLE = values([[[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0], [-2.0, 0.5], [2.0, -0.5]
         example(x=normal(1, 4, 4, 2), grid=_WHOLE, padding="border", tags={"kink"}),
         example(x=normal(1, 4, 2, 2), grid=_WHOLE, padding="reflection", tags={"kink"}),
         example(
-            x=normal(8, 64, 64, 32),
-            grid=uniform(8, 64, 64, 2, low=-1.1, high=1.1),
-            tags={"bench"},
+            x=normal(8, 64, 64, 32), grid=uniform(8, 64, 64, 2, low=-1.1, high=1.1), tags={"bench"}
         ),
     ),
     source=_SOURCE,

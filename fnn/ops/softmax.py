@@ -27,11 +27,7 @@ def _shift(x, axis):
     return x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True, initial=-jnp.inf))
 
 
-@op(
-    reference=lambda x, *, axis: jax.nn.softmax(x, axis),
-    examples=_EXAMPLES,
-    source=_SOURCE,
-)
+@op(reference=lambda x, *, axis: jax.nn.softmax(x, axis), examples=_EXAMPLES, source=_SOURCE)
 def softmax(x, *, axis: int = -1):
     """Turn scores into probabilities along one axis.
 
@@ -54,11 +50,7 @@ def softmax_bwd(y, dy, *, axis):
     return y * (dy - jnp.sum(dy * y, axis, keepdims=True))
 
 
-@op(
-    reference=lambda x, *, axis: jax.nn.log_softmax(x, axis),
-    examples=_EXAMPLES,
-    source=_SOURCE,
-)
+@op(reference=lambda x, *, axis: jax.nn.log_softmax(x, axis), examples=_EXAMPLES, source=_SOURCE)
 def log_softmax(x, *, axis: int = -1):
     """Take the logarithm of softmax, without ever taking the logarithm of a rounded 0.
 

@@ -26,7 +26,7 @@ def pooling_windows(
     name: str, x: jax.Array, window: Sizes, stride: Sizes | None, padding: Padding, dilation: Sizes
 ) -> Windows:
     """Return the windows over x, each of which must meet at least one input."""
-    win = windows(name, spatial(name, x), window, stride, padding, dilation).laid_out(name)
+    win = windows(name, spatial(name, x), window, stride, padding, dilation).check_taps(name)
     outside = any(max(p) >= e for p, e in zip(win.padding, win.extent, strict=True))
     if outside or (counts(win) == 0).any():
         raise ShapeError(
@@ -36,11 +36,11 @@ def pooling_windows(
     return win
 
 
-def met(x: jax.Array, win: Windows, fill: float) -> jax.Array:
+def stack_taps(x: jax.Array, win: Windows, fill: float) -> jax.Array:
     """Stack what each tap, in row-major order, meets at every place, along a new last axis."""
     ends = [(0, 0, 0), *((*end, 0) for end in win.padding), (0, 0, 0)]
     x = jax.lax.pad(x, jnp.asarray(fill, x.dtype), ends)
-    return jnp.stack([x[(slice(None), *win.met(offset))] for _, offset in win.offsets()], -1)
+    return jnp.stack([x[(slice(None), *win.slices(offset))] for _, offset in win.offsets()], -1)
 
 
 def inside(win: Windows) -> np.ndarray:
@@ -120,7 +120,7 @@ def to_inputs(win: Windows, term: Callable[..., jax.Array], *places: jax.Array) 
     number = [-(-n // s) for n, s in zip(win.inputs, win.stride, strict=True)]
     ends = [(m[-1], u - m[0] - o, 0) for m, u, o in zip(moves, number, win.outputs, strict=True)]
     ends = [(0, 0, 0), *ends, (0, 0, 0)]
-    padded = [jax.lax.pad(p, jnp.zeros((), p.dtype), ends) for p in places]
+    arrays = [jax.lax.pad(p, jnp.zeros((), p.dtype), ends) for p in places]
     shape = (places[0].shape[0], *_interleave(number, win.stride), places[0].shape[-1])
     total = None
     for a in itertools.product(*moves):
@@ -128,7 +128,7 @@ def to_inputs(win: Windows, term: Callable[..., jax.Array], *places: jax.Array) 
         cut = [slice(f, f + u) for f, u in zip(first, number, strict=True)]
         index = (slice(None), *_interleave(cut, [None] * len(cut)))
         tap = _tap(win, a)
-        part = term(tap, *(p[index] for p in padded))
+        part = term(tap, *(p[index] for p in arrays))
         if (tap < 0).any():
             part = jnp.where(tap < 0, 0, part)
         total = part if total is None else total + part
@@ -180,7 +180,7 @@ def _interleave(a: Any, b: Any) -> Iterator[Any]:
 # By one tap at a time
 
 
-def padded(x: Any, at: Windows) -> Any:
+def pad_with_zeros(x: Any, at: Windows) -> Any:
     """Return x with zeros around its spatial axes; negative padding cuts numbers off."""
     ends = [(0, 0, 0), *((low, high, 0) for low, high in at.padding), (0, 0, 0)]
     return jax.lax.pad(x, jnp.zeros((), x.dtype), ends)
@@ -195,7 +195,7 @@ def add_up(parts: Sequence[Any], at: Windows) -> Any:
     batch, *_, channels = parts[0].shape
     x = jnp.zeros((batch, *at.padded, channels), parts[0].dtype, out_sharding=layout(parts[0]))
     for part, offset in zip(parts, offsets, strict=True):  # whole rows at a time, in place
-        now = x[(slice(None), *at.met(offset))]
+        now = x[(slice(None), *at.slices(offset))]
         x = jax.lax.dynamic_update_slice(x, now + part, (0, *offset, 0))
     return x[(slice(None), *at.inside)]
 

@@ -29,7 +29,7 @@ def without_ignored(loss, target, ignore_index):
 def pick(scores, labels, axis):
     """Each example's score of its label, with `axis` kept as 1.
 
-    One number an example is read. On an explicit mesh the classes may lie on several devices,
+    It reads one number per example. On an explicit mesh the classes may lie on several devices,
     and the sum over them goes where the scores are.
     """
     if on_explicit_mesh(jax.typeof(scores)):

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,7 @@ ALIKE = 4.0  # two coordinates share a scale if one spans at most this times the
 _DRAWN_POINTS = 400  # per line; a plot 414 units wide shows no more
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(NamedTuple):
     """A labelled position on an axis."""
 
     at: float
@@ -63,8 +63,7 @@ class Axis:
         return tuple(Tick(at, write(value)) for at, value in zip(places, values, strict=True))
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A curve: an SVG path, and the lone points that a path cannot show."""
 
     name: str
@@ -73,8 +72,7 @@ class Line:
     last: str
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A labelled point."""
 
     x: float
@@ -83,8 +81,7 @@ class Mark:
     anchor: str  # SVG text-anchor
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A line chart over epochs."""
 
     lines: tuple[Line, ...]
@@ -168,8 +165,8 @@ def _line(name: str, x: Axis, y: Axis, epochs: Floats, values: Floats, percent: 
     """Lay out a curve, broken where a value is not finite."""
     finite = np.isfinite(values)
     last = float(values[finite][-1]) if finite.any() else None
-    drawn = _thinned(values)
-    across, up = x.place(epochs[drawn]), y.place(values[drawn])
+    places = _thinned(values)
+    across, up = x.place(epochs[places]), y.place(values[places])
     stretches = _stretches(np.isfinite(up))
     pairs = [[f"{across[i]:.1f} {up[i]:.1f}" for i in stretch] for stretch in stretches]
     return Line(
@@ -198,18 +195,17 @@ def _thinned(values: Floats) -> NDArray[np.intp]:
     n = len(values)
     if n <= _DRAWN_POINTS:
         return np.arange(n)
-    drawn = {0, n - 1}
+    places = {0, n - 1}
     for stretch in np.array_split(np.arange(n), _DRAWN_POINTS // 2):
         part = values[stretch]
         if np.isfinite(part).all():
-            drawn |= {int(stretch[part.argmin()]), int(stretch[part.argmax()])}
+            places |= {int(stretch[part.argmin()]), int(stretch[part.argmax()])}
         else:
-            drawn.add(int(stretch[~np.isfinite(part)][0]))
-    return np.array(sorted(drawn))
+            places.add(int(stretch[~np.isfinite(part)][0]))
+    return np.array(sorted(places))
 
 
-@dataclass(frozen=True)
-class Dot:
+class Dot(NamedTuple):
     """One example of a scatter plot; colours are numbers of classes in the style sheet."""
 
     x: float
@@ -224,8 +220,7 @@ class Dot:
         return self.true != self.predicted
 
 
-@dataclass(frozen=True)
-class Scatter:
+class Scatter(NamedTuple):
     """Examples in the plane."""
 
     dots: tuple[Dot, ...]

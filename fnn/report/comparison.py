@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ _MEMORY_NOISE = 0.005  # the compiler's figure is exact; two decimals show this 
 _ROUNDINGS = 1000  # sums over a batch and a few layers reach this; more is a fault
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """One parameter's largest relative difference, on a log scale of 0 to 100."""
 
     path: str
@@ -25,8 +24,7 @@ class Bar:
     length: float
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """The two gradients side by side, the parameter with the largest difference first."""
 
     bars: tuple[Bar, ...]
@@ -38,8 +36,7 @@ class Agreement:
     sound: bool  # whether rounding explains the largest difference
 
 
-@dataclass(frozen=True)
-class Price:
+class Price(NamedTuple):
     """One cost of a training step under both rules."""
 
     value: str  # autodiff over manual

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .. import text
 from ..config.source import flatten, read_yaml
 from ..metrics import METRICS
-from .run import Epoch, Reader, read_epochs, read_object, read_summary
+from .run import Epoch, Reader, read_epochs, read_object, read_summary, spread
 
 EPOCHS_SHOWN = 10
 
@@ -93,7 +93,8 @@ def _read(folder: Path) -> _Run:
         environment=reader.read("environment.json", lambda file: flatten(read_object(file)), {}),
         summary=reader.read("summary.json", _read_figures, {}),
         epochs={
-            row.epoch: _metrics(row) for row in reader.read("metrics.jsonl", read_epochs, no_rows)
+            row.epoch: {name: v for name, v in row.scores.items() if text.finite(v)}
+            for row in reader.read("metrics.jsonl", read_epochs, no_rows)
         },
         problems=reader.problems,
     )
@@ -113,11 +114,6 @@ def _read_figures(file: Path) -> dict[str, Any]:
     return read_summary(file).model_dump(
         exclude={"classes", "x_shape", "layers"}, exclude_none=True
     )
-
-
-def _metrics(row: Epoch) -> dict[str, float]:
-    values = {metric: getattr(row, metric) for metric in METRICS}
-    return {metric: value for metric, value in values.items() if text.finite(value)}
 
 
 def _paired(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> dict[Any, Sides]:
@@ -169,7 +165,7 @@ def tables(comparison: Diff) -> Iterator[Table]:
             for m, pairs in comparison.metrics.items()
         ],
     )
-    epochs = _spread(list(comparison.epochs))
+    epochs = spread(list(comparison.epochs), EPOCHS_SHOWN)
     yield Table(
         f"{len(epochs)} of {len(comparison.epochs)} epochs",
         ("epoch", *(f"{metric} {name}" for metric in METRICS for name in "AB")),
@@ -190,12 +186,6 @@ def verdict(comparison: Diff) -> str:
     if not comparison.common_epochs:
         return "the runs have no epoch in common"
     return f"in {text.plural(comparison.common_epochs, 'epoch')} of both, the metrics are the same"
-
-
-def _spread(epochs: list[int]) -> list[int]:
-    """Return epochs at equal distances, the first and the last among them."""
-    count = min(EPOCHS_SHOWN, len(epochs))
-    return [epochs[round(i * (len(epochs) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def _both(pair: Sides, write: Callable[[Any], str]) -> Iterator[str]:

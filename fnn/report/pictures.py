@@ -8,7 +8,7 @@ import base64
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,14 @@ _LARGEST_SIDE = 48  # pixels of a tile; a larger picture is averaged down to it
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> PNG: grey, grey + alpha, RGB, RGBA
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """One picture of a grid, as a data URI, with a caption."""
 
     source: str
     caption: str
 
 
-@dataclass(frozen=True)
-class Filters:
+class Filters(NamedTuple):
     """First-layer weights as pictures, on one scale from -scale to scale."""
 
     tiles: tuple[Tile, ...]
@@ -93,12 +91,12 @@ def first_layer_filters(parameters: Mapping[str, Array], x_shape: tuple[int, ...
     if w.dtype.kind not in "fiu":  # bfloat16 comes out of an archive as raw bytes
         return f"the first layer's weights are stored as {w.dtype}, which has no plain numbers"
     units = _finite(w).T  # (features, pixels)
-    shown = np.argsort(-np.linalg.norm(units, axis=1), kind="stable")[:_MOST_TILES]
+    strongest = np.argsort(-np.linalg.norm(units, axis=1), kind="stable")[:_MOST_TILES]
     # One outlier must not fade the rest: the scale ends at the 99.5th percentile.
-    scale = float(np.quantile(np.abs(units[shown]), 0.995)) or 1.0
+    scale = float(np.quantile(np.abs(units[strongest]), 0.995)) or 1.0
     tiles = tuple(
         Tile(png(_averaged_down(_signed(units[k].reshape(size[:2]) / scale))), f"unit {k}")
-        for k in shown
+        for k in strongest
     )
     return Filters(tiles, scale, features=w.shape[1])
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,7 @@ class Mistake:
     count: int
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A confusion matrix of k classes."""
 
     names: tuple[str, ...]
@@ -36,8 +36,7 @@ class Table:
     precision: tuple[float, ...]  # NaN for a class that was never predicted
 
 
-@dataclass(frozen=True)
-class Confusion:
+class Confusion(NamedTuple):
     """True classes against predicted ones; the table is None where k classes do not fit a page."""
 
     classes: int

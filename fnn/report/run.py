@@ -7,14 +7,14 @@ A run may be cut short. A file that is missing or damaged leaves its part empty,
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .. import text
 from ..errors import ConfigError, FnnError
@@ -46,11 +46,16 @@ class Record(BaseModel):
 
 
 class Scores(Record):
-    """One value per metric of METRICS."""
+    """A JSON object with one entry per metric, collected in `scores`."""
 
-    train_loss: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
+    scores: Mapping[str, float | None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect(cls, entries: Any) -> Any:
+        if not isinstance(entries, dict):
+            return entries
+        return {**entries, "scores": {name: entries.get(name) for name in METRICS}}
 
 
 class Epoch(Scores):
@@ -221,6 +226,12 @@ def read_run(folder: Path) -> RunFolder:
     return run
 
 
+def spread(items: Sequence[Part], most: int) -> list[Part]:
+    """Return at most `most` items, evenly spread, the first and the last among them."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items)))
+    return [items[round(i)] for i in places.tolist()]
+
+
 def metric_text(name: str, value: float | None, digits: int = 0) -> str:
     """Return a metric's value for a page, in its format, with `digits` more than the least."""
     if METRICS[name].percent:
@@ -266,7 +277,7 @@ def read_epochs(file: Path) -> tuple[Epoch, ...]:
 
 def read_arrays(file: Path) -> dict[str, Array]:
     """Return the arrays of an .npz file by name, without unpickling."""
-    with file.open("rb") as stream:  # numpy, given the path, leaves a damaged file open
+    with file.open("rb") as stream:  # given a path, numpy leaves a damaged file open
         archive = np.load(stream, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("expected an archive of arrays, got one array")

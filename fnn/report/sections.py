@@ -1,7 +1,7 @@
 """The content of each section of a run's page, or the clause that says why it is left out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from .. import text
 from ..metrics import METRICS
 from . import charts, comparison, pictures
 from .predictions import Confusion, class_name, confusion, true_class_output, wilson
-from .run import Array, Epoch, NonFinite, Predictions, RunFolder, metric_text
+from .run import Array, Epoch, NonFinite, Predictions, RunFolder, metric_text, spread
 
 _MOST_EXAMPLES = 24
 _MOST_POINTS = 2000
@@ -32,17 +32,15 @@ _GRADIENTS = {
 }
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """A number of the headline, with a remark in small print."""
 
     name: str
     value: str
-    remark: str
+    remark: str = ""
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The headline of a run."""
 
     headline: str
@@ -53,19 +51,17 @@ class Verdict:
     facts: tuple[Fact, ...]
 
 
-@dataclass(frozen=True)
-class Curves:
+class Curves(NamedTuple):
     """Loss and accuracy by epoch; a chart is None where it has no finite value."""
 
     loss: charts.Chart | None
     accuracy: charts.Chart | None
     gap: str
-    rows: tuple[Epoch, ...]
+    rows: list[Epoch]
     total: int
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """One badly classified image."""
 
     source: str
@@ -76,8 +72,7 @@ class Example:
     number: int
 
 
-@dataclass(frozen=True)
-class Gallery:
+class Gallery(NamedTuple):
     """The test images of largest loss, the worst first."""
 
     examples: tuple[Example, ...]
@@ -86,8 +81,7 @@ class Gallery:
     wrong: int
 
 
-@dataclass(frozen=True)
-class Plane:
+class Plane(NamedTuple):
     """Test examples that are points of the plane."""
 
     scatter: charts.Scatter
@@ -96,8 +90,7 @@ class Plane:
     wrong: int
 
 
-@dataclass(frozen=True)
-class Gradients:
+class Gradients(NamedTuple):
     """The hand-written gradient against automatic differentiation."""
 
     agreement: comparison.Agreement | None
@@ -108,9 +101,9 @@ class Gradients:
 
 def verdict(run: RunFolder) -> Verdict:
     """Return the headline from the run's own summary, or from its last epoch without one."""
-    summary, last = run.summary, run.epochs[-1] if run.epochs else Epoch(epoch=0)
-    accuracy = _first(summary.test_accuracy, last.test_accuracy)
-    loss = _first(summary.test_loss, last.test_loss)
+    summary, last = run.summary, run.epochs[-1] if run.epochs else Epoch(epoch=0, scores={})
+    accuracy = _first(summary.test_accuracy, last.scores["test_accuracy"])
+    loss = _first(summary.test_loss, last.scores["test_loss"])
     status = summary.status or "unfinished"
     interval = ""
     if accuracy is not None and 0 <= accuracy <= 1 and summary.test_examples:
@@ -154,7 +147,7 @@ def _facts(run: RunFolder, last: Epoch, test_loss: float | None) -> tuple[Fact, 
     seconds = _first(summary.seconds, last.seconds)
     first, batch = summary.seconds_to_first_step, summary.batch_size
     gradient = summary.gradient or ""
-    facts = (
+    return present(
         Fact("Test loss", text.number(test_loss), summary.loss or ""),
         Fact("Epochs", text.count(epochs), _steps(steps, summary.skipped_steps)),
         Fact(
@@ -173,9 +166,13 @@ def _facts(run: RunFolder, last: Epoch, test_loss: float | None) -> tuple[Fact, 
             f"examples, {batch:,} per step" if batch is not None else "examples",
         ),
         Fact("Device", str(environment.get("device", text.MISSING)), _cores(environment)),
-        Fact("Gradient", _GRADIENTS.get(gradient, gradient), ""),
+        Fact("Gradient", _GRADIENTS.get(gradient, gradient)),
     )
-    return tuple(fact for fact in facts if fact.value and fact.value != text.MISSING)
+
+
+def present(*facts: Fact) -> tuple[Fact, ...]:
+    """Return the facts that have a value."""
+    return tuple(fact for fact in facts if fact.value not in ("", text.MISSING))
 
 
 def _steps(steps: int | None, skipped: int | None) -> str:
@@ -193,28 +190,22 @@ def curves(run: RunFolder) -> Curves | str:
     """Return the learning curves. Losses that are null, NaN or infinite leave gaps."""
     if not run.epochs:
         return why(run, "metrics.jsonl")
-    epochs = np.array([epoch.epoch for epoch in run.epochs], dtype=float)
-    train, test, accuracy = (
-        np.array([getattr(epoch, name) for epoch in run.epochs], dtype=float) for name in METRICS
+    epochs = np.array([epoch.epoch for epoch in run.epochs], float)
+    losses, accuracies = (
+        [(s, np.array([e.scores[f"{s}_{name}"] for e in run.epochs], float)) for s in splits]
+        for name, splits in (("loss", ("train", "test")), ("accuracy", ("test",)))
     )
-    bad = epochs[~(np.isfinite(train) & np.isfinite(test))]
+    bad = epochs[~np.isfinite([values for _, values in losses]).all(0)]
     return Curves(
-        loss=charts.line_chart(epochs, (("train", train), ("test", test))),
-        accuracy=charts.line_chart(epochs, (("test", accuracy),), percent=True, mark=True),
+        loss=charts.line_chart(epochs, losses),
+        accuracy=charts.line_chart(epochs, accuracies, percent=True, mark=True),
         gap=f"A loss was not a finite number in {text.plural(len(bad), 'epoch')}, "
         f"first in epoch {bad[0]:.0f}."
         if len(bad)
         else "",
-        rows=_spread(run.epochs, _MOST_EPOCH_ROWS),
+        rows=spread(run.epochs, _MOST_EPOCH_ROWS),
         total=len(run.epochs),
     )
-
-
-def _spread(epochs: tuple[Epoch, ...], most: int) -> tuple[Epoch, ...]:
-    """Return at most `most` epochs, evenly spread, the first and the last among them."""
-    if len(epochs) <= most:
-        return epochs
-    return tuple(epochs[round(i)] for i in np.linspace(0, len(epochs) - 1, most))
 
 
 def confusion_matrix(run: RunFolder) -> Confusion | str:
@@ -305,11 +296,11 @@ def gradients(run: RunFolder) -> Gradients | str:
 
 def environment(run: RunFolder) -> list[tuple[str, str]] | str:
     """Return rows of a readable name and a value."""
-    rows = [(name.replace("_", " "), _shown(value)) for name, value in run.environment.items()]
+    rows = [(name.replace("_", " "), _plain(value)) for name, value in run.environment.items()]
     return rows or why(run, "environment.json")
 
 
-def _shown(value: object) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "unknown" if value is None else str(value)

@@ -18,7 +18,7 @@ from ..metrics import METRICS
 from . import sections, sweep_charts
 from .page import write_page, yaml_tokens
 from .run import Epoch, Record, RunFolder, Scores, metric_text, read_epochs, read_run
-from .sections import Fact
+from .sections import Fact, present
 from .sweep_charts import Column
 
 MOST_CURVES, MOST_THREADS, MOST_ROWS, MOST_PLOTS = 128, 1024, 256, 6
@@ -72,7 +72,7 @@ def score(result: Result, by: str) -> float:
     """Return a number that is smaller for a better run, and infinite without a finite result."""
     if by not in METRICS or result.status == "diverged":
         return math.inf
-    return METRICS[by].cost(getattr(result, by))
+    return METRICS[by].cost(result.scores[by])
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -119,14 +119,11 @@ def page_content(sweep: Sweep) -> dict[str, object]:
         "status": sweep.folder.summary.status or "unfinished",
         "best": best,
         "measure": METRICS[by].label if by in METRICS else by,
-        "headline": metric_text(by, getattr(best, by)) if best else text.MISSING,
+        "headline": metric_text(by, best.scores[by]) if best else text.MISSING,
         "facts": _facts(sweep),
         "coordinates": _coordinates(sweep),
         "plots": _plots(sweep),
-        "curves": {
-            "loss": _curves(sweep, "test_loss"),
-            "accuracy": _curves(sweep, "test_accuracy"),
-        },
+        "curves": {m.label: _curves(sweep, m.name) for m in METRICS.values() if m.measure},
         "rows": sweep.results[:MOST_ROWS],
         "config": list(yaml_tokens(sweep.folder.config)),
         "environment": sections.environment(sweep.folder),
@@ -138,9 +135,9 @@ def _facts(sweep: Sweep) -> tuple[Fact, ...]:
     programs, seconds = sweep.summary.programs, sweep.folder.summary.seconds
     runs, lost = len(sweep.results), len(sweep.results) - sweep.finite
     best = sweep.results[0]
-    facts = [
+    return present(
         *(
-            Fact(metric.label.capitalize(), metric_text(name, getattr(best, name)), "of this run")
+            Fact(metric.label.capitalize(), metric_text(name, best.scores[name]), "of this run")
             for name, metric in METRICS.items()
             if name != sweep.summary.by
         ),
@@ -153,9 +150,8 @@ def _facts(sweep: Sweep) -> tuple[Fact, ...]:
             text.duration(seconds),
             f"{text.duration(seconds / runs)} per run" if text.finite(seconds) else "",
         ),
-        Fact("Device", str(sweep.folder.environment.get("device", text.MISSING)), ""),
-    ]
-    return tuple(fact for fact in facts if fact.value != text.MISSING)
+        Fact("Device", str(sweep.folder.environment.get("device", text.MISSING))),
+    )
 
 
 def _coordinates(sweep: Sweep) -> sweep_charts.Parallel:
@@ -167,7 +163,7 @@ def _coordinates(sweep: Sweep) -> sweep_charts.Parallel:
 
 def _column(results: Sequence[Result], name: str) -> Column:
     metric = METRICS[name]
-    return Column(metric.label, [getattr(result, name) for result in results], metric)
+    return Column(metric.label, [result.scores[name] for result in results], metric)
 
 
 def _plots(sweep: Sweep) -> list[sweep_charts.Plot]:
@@ -195,7 +191,7 @@ def _curves(sweep: Sweep, name: str) -> sweep_charts.Curves | None:
     histories = [
         (
             [epoch.epoch for epoch in sweep.epochs[run]],
-            np.array([getattr(epoch, name) for epoch in sweep.epochs[run]], float),
+            np.array([epoch.scores[name] for epoch in sweep.epochs[run]], float),
         )
         for run in runs
     ]

@@ -7,9 +7,8 @@ by its `rank`, from 1 for the best to 0 for the worst.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,16 +29,14 @@ MOST_NAMED = 14
 """Labels on an axis of values that are not numbers, at most."""
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(NamedTuple):
     """The positions of one column's values: `places` (n,), NaN for a value without one."""
 
     ticks: tuple[Tick, ...]
     places: Floats
 
 
-@dataclass(frozen=True)
-class Coordinate:
+class Coordinate(NamedTuple):
     """One vertical axis of the parallel coordinates."""
 
     name: str
@@ -48,8 +45,7 @@ class Coordinate:
     lost: bool  # whether some runs have no place on it
 
 
-@dataclass(frozen=True)
-class Thread:
+class Thread(NamedTuple):
     """One run's line through all axes."""
 
     run: int
@@ -58,16 +54,14 @@ class Thread:
     lost: bool  # without a place on some axis
 
 
-@dataclass(frozen=True)
-class Parallel:
+class Parallel(NamedTuple):
     """Parallel coordinates, with the threads from the worst to the best."""
 
     axes: tuple[Coordinate, ...]
     threads: tuple[Thread, ...]
 
 
-@dataclass(frozen=True)
-class Spot:
+class Spot(NamedTuple):
     """One run in a plot of a result over a value."""
 
     run: int
@@ -76,8 +70,7 @@ class Spot:
     rank: float
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """A result over the values of one key."""
 
     key: str
@@ -87,16 +80,14 @@ class Plot:
     y_ticks: tuple[Tick, ...]
 
 
-@dataclass(frozen=True)
-class Curves:
+class Curves(NamedTuple):
     """One metric of many runs over their epochs; a line's name is the run's number."""
 
     chart: Chart
     ranks: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One value per run; the value of a metric may be None."""
 
     name: str

@@ -1,14 +1,14 @@
-"""Several devices: a mesh, and where on it the state and the batches of a training run live.
+"""Several devices: a mesh, and the layout of state and batches over it.
 
-    placement = place(config, model, x_shape)       everything is checked, nothing allocated
+    placement = place(config, model, x_shape)       checks everything, allocates nothing
     state = placement.init(lambda: init(model, optimizer, x_shape, seed))
-    steps = make_steps(placement.update(make_update(model, loss, optimizer)))
+    steps = make_steps(make_update(model, loss, optimizer), placement, state)
     state, loss = steps(state, placement.resident(x), placement.resident(labels), batches)
 
 The mesh has two axes. `data` splits batches; `model` splits those parameters that a rule of the
 config splits. Its axes are automatic: the program is written as for one device, and XLA's
-partitioner (GSPMD, Xu et al. 2021, arXiv:2105.04663) puts in the communication. So means over a
-batch, batch norm's among them, are those of the whole batch.
+partitioner (GSPMD, Xu et al. 2021, arXiv:2105.04663) inserts the communication. So means over a
+batch, such as batch norm's, are those of the whole batch.
 """
 
 import itertools
@@ -25,70 +25,64 @@ from ..config import Config
 from ..errors import ConfigError, did_you_mean
 from ..layers import Layer
 from ..tree import leaf_path
-from .plan import abstract_init
 
 DATA, MODEL = "data", "model"
 Axes = tuple[str | None, ...]
-"""The mesh's axis that splits each dimension; None where it is not split."""
+"""The mesh axis that splits each dimension; None if it is not split."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A mesh, and how each parameter is split, by path: `1_dense/w`; empty if none is."""
+    """A mesh, and the axes that split each parameter, by its path `1_dense/w`."""
 
     mesh: Mesh
-    split: Mapping[str, Axes] = field(default_factory=dict)
+    split: Mapping[str, Axes] = field(default_factory=dict)  # empty if no parameter is split
 
     def sharding(self, *axes: str | None) -> NamedSharding:
-        """Return the layout that splits each dimension over that axis; of none, whole copies."""
-        while axes and axes[-1] is None:  # jit's outputs are written so, and shall be equal
+        """Return the layout that splits each dimension over its axis; without axes, copies."""
+        while axes and axes[-1] is None:  # to equal the layouts of jit's outputs
             axes = axes[:-1]
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
-    def state(self, state: Any) -> Any:
+    def layout(self, state: Any) -> Any:
         """Return the layout of every array in a state, or in anything that holds parameters.
 
-        What an optimiser keeps for each parameter lies as the parameter does: it has the same
-        path, below the optimiser's own. What cannot be split so, and all else, is copied.
+        The optimiser's arrays for a parameter have its path below their own, and its layout. All
+        other arrays, and those that cannot be split, are copied.
         """
         split = {tuple(path.split("/")): axes for path, axes in self.split.items()}
 
         def of(path: Any, leaf: Any) -> NamedSharding:
             names = tuple(leaf_path(path).split("/"))
-            found = (split[names[i:]] for i in range(len(names)) if names[i:] in split)
-            axes = next(found, ())
+            ends = (names[i:] for i in range(len(names)))
+            axes = next((split[end] for end in ends if end in split), ())
             return self.sharding(*(() if _misfit(axes, leaf.shape, self.mesh) else axes))
 
         return jax.tree_util.tree_map_with_path(of, state)
 
     def init(self, function: Callable[[], Any]) -> Any:
-        """Compute a state where it will live: no device ever holds the whole of what is split."""
-        return jax.jit(function, out_shardings=self.state(jax.eval_shape(function)))()
+        """Compute a state in its layout: no device ever holds the whole of a split array."""
+        return jax.jit(function, out_shardings=self.layout(jax.eval_shape(function)))()
 
-    def update(self, update: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a step that splits its batch, and leaves the state as it was laid out.
+    def step(self, update: Callable[..., Any], state: Any, *batch: Any) -> Any:
+        """Take a step on a split batch, and keep the state laid out; to be called under jit.
 
-        Where a parameter is split over `data`, the step collects it before use: left to itself,
-        the partitioner may collect the batch instead. A batch that does not divide, as the last
-        of an epoch may not, is computed whole on every device.
+        A parameter that is split over `data` is collected before use: otherwise the partitioner
+        may collect the batch instead. A batch that does not divide, such as the last of an epoch,
+        is computed whole on every device.
         """
 
-        def placed(state: Any, *batch: Any) -> Any:
-            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-                params = jax.lax.with_sharding_constraint(state.params, self._in_use(state.params))
-                after, *told = update(state._replace(params=params), *self.spread(batch))
-                return jax.lax.with_sharding_constraint(after, self.state(after)), *told
-
-        return placed
-
-    def _in_use(self, params: Any) -> Any:
-        def of(layout: NamedSharding) -> NamedSharding:
+        def in_use(layout: NamedSharding) -> NamedSharding:
             return self.sharding(*(None if axis == DATA else axis for axis in layout.spec))
 
-        return jax.tree.map(of, self.state(params))
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            layout = jax.tree.map(in_use, self.layout(state.params))
+            params = jax.lax.with_sharding_constraint(state.params, layout)
+            after, loss = update(state._replace(params=params), *self.spread(batch))
+            return jax.lax.with_sharding_constraint(after, self.layout(after)), loss
 
     def spread(self, batch: Any) -> Any:
-        """Split arrays along their first axis, if the mesh divides it; to be called under jit."""
+        """Split arrays along their first axis if the mesh divides it; to be called under jit."""
 
         def of(a: Any) -> Any:
             return jax.lax.with_sharding_constraint(a, self._of_batch(len(a)))
@@ -96,25 +90,25 @@ class Placement:
         return jax.tree.map(of, batch)
 
     def resident(self, array: Any) -> jax.Array:
-        """Copy to every device an array that every process has whole."""
+        """Return an array, which every process has, copied to every device."""
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, self.sharding(), array.__getitem__)
 
     def rows(self, batch_size: int) -> np.ndarray:
-        """Return which examples of a batch this process's devices take, in order."""
-        held: Any = self._of_batch(batch_size).addressable_devices_indices_map((batch_size,))
-        parts = {part.indices(batch_size) for (part,) in held.values()}
+        """Return the examples of a batch that this process's devices take, in order."""
+        devices: Any = self._of_batch(batch_size).addressable_devices_indices_map((batch_size,))
+        parts = {part.indices(batch_size) for (part,) in devices.values()}
         return np.concatenate([np.arange(*part) for part in sorted(parts)])
 
     def batches(self, local: Any, batch_size: int) -> jax.Array:
-        """Return batches (steps, batch size, ...) of which this process read its own `rows`."""
+        """Return batches (steps, batch size, ...), given this process's `rows` of them."""
         local = np.asarray(local)
         sharding = self.sharding(None, *self._of_batch(batch_size).spec)
         shape = (len(local), batch_size, *local.shape[2:])
         return jax.make_array_from_process_local_data(sharding, local, shape)
 
     def whole(self, tree: Any) -> Any:
-        """Return NumPy arrays of all of it; every process must call this, and each gets them."""
+        """Return a tree as whole NumPy arrays, in every process; every process must call this."""
         gather = jax.jit(lambda tree: tree, out_shardings=self.sharding())
         return jax.device_get(gather(tree))
 
@@ -123,11 +117,11 @@ class Placement:
 
 
 def place(config: Config, model: Layer, x_shape: tuple[int, ...]) -> Placement:
-    """Return the placement that a config asks for, for batches of `x_shape`.
+    """Return the placement of a config, for batches of `x_shape`.
 
-    Without a mesh in the config that is one device, or all devices of all processes.
+    Without a mesh in the config it has one device, or all devices of all processes.
 
-    Raises ConfigError, with the line, where devices, batch and parameters do not fit.
+    Raises ConfigError, with the line, if devices, batch and parameters do not fit.
     """
     mesh = make_mesh(config)
     if x_shape[0] % mesh.shape[DATA]:
@@ -135,7 +129,7 @@ def place(config: Config, model: Layer, x_shape: tuple[int, ...]) -> Placement:
             f"{config.where('train.batch_size')}: a batch of {x_shape[0]} examples does not split "
             f"into the {mesh.shape[DATA]} equal parts of mesh.data; make it a multiple"
         )
-    params, _, _ = abstract_init(model, x_shape)
+    params = jax.eval_shape(lambda key: model.init(key, x_shape)[0], jax.random.key(0))
     shapes = {leaf_path(at): leaf.shape for at, leaf in jax.tree_util.tree_leaves_with_path(params)}
     return Placement(mesh, _split(config, shapes, mesh))
 
@@ -146,14 +140,14 @@ def one_device() -> Placement:
 
 
 def make_mesh(config: Config) -> Mesh:
-    """Return the mesh that a config asks for, over the first devices there are.
+    """Return the mesh of a config, over the first devices.
 
-    Raises ConfigError where there are too few, or where a process would have none.
+    Raises ConfigError if there are too few, or if a process would have none.
     """
     devices, several = jax.devices(), jax.process_count() > 1
-    asked, model = (config.mesh.data, config.mesh.model) if config.mesh else (1, 1)
-    takes_all = asked == "all" or (several and config.mesh is None)
-    data = max(1, len(devices) // model) if takes_all else int(asked)
+    size, model = (config.mesh.data, config.mesh.model) if config.mesh else (1, 1)
+    takes_all = size == "all" or (several and config.mesh is None)
+    data = max(1, len(devices) // model) if takes_all else int(size)
     count, where = data * model, config.where("mesh")
     if count > len(devices):
         kind = devices[0].platform
@@ -177,7 +171,7 @@ def _mesh(data: int, model: int, devices: Sequence[Any]) -> Mesh:
 
 
 def _split(config: Config, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, Axes]:
-    """Return how each parameter is split, if any is; the first rule that matches counts."""
+    """Return the axes of each parameter, if any is split; the first rule that matches counts."""
 
     def error(pattern: str, message: str) -> ConfigError:
         where = config.where(("sharding", pattern))
@@ -198,7 +192,7 @@ def _split(config: Config, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) ->
 
 
 def _axes(rule: Any, shape: tuple[int, ...], mesh: Mesh) -> Axes:
-    """Return what a rule says of a parameter of this shape."""
+    """Return the axes that a rule gives a parameter of this shape."""
     if isinstance(rule, tuple):
         return rule
     divisible = [n if n % mesh.shape[DATA] == 0 else 0 for n in shape]
@@ -209,7 +203,7 @@ def _axes(rule: Any, shape: tuple[int, ...], mesh: Mesh) -> Axes:
 
 
 def _misfit(axes: Axes, shape: tuple[int, ...], mesh: Mesh) -> str | None:
-    """Say why an array cannot be split so; None if it can."""
+    """Return the reason why an array cannot be split over these axes; None if it can."""
     if len(axes) != len(shape):
         return f"the rule has {len(axes)} axes, one for each dimension"
     for i, (n, axis) in enumerate(zip(shape, axes, strict=True)):

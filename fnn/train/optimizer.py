@@ -1,7 +1,7 @@
-"""What a config asks of its optimiser beside a step: an average of parameters, accumulation.
+"""The optimiser of a config, with an average of the parameters and accumulation of gradients.
 
-Both are optax's; they stand around the optimiser as transformations, so their numbers are part of
-its state, and of every checkpoint.
+Both are transformations around the optimiser, so their numbers are part of its state, and of every
+checkpoint.
 """
 
 import math
@@ -17,7 +17,7 @@ from .step import TrainState
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformation:
-    """Return the optimiser that a config says, with `train.average` and `train.accumulate`."""
+    """Return the optimiser of a config, with `train.average` and `train.accumulate`."""
     optimizer = config.build_optimizer()
     if config.train.average is not None:
         optimizer = optax.chain(optimizer, average_parameters(config.train.average))
@@ -31,24 +31,24 @@ def build_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 class AverageState(NamedTuple):
-    """What `average_parameters` keeps."""
+    """The state of `average_parameters`."""
 
     steps: jax.Array  # int32
     average: Any  # as the parameters, in at least float32
 
 
 def average_parameters(decay: float) -> optax.GradientTransformation:
-    """Keep the exponential moving average of the parameters, the last part of a chain.
+    """Return a transformation that averages the parameters, to be the last part of a chain.
 
         a(t) = a(t-1) + (1 - d)/(1 - dᵗ) (p(t) - a(t-1)),   d = `decay`
 
-    That is the average Σ dᵗ⁻ˢ p(s) / Σ dᵗ⁻ˢ over the steps s = 1 to t: without a bias, as Adam's
-    means are (Kingma & Ba 2015, arXiv:1412.6980), so the drawn parameters have no share in it.
+    This is the exponential moving average Σ dᵗ⁻ˢ p(s) / Σ dᵗ⁻ˢ over the steps s = 1 to t. It has
+    no bias to the initial parameters, like Adam's means (Kingma & Ba 2015, arXiv:1412.6980).
     Updates pass through unchanged.
     """
 
     def init(params):
-        average = jax.tree.map(jnp.copy, widen(params))  # as all of a state is donated
+        average = jax.tree.map(jnp.copy, widen(params))  # because a state is donated
         return AverageState(jnp.zeros((), jnp.int32), average)
 
     def update(updates, state, params):
@@ -62,7 +62,7 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
 
 
 def evaluated_params(state: TrainState) -> Any:
-    """Return the parameters to evaluate and to keep: their average, where the state holds one."""
+    """Return the parameters to evaluate and to save: their average, if the state holds one."""
     leaves = jax.tree.leaves(state.optimizer, is_leaf=lambda s: isinstance(s, AverageState))
     averages = [leaf.average for leaf in leaves if isinstance(leaf, AverageState)]
     return averages[0] if averages else state.params

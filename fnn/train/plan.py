@@ -1,4 +1,4 @@
-"""What a model is before it is trained: shapes, parameters, multiply-adds, memory of a step."""
+"""A model before it is trained: shapes, parameters, multiply-adds, and the memory of a step."""
 
 import math
 from dataclasses import MISSING, is_dataclass
@@ -16,7 +16,7 @@ from .precision import FLOAT32, Precision
 from .step import Gradient, init, make_update
 
 
-class Row(NamedTuple):
+class LayerRow(NamedTuple):
     """One layer of the table; shapes are those of one example."""
 
     path: str
@@ -35,31 +35,30 @@ class Memory(NamedTuple):
     temporary: int
 
 
-def layer_table(model: Layer, x_shape: tuple[int, ...]) -> list[Row]:
-    """List the layers as a batch of `x_shape` goes through them.
+def layer_table(model: Layer, x_shape: tuple[int, ...]) -> list[LayerRow]:
+    """Return one row per layer, in the order in which a batch of `x_shape` passes them.
 
-    A layer's receptive field is what of the model's input one number of its output sees, padding
-    aside. With e the extent of the layer's windows, s their stride, and j how many numbers of the
-    input lie between two neighbours that the layer reads (Araujo, Norris & Sim 2019,
-    doi:10.23915/distill.00021):
+    The receptive field of a layer is the part of the model's input that one number of its output
+    depends on, without padding. Let e be the extent of the layer's windows, s their stride, and j
+    the distance in the input between two neighbours that the layer reads (Araujo, Norris & Sim
+    2019, doi:10.23915/distill.00021):
 
         field ← field + (e - 1) j,   j ← s j
     """
-    space = x_shape[1:-1]
-    shapes, fields = [x_shape], [tuple(_Field(n) for n in space)]
+    shapes, fields = [x_shape], [tuple(_Field(n) for n in x_shape[1:-1])]
     rows = []
     for path, layer, inputs in graph(model):
         x_shape = shapes[inputs[0]]
         params, _, y_shape = abstract_init(layer, x_shape)
         reach = layer.reach(x_shape) if isinstance(layer, OpLayer) else ()
-        read = zip(*(fields[i] for i in inputs), strict=True)
-        field = [max(branches, key=lambda f: f.size) for branches in read]
+        branches = zip(*(fields[i] for i in inputs), strict=True)
+        field = [max(axis, key=lambda f: f.size) for axis in branches]
         if reach:  # once flattened, the field stays
             field = [f.through(r) for f, r in zip(field, reach, strict=True)]
         shapes.append(y_shape)
         fields.append(tuple(field))
         rows.append(
-            Row(
+            LayerRow(
                 ".".join(("model", *(key.split("_")[0] for key in path))),
                 describe(layer),
                 y_shape[1:],
@@ -72,31 +71,31 @@ def layer_table(model: Layer, x_shape: tuple[int, ...]) -> list[Row]:
 
 
 class _Field(NamedTuple):
-    """A receptive field along one axis of `most` numbers, and how far apart neighbours' are."""
+    """A receptive field along one axis of `most` numbers, and the distance of neighbours."""
 
     most: int
     size: Fraction | int = 1
-    apart: Fraction | int = 1
+    distance: Fraction | int = 1
 
     def through(self, reach: Reach) -> "_Field":
-        size = self.size + (reach.extent - 1) * self.apart
-        return _Field(self.most, size, self.apart * reach.stride)
+        size = self.size + (reach.extent - 1) * self.distance
+        return _Field(self.most, size, self.distance * reach.stride)
 
 
 def abstract_init(layer: Layer, x_shape: tuple[int, ...]) -> tuple[Any, Any, tuple[int, ...]]:
     """Return the shapes of a layer's parameters, state and outputs, drawing nothing."""
     shapes = []
 
-    def drawn(key):
+    def init(key):
         params, state, y_shape = layer.init(key, x_shape)
         shapes.append(y_shape)
         return params, state
 
-    return *jax.eval_shape(drawn, jax.random.key(0)), shapes[0]
+    return *jax.eval_shape(init, jax.random.key(0)), shapes[0]
 
 
 def describe(layer: Layer) -> str:
-    """Write a layer as one reads it: `conv(32, 3, padding=SAME)`; initialisers are left out."""
+    """Return a layer as text, such as `conv(32, 3, padding=SAME)`, without initialisers."""
     words: list[str] = []
     if not is_dataclass(layer):
         return layer.name
@@ -120,19 +119,16 @@ def step_memory(
     gradient: Gradient = "manual",
     precision: Precision = FLOAT32,
 ) -> Memory | None:
-    """Compile one training step for batches of `x_shape` and read its memory; run nothing.
+    """Compile one training step for batches of `x_shape`, and return its memory; run nothing.
 
-    Returns None on a device whose compiler does not tell.
+    Returns None on a device whose compiler does not report it.
     """
     state = jax.eval_shape(lambda: init(model, optimizer, x_shape, seed=0, precision=precision))
     x = jax.ShapeDtypeStruct(x_shape, jnp.float32)
     labels = jax.ShapeDtypeStruct(x_shape[:1], jnp.int32)
     step = jax.jit(make_update(model, loss, optimizer, gradient, precision), donate_argnums=0)
-    analysis = step.lower(state, x, labels).compile().memory_analysis()
-    if analysis is None:
+    memory = step.lower(state, x, labels).compile().memory_analysis()
+    if memory is None:
         return None
-    return Memory(
-        analysis.argument_size_in_bytes,
-        analysis.output_size_in_bytes,
-        analysis.temp_size_in_bytes,
-    )
+    sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
+    return Memory(*sizes)

@@ -11,7 +11,8 @@ from .. import backprop
 from ..custom_op import rules
 from ..layers import Layer
 from ..loss import Loss
-from .precision import FLOAT32, LossScale, Precision, cast, first_scale, taken_if_finite
+from .mesh import Placement
+from .precision import FLOAT32, LossScale, Precision, cast, first_scale, take_if_finite
 
 Gradient = Literal["manual", "autodiff", "backprop"]
 
@@ -22,14 +23,14 @@ SMALL_BATCH = 32 * 2**10
 
 
 class TrainState(NamedTuple):
-    """All that a training step reads and writes."""
+    """The state that a training step reads and writes."""
 
     params: Any
     layers: Any  # the layers' state
     optimizer: Any
-    key: jax.Array  # with the step's number, what its random layers draw from
+    key: jax.Array  # of the random layers; folded with the number of the step
     step: jax.Array
-    skipped: jax.Array  # how many of the steps were not taken, for their numbers were not finite
+    skipped: jax.Array  # steps not taken, because loss or gradients were not finite
     scale: LossScale | tuple[()]  # of a float16 loss
 
 
@@ -43,7 +44,7 @@ def init(
     seed: int,
     precision: Precision = FLOAT32,
 ) -> TrainState:
-    """Draw a model's parameters from `seed`, for batches of `x_shape`."""
+    """Return the first state, with parameters drawn from `seed`, for batches of `x_shape`."""
     params, layers, _ = model.init(stream(seed, "parameters"), x_shape)
     params = cast(params, precision.params)
     return TrainState(
@@ -58,7 +59,7 @@ def init(
 
 
 def stream(seed: int, use: Literal["parameters", "order", "layers"]) -> jax.Array:
-    """Return the key of one use of a run's seed, independent of the others."""
+    """Return the key for one use of the seed, independent of the other uses."""
     uses = ("parameters", "order", "layers")
     return jax.random.fold_in(jax.random.key(seed), uses.index(use))
 
@@ -66,14 +67,14 @@ def stream(seed: int, use: Literal["parameters", "order", "layers"]) -> jax.Arra
 def value_and_grad(
     model: Layer, loss: Loss, gradient: Gradient, precision: Precision = FLOAT32
 ) -> Callable[..., Any]:
-    """Return a function of `params, layers, x, labels, key`, giving `(D, layers), gradients`.
+    """Return a function of `params, layers, x, labels, key` with value `(D, layers), gradients`.
 
     `manual` differentiates with the ops' own rules, `autodiff` lets JAX differentiate their
     definitions, `backprop` runs the explicit backward pass. They agree to rounding.
 
     Parameters and x are cast to `precision.compute`, the outputs to `precision.reduce`; the
-    layers' state is not cast. The function takes one more argument, `dD`, by which the gradients
-    are multiplied before they are cast back to the parameters' dtype.
+    layers' state is not cast. An optional last argument `dD`, the cotangent of the loss, multiplies
+    the gradients before they are cast back to the parameters' dtype.
     """
 
     def by_jax(params, layers, x, labels, key, dD):
@@ -90,8 +91,8 @@ def value_and_grad(
 
     def function(params, layers, x, labels, key, dD=1.0):
         narrow, x = cast(params, precision.compute), cast(x, precision.compute)
-        found, gradients = differentiate(narrow, layers, x, labels, key, dD)
-        return found, optax.tree.cast_like(gradients, params)
+        value, gradients = differentiate(narrow, layers, x, labels, key, dD)
+        return value, optax.tree.cast_like(gradients, params)
 
     return function
 
@@ -106,9 +107,9 @@ def make_update(
 ) -> Update:
     """Return the step: a pure function of the state, a batch x and its labels.
 
-    It returns the next state, and the loss before the step. The state is `init`'s for the same
-    optimiser and precision. With `skip_nonfinite`, and always where the pass is in float16, a step
-    whose loss or gradients are not all finite is counted and not taken.
+    It returns the next state, and the loss before the step. The state comes from `init` with the
+    same optimiser and precision. With `skip_nonfinite`, and always in float16, a step whose loss or
+    gradients are not all finite is counted but not taken.
     """
     differentiate = value_and_grad(model, loss, gradient, precision)
     optimizer = optax.with_extra_args_support(optimizer)
@@ -121,30 +122,35 @@ def make_update(
             gradients = jax.tree.map(lambda g: g / dD.astype(g.dtype), gradients)
 
         def take():
-            with jax.numpy_dtype_promotion("standard"):  # which is what optax is written for
+            with jax.numpy_dtype_promotion("standard"):  # as optax expects
                 changes, after = optimizer.update(gradients, state.optimizer, state.params, value=D)
                 params = optax.apply_updates(state.params, changes)
             return state._replace(params=params, layers=layers, optimizer=after)
 
         may_skip = skip_nonfinite or state.scale
-        after = taken_if_finite(take, state, (D, gradients)) if may_skip else take()
+        after = take_if_finite(take, state, (D, gradients)) if may_skip else take()
         return after._replace(step=state.step + 1), D
 
     return update
 
 
-def make_steps(update: Update, layout: Any = None) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Compile many steps into one program; the state given to it is donated.
+def make_steps(
+    update: Update, placement: Placement | None = None, like: TrainState | None = None
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """Compile many steps into one program, which donates its argument `state`.
 
     The program takes the state, all the data x (n, ...) and labels (n,), resident on the device,
     and `batches` (steps, batch size), the examples of each step; or, with None in their place,
     x (steps, batch size, ...) and labels (steps, batch size). It returns the state and the
-    loss of every step (steps,), laid out over devices as `layout` says.
+    loss of every step (steps,). With a placement, a state of the shapes of `like` stays laid out
+    over its devices.
     """
 
     def steps(state, x, labels, batches):
         def body(state, batch):
-            return update(state, *batch)
+            if placement is None:
+                return update(state, *batch)
+            return placement.step(update, state, *batch)
 
         def fetched(state, several):
             return jax.lax.scan(body, state, (x[several], labels[several]))
@@ -157,15 +163,16 @@ def make_steps(update: Update, layout: Any = None) -> Callable[..., tuple[TrainS
         state, losses = jax.lax.scan(fetched, state, several)
         return state, losses.reshape(count)
 
+    layout = (placement.layout(like), placement.sharding()) if placement else None
     return jax.jit(steps, donate_argnums=0, out_shardings=layout)
 
 
 def _fetched_together(steps: int, batch_bytes: int) -> int:
-    """Return how many batches to copy out of the data at once: a divisor of `steps`.
+    """Return the number of batches to copy out of the data at once: a divisor of `steps`.
 
-    XLA splits a copy over the machine's threads; for each step alone, starting them would take as
-    long as the copy. Small batches gain little: measured at 8 KiB, vectors took 7 to 14 % less
-    time fetched together, and images of 8×8×1 took 3 to 8 % more.
+    XLA splits a copy over the machine's threads. For the copy of a single batch, starting them
+    takes as long as the copy. Small batches gain little: at 8 KiB, vectors fetched together took
+    7 to 14 % less time, and images of 8×8×1 took 3 to 8 % more.
     """
     if batch_bytes < SMALL_BATCH:
         return 1
@@ -174,5 +181,5 @@ def _fetched_together(steps: int, batch_bytes: int) -> int:
 
 
 def order(seed: int, epoch: int, examples: int) -> jax.Array:
-    """Return the order of an epoch: a permutation that depends on nothing but these numbers."""
+    """Return the order of an epoch: a permutation that depends on these numbers alone."""
     return jax.random.permutation(jax.random.fold_in(stream(seed, "order"), epoch), examples)

@@ -72,6 +72,13 @@ class Leaf:
             return "complex128" if dtype == "float64" else "complex64"
         return self.dtype
 
+    def struct(self, dtype: str | None = None) -> Any:
+        """Return the leaf's type where floating-point numbers are `dtype` (its own)."""
+        if self.kind == "key":
+            dtype = jax.eval_shape(jax.random.key, 0).dtype
+            return jax.ShapeDtypeStruct(self.shape, dtype)
+        return jax.ShapeDtypeStruct(self.shape, self.cast(dtype) if dtype else self.dtype)
+
     def __str__(self) -> str:
         return f"{SHORT.get(self.dtype, self.dtype)}[{','.join(map(str, self.shape))}]"
 
@@ -104,7 +111,7 @@ class Arguments:
 
     def structs(self, dtype: str | None = None) -> list[Any]:
         """Return the arrays' types where floating-point numbers are `dtype` (their own)."""
-        return [struct(leaf, dtype) for leaf in self.leaves]
+        return [leaf.struct(dtype) for leaf in self.leaves]
 
     def apply(self, function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
         """Return what a function gives with arrays in their places."""
@@ -190,14 +197,6 @@ def _leaf(path: str, value: Any) -> Leaf | Fixed:
 
 def _dtype(array: Any) -> str:
     return "key" if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else str(array.dtype)
-
-
-def struct(leaf: Leaf, dtype: str | None = None) -> Any:
-    """Return an array leaf's type, where floating-point numbers are `dtype` (its own)."""
-    if leaf.kind == "key":
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.ShapeDtypeStruct(leaf.shape, key.dtype)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.cast(dtype) if dtype else leaf.dtype)
 
 
 def read(text: str, path: str = "argument") -> Leaf:

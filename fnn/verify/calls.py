@@ -11,7 +11,7 @@ from . import types
 from .jaxprs import bytes_made, equations
 from .passes import by_autodiff, by_rule, call
 from .probes import GIVEN, Probing
-from .programs import Program, Programs, output_types
+from .programs import Program, output_types
 from .report import Finding, Report
 from .shapes import Case
 from .subject import Subject, first_line
@@ -35,107 +35,91 @@ def widest(subject: Subject, case: Case, dtypes: Sequence[str]) -> tuple[str, st
     return (rule, oracle) if oracle == "float64" else (oracle, oracle)
 
 
-class Calls:
-    """The calls of a subject, of which some can be tried; their notes go to a report."""
+def traceable(probing: Probing, report: Report) -> Iterator[Case | Finding]:
+    """Yield the cases in which the rule can be traced, and a finding where it wrongly raises.
 
-    def __init__(
-        self,
-        subject: Subject,
-        cases: Sequence[Case],
-        seed: int,
-        exact: tuple[str, str],
-        report: Report,
-    ):
-        self.subject, self.cases, self.seed = subject, cases, seed
-        self.exact, self.report = exact, report
-
-    def programs(self, case: Case) -> Programs:
-        """Return the programs of a case."""
-        subject = self.subject
-        return Programs(subject.function, subject.definition, case.arguments, *self.exact)
-
-    def traceable(self) -> Iterator[Case | Finding]:
-        """Yield the cases in which the rule can be traced, and a finding where it wrongly raises.
-
-        A rule may refuse some calls that its definition accepts; those are in the notes.
-        """
-        refused: list[str] = []
-        for case in self.cases:
-            text = case.arguments.show(self.subject.name, "float64")
-            try:
-                if case.optional and not self._grows(case):
-                    continue
-                programs = self.programs(case)
-                programs.program(by_autodiff)
-            except Exception:
+    A rule may refuse some calls that its definition accepts; those are noted in the report.
+    """
+    refused: list[str] = []
+    for case in probing.cases:
+        text = case.arguments.show(probing.subject.name, "float64")
+        try:
+            if case.optional and not _grows(probing, case):
                 continue
-            first = case is self.cases[0]
-            try:
-                value = programs.program(by_rule).types["plain"]
-            except Exception as error:
-                accepted = first or self._accepted(case)
-                if accepted and case.demanded and self._defined(case):
-                    defect = case.kind if case.kind in ("size", "geometry") else "fails"
-                    why = f"raises {first_line(error)}"
-                    yield Finding(defect, why=why, call=text, dtype="float64")
-                else:
-                    refused.append(text)
-                continue
-            if first or _shapes(value) == _shapes(programs.outputs):
-                yield case
+            programs = probing.run(case)
+            programs.program(by_autodiff)
+        except Exception:
+            continue
+        first = case is probing.cases[0]
+        try:
+            value = programs.program(by_rule).types["plain"]
+        except Exception as error:
+            accepted = first or _accepted(probing, case)
+            if accepted and case.demanded and _defined(probing, case):
+                defect = case.kind if case.kind in ("size", "geometry") else "fails"
+                why = f"raises {first_line(error)}"
+                yield Finding(defect, why=why, call=text, dtype="float64")
             else:
                 refused.append(text)
-        if refused:
-            self.report.notes.append(f"refuses what its definition takes: {', '.join(refused)}")
+            continue
+        if first or _shapes(value) == _shapes(programs.outputs):
+            yield case
+        else:
+            refused.append(text)
+    if refused:
+        report.notes.append(f"refuses calls that its definition accepts: {', '.join(refused)}")
 
-    def _defined(self, case: Case) -> bool:
-        """Whether the definition has values for a case; the mean of no numbers has none."""
-        probing = Probing(self.subject, [case], self.seed, True, self.exact)
-        try:
-            outcome = self.programs(case).oracle(*probing.draw(case, GIVEN))
-        except Exception:
-            return False
-        return all(np.isfinite(y).all() for y in outcome["y"])
 
-    def _grows(self, case: Case) -> bool:
-        """Whether a larger case is the program of the first one, on larger arrays.
+def _defined(probing: Probing, case: Case) -> bool:
+    """Whether the definition has values for a case; the mean of no numbers has none."""
+    try:
+        outcome = probing.run(case).oracle(*probing.draw(case, GIVEN))
+    except Exception:
+        return False
+    return all(np.isfinite(y).all() for y in outcome["y"])
 
-        A loop in Python makes a longer program. An iteration may converge for small sizes alone,
-        and a recurrence of many steps may be chaotic: both are left out.
-        """
-        names = []
-        with jax.enable_x64(self.exact[1] == "float64"):
-            for arguments in (self.cases[0].arguments, case.arguments):
-                run = partial(call, self.subject.definition, arguments)
-                jaxpr = jax.make_jaxpr(run)(arguments.structs(self.exact[1])).jaxpr
-                names.append([e.primitive.name for e in equations(jaxpr)])
-        return len(names[0]) == len(names[1]) and not {"scan", "while"} & set(names[1])
 
-    def _accepted(self, case: Case) -> bool:
-        """Whether the function, not differentiated, accepts a case as its definition does."""
-        functions = self.subject.function, self.subject.definition
-        try:
-            rule, oracle = (
-                _shapes(output_types(function, case.arguments, dtype))
-                for function, dtype in zip(functions, self.exact, strict=True)
-            )
-        except Exception:
-            return False
-        return rule == oracle
+def _grows(probing: Probing, case: Case) -> bool:
+    """Whether a larger case is the program of the first one, on larger arrays.
 
-    def compiles(self, case: Case) -> bool:
-        """Whether XLA accepts a case; it refuses windows of size 0, which can be traced."""
-        try:
-            programs = self.programs(case).both()
-            for program in programs:
-                program.result()
-            return not (case.optional and any(map(_heavy, programs)))
-        except Exception as error:
-            if case.original:
-                raise
-            text = case.arguments.show(self.subject.name, "float64")
-            self.report.notes.append(f"{text} cannot be compiled: {first_line(error)}")
-            return False
+    A loop in Python makes a longer program. An iteration may converge for small sizes alone, and a
+    recurrence of many steps may be chaotic: both are left out.
+    """
+    names, dtype = [], probing.exact[1]
+    with jax.enable_x64(dtype == "float64"):
+        for arguments in (probing.cases[0].arguments, case.arguments):
+            run = partial(call, probing.subject.definition, arguments)
+            jaxpr = jax.make_jaxpr(run)(arguments.structs(dtype)).jaxpr
+            names.append([e.primitive.name for e in equations(jaxpr)])
+    return len(names[0]) == len(names[1]) and not {"scan", "while"} & set(names[1])
+
+
+def _accepted(probing: Probing, case: Case) -> bool:
+    """Whether the function, not differentiated, accepts a case as its definition does."""
+    functions = probing.subject.function, probing.subject.definition
+    try:
+        rule, oracle = (
+            _shapes(output_types(function, case.arguments, dtype))
+            for function, dtype in zip(functions, probing.exact, strict=True)
+        )
+    except Exception:
+        return False
+    return rule == oracle
+
+
+def compiles(probing: Probing, case: Case, report: Report) -> bool:
+    """Whether XLA accepts a case; it refuses windows of size 0, which can be traced."""
+    try:
+        programs = probing.run(case).both()
+        for program in programs:
+            program.result()
+        return not (case.optional and any(map(_heavy, programs)))
+    except Exception as error:
+        if case.original:
+            raise
+        text = case.arguments.show(probing.subject.name, "float64")
+        report.notes.append(f"{text} cannot be compiled: {first_line(error)}")
+        return False
 
 
 def _shapes(types: Sequence[jax.ShapeDtypeStruct]) -> list[tuple[int, ...]]:

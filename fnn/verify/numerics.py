@@ -76,7 +76,7 @@ def _case(probing: Probing, case: Case, dtype: str, errors: dict[str, float]) ->
             for key, arrays in ordinary[0].auto.items()
         }
 
-    typical, scales = largest(_Rounded.error), largest(_Rounded.scale)
+    typical, scales = largest(_Rounded.error), largest(lambda r, key, i: size_of(r.want[key][i]))
     for trial in ordinary:
         yield from trial.judge(typical, scales, errors)
     if not vary:
@@ -150,10 +150,6 @@ class _Rounded:
         with np.errstate(invalid="ignore"):
             gap = np.abs(auto - want)[self.other[key][which] == 0]
         return float(np.max(gap[np.isfinite(gap)], initial=0.0))
-
-    def scale(self, key: str, which: int) -> float:
-        """Return the size of the expected array."""
-        return size_of(self.want[key][which])
 
     def judge(
         self, typical: dict[str, list[float]], scales: dict[str, list[float]], errors: Any

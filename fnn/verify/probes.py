@@ -33,8 +33,8 @@ PROBES = (
     TIES,
     Probe("0, ±½, ±1, ±2, ±3, ±6", "special", numbers.among(LANDMARKS)),
     Probe("the same number everywhere", "special", numbers.level),
-    Probe("masks false, indices lowest", "mask", numbers.none),
-    Probe("masks true, indices highest", "mask", numbers.every),
+    Probe("masks false, indices lowest", "mask", numbers.extreme(False)),
+    Probe("masks true, indices highest", "mask", numbers.extreme(True)),
     Probe("rows masked entirely", "mask", numbers.empty_rows),
 )
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from . import cost, cotangents, devices, mathematics, numerics, transforms, types, votes
-from .calls import Calls
+from . import calls, cost, cotangents, devices, mathematics, numerics, transforms, types, votes
 from .classify import classify
 from .judge import EPS64
 from .probes import Probing
@@ -41,13 +40,13 @@ def ask_types(v: Verification) -> Answers:
 
 def ask_calls(v: Verification) -> Answers:
     """Keep the calls in which the rule can be traced and compiled."""
-    calls, traceable = Calls(v.subject, v.cases, v.seed, v.exact, v.report), []
-    for case in calls.traceable():
+    probing, traceable = Probing(v.subject, v.cases, v.seed, v.vary, v.exact), []
+    for case in calls.traceable(probing, v.report):
         if isinstance(case, Finding):
             yield case
         else:
             traceable.append(case)
-    v.cases = [case for case in traceable if calls.compiles(case)]
+    v.cases = [case for case in traceable if calls.compiles(probing, case, v.report)]
 
 
 def ask_probes(v: Verification) -> None:
@@ -68,8 +67,8 @@ def ask_probes(v: Verification) -> None:
             "dtype than float64"
         )
     if verdict.unlike:
-        calls = ", ".join(c.arguments.show(v.subject.name, "float64") for c in verdict.unlike)
-        report.notes.append(f"is another function than its definition for {calls}")
+        texts = (c.arguments.show(v.subject.name, "float64") for c in verdict.unlike)
+        report.notes.append(f"is another function than its definition for {', '.join(texts)}")
     if v.exact[0] != "float64":
         report.notes.append("transforms were not tried: the rule does not run in float64")
 

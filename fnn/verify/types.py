@@ -24,12 +24,17 @@ def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iter
     """
     call = arguments.show(subject.name, dtype)
     settings = f"{dtype}, 64-bit types {'on' if x64 else 'off'}"
+    bwd_error: Exception | None = None
     common: dict[str, Any] = {"dtype": dtype, "call": call, "probe": settings}
     with jax.enable_x64(x64):
         value, want = traced(subject.definition, arguments, dtype)
         try:
-            plain = _value(subject.function, arguments, dtype)
-            same, got = _traced_or_error(subject.function, arguments, dtype)
+            plain = _output(subject.function, arguments, dtype)
+            try:
+                same, got = traced(subject.function, arguments, dtype)
+            except Exception as error:  # of the backward rule, if the output can be traced
+                bwd_error = error
+                same = _output(subject.function, arguments, dtype, differentiated=True)
         except Exception as error:
             yield failure(error, **common)
             return
@@ -45,8 +50,8 @@ def check(subject: Subject, arguments: Arguments, dtype: str, x64: bool) -> Iter
                     wide = x64 and a.shape == b.shape and dtype != "float64"
                     yield Finding("x64" if wide else "forward type", why=why, **common)
                     return
-    if isinstance(got, Exception):
-        yield failure(got, **common)
+    if bwd_error:
+        yield failure(bwd_error, **common)
         return
     for j, (a, b) in enumerate(zip(jax.tree.leaves(same), jax.tree.leaves(value), strict=True)):
         if a.weak_type and not b.weak_type:
@@ -76,34 +81,24 @@ def _type(array: Any) -> str:
 def traced(function: Callable[..., Any], arguments: Arguments, dtype: str) -> tuple[Any, list[Any]]:
     """Return the types of the differentiated function's output, and of the cotangents."""
 
-    def run(*arrays: Any) -> Any:
+    def run(arrays: Any) -> Any:
         y, pull = backward(partial(arguments.apply, function), arrays, arguments.places)
         leaves, tree = jax.tree.flatten(y)
         return y, list(pull(jax.tree.unflatten(tree, ones_like(leaves))))
 
-    return jax.eval_shape(run, *arguments.structs(dtype))
+    return jax.eval_shape(run, arguments.structs(dtype))
 
 
-def _traced_or_error(
-    function: Callable[..., Any], arguments: Arguments, dtype: str
-) -> tuple[Any, list[Any] | Exception]:
-    """Return `traced`'s types, or for a backward rule that raises, the output's and the error."""
-    try:
-        return traced(function, arguments, dtype)
-    except Exception as error:
-        return _value(function, arguments, dtype, differentiated=True), error
-
-
-def _value(
+def _output(
     function: Callable[..., Any], arguments: Arguments, dtype: str, differentiated: bool = False
 ) -> Any:
     """Return the types of the output."""
     whole = partial(arguments.apply, function)
 
-    def run(*arrays: Any) -> Any:
+    def run(arrays: Any) -> Any:
         return backward(whole, arrays, arguments.places)[0] if differentiated else whole(arrays)
 
-    return jax.eval_shape(run, *arguments.structs(dtype))
+    return jax.eval_shape(run, arguments.structs(dtype))
 
 
 def slots(subject: Subject, arguments: Arguments, dtype: str) -> Iterator[Finding]:

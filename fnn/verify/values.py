@@ -126,18 +126,15 @@ def level(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def none(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-    """Every mask false, every index the lowest."""
-    if leaf.kind == "bool":
-        return np.zeros_like(x)
-    return np.full_like(x, x.min()) if leaf.kind == "int" and x.size else x
+def extreme(mask: bool) -> Style:
+    """Every mask this, and every index the lowest or, for true masks, the highest."""
 
+    def style(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+        if leaf.kind == "bool":
+            return np.full_like(x, mask)
+        return np.full_like(x, x.max() if mask else x.min()) if leaf.kind == "int" and x.size else x
 
-def every(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-    """Every mask true, every index the highest."""
-    if leaf.kind == "bool":
-        return np.ones_like(x)
-    return np.full_like(x, x.max()) if leaf.kind == "int" and x.size else x
+    return style
 
 
 def empty_rows(leaf: Leaf, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:

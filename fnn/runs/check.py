@@ -1,7 +1,7 @@
-"""Whether an experiment could start: its first step is traced, and its memory counted.
+"""The check of an experiment before it starts: its first step is traced, its memory counted.
 
-What cannot be traced, or could never fit, is said with its line before anything is written. Nothing
-is drawn, compiled or run.
+A model that cannot be traced, or could never fit, is refused with its line before anything is
+written. Nothing is drawn, compiled or run.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from ..layers import Layer, graph
 from ..loss import Loss
 from ..memory import array_bytes
 from ..text import size
-from .plan import abstract_init
-from .step import init, make_update, value_and_grad
+from ..train.plan import abstract_init
+from ..train.step import init, make_update, value_and_grad
 
 
 def check_step(
@@ -33,22 +33,22 @@ def check_step(
     x_shape: tuple[int, ...],
     classes: int,
 ) -> None:
-    """Trace a step for batches of `x_shape`, and compare its memory with what there is.
+    """Trace a step for batches of `x_shape`, and compare its memory with that of the devices.
 
-    Raises ConfigError, beginning with the place of the layer or the section that is in the way.
+    Raises ConfigError that begins with the place of the layer or the section at fault.
     """
-    with _blamed_on(config, "model"):
+    with _blame(config, "model"):
         _check_memory(model, x_shape)
         _, _, y_shape = abstract_init(model, x_shape)
         loss.check(y_shape, classes)
-    with _blamed_on(config, "optimizer"):
+    with _blame(config, "optimizer"):
         first = partial(init, model, optimizer, x_shape, config.seed, config.precision)
         state = jax.eval_shape(first)
-        needed, there_is = _bytes((state.params, state.optimizer)), memory_of_devices()
-        if needed > there_is:
+        need, memory = _bytes((state.params, state.optimizer)), memory_of_devices()
+        if need > memory:
             raise FnnError(
-                f"with its state the model's parameters take {size(needed)}, and there are "
-                f"{size(there_is)} of memory; make the model smaller"
+                f"with its state the model's parameters take {size(need)}, and there are "
+                f"{size(memory)} of memory; make the model smaller"
             )
     x = jax.ShapeDtypeStruct(x_shape, jnp.float32)
     labels = jax.ShapeDtypeStruct(x_shape[:1], jnp.int32)
@@ -56,11 +56,11 @@ def check_step(
         update = make_update(model, loss, optimizer, config.gradient, config.precision)
         after, _ = jax.eval_shape(update, state, x, labels)
     except Exception:
-        with _blamed_on(config, "model"):
+        with _blame(config, "model"):
             _check_layers(model, x_shape)
             differentiate = value_and_grad(model, loss, config.gradient, config.precision)
             jax.eval_shape(differentiate, state.params, state.layers, x, labels, state.key)
-        with _blamed_on(config, "optimizer"):
+        with _blame(config, "optimizer"):
             raise
     if _types(after) != _types(state):
         text = "a step gives parameters or a state of other types than it took; change a dtype"
@@ -68,7 +68,7 @@ def check_step(
 
 
 def memory_of_devices() -> int:
-    """Return the bytes that all devices have together, if each process has as many."""
+    """Return the memory of all devices in bytes, if every process has as much as this one."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     limits = [one["bytes_limit"] for one in stats if one and "bytes_limit" in one]
     here = sum(limits) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -76,21 +76,21 @@ def memory_of_devices() -> int:
 
 
 def _check_memory(model: Layer, x_shape: tuple[int, ...]) -> None:
-    """Raise ShapeError at the first layer whose parameters or outputs could not be held."""
-    there_is = memory_of_devices()
-    shapes = [x_shape]
+    """Raise ShapeError at the first layer whose parameters or outputs do not fit into memory."""
+    memory, shapes = memory_of_devices(), [x_shape]
     for path, layer, inputs in graph(model):
         with _inside(path, layer):
             params, state, y_shape = abstract_init(layer, shapes[inputs[0]])
         shapes.append(y_shape)
-        for what, needed in (
-            ("parameters", _bytes((params, state))),
-            (f"outputs {y_shape}", 4 * math.prod(y_shape)),
-        ):
-            if needed > there_is:
+        arrays = {
+            "parameters": _bytes((params, state)),
+            f"outputs {y_shape}": 4 * math.prod(y_shape),
+        }
+        for name, need in arrays.items():
+            if need > memory:
                 raise ShapeError(
-                    f"{layer.name}: its {what} take {size(needed)}, and there are "
-                    f"{size(there_is)} of memory; make it smaller",
+                    f"{layer.name}: its {name} take {size(need)}, and there are {size(memory)} of "
+                    "memory; make it smaller",
                     _where(path),
                 )
 
@@ -99,19 +99,19 @@ def _check_layers(model: Layer, x_shape: tuple[int, ...]) -> None:
     """Raise ShapeError at the first layer that cannot be trained by itself."""
     shapes = [x_shape]
     for path, layer, inputs in graph(model):
-        here = [shapes[i] for i in inputs]
+        first = shapes[inputs[0]]
         with _inside(path, layer):
-            params, state, y_shape = abstract_init(layer, here[0])
-            if len(here) == 1:
+            params, state, y_shape = abstract_init(layer, first)
+            if len(inputs) == 1:
+                x = jax.ShapeDtypeStruct(first, jnp.float32)
                 apply = partial(layer.apply, train=True)
-                x = jax.ShapeDtypeStruct(here[0], jnp.float32)
                 jax.eval_shape(apply, params, state, x, key=jax.random.key(0))
         shapes.append(y_shape)
 
 
 @contextlib.contextmanager
 def _inside(path: tuple[str, ...], layer: Layer) -> Iterator[None]:
-    """Say of whatever a layer raises that it was the layer."""
+    """Turn any error into a ShapeError at the layer."""
     try:
         yield
     except ValueError as error:
@@ -131,14 +131,14 @@ def _types(tree: Any) -> Any:
 
 
 def _bytes(tree: Any) -> int:
-    return sum(array_bytes(leaf) for leaf in jax.tree.leaves(tree))
+    return sum(map(array_bytes, jax.tree.leaves(tree)))
 
 
 @contextlib.contextmanager
-def _blamed_on(config: Config, section: str) -> Iterator[None]:
-    """Turn whatever tracing raises into a ConfigError with the place of a layer or the section.
+def _blame(config: Config, section: str) -> Iterator[None]:
+    """Turn any error of tracing into a ConfigError with the place of a layer or the section.
 
-    All that is traced was made of what the config says, so it is the config that is to be changed.
+    Everything that is traced was built from the config, so the config has to change.
     """
     try:
         yield

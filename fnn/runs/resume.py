@@ -1,4 +1,4 @@
-"""What a changed config means for a training that goes on under it."""
+"""The meaning of a changed config for a training that continues under it."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ from ..config import Config
 from ..config.source import flatten, read_yaml
 from ..errors import ConfigError
 from .checkpoint import Checkpoint
-from .run import Run
+from .prepare import Experiment
 
 MEANING = {
     "name": "what the report calls the run",
@@ -15,7 +15,7 @@ MEANING = {
     "data": "other examples from here on",
     "model": "other layers, which take the parameters as they are",
     "loss": "another divergence from here on",
-    "optimizer": "other steps from here on; what the optimizer has gathered is kept",
+    "optimizer": "other steps from here on; the state of the optimizer is kept",
     "train.epochs": "another end",
     "train": "another rule from here on",
     "gradient": "the same gradients, to rounding, by other means",
@@ -24,20 +24,20 @@ MEANING = {
     "sharding": "another layout over devices; the same numbers, to rounding",
     "distributed": "other processes; the same numbers, to rounding",
     "checkpoint": "other checkpoints; the same numbers, to rounding",
+    "compare": "the same numbers; a comparison with jax.grad at the end, or none",
     "compilation_cache": "another place for compiled programs; the same numbers",
 }
-"""By the beginning of a key; the longest counts."""
-
+"""By the beginning of a key; the longest that matches counts."""
 
 SAME_STEPS = (
     *("name", "train.epochs", "train.converge", "train.early_stopping", "gradient", "mesh"),
-    *("sharding", "distributed", "checkpoint", "compilation_cache"),
+    *("sharding", "distributed", "checkpoint", "compare", "compilation_cache"),
 )
-"""Beginnings of keys on which no step depends, but for its rounding."""
+"""Beginnings of keys on which no step depends, except for rounding."""
 
 
 class Change(NamedTuple):
-    """A key of a config whose value is another one than the checkpoint was trained with."""
+    """A key of a config whose value differs from the one in the checkpoint."""
 
     key: str
     before: Any  # None where there was none
@@ -45,11 +45,11 @@ class Change(NamedTuple):
     meaning: str
 
 
-def changes(found: Checkpoint, config: Config) -> list[Change]:
-    """Return what differs between a config and the one that a checkpoint was trained with."""
+def changes(checkpoint: Checkpoint, config: Config) -> list[Change]:
+    """Return the differences between a config and the one that a checkpoint was trained with."""
     before, after = (
         flatten(read_yaml(text, "config.yaml")[0])
-        for text in (found.meta["config"], configs.dump(config))
+        for text in (checkpoint.metadata["config"], configs.dump(config))
     )
     return [
         Change(key, before.get(key), after.get(key), _meaning(key))
@@ -58,35 +58,36 @@ def changes(found: Checkpoint, config: Config) -> list[Change]:
     ]
 
 
-def same_since(found: Checkpoint | None, config: Config) -> int:
-    """Return the step from which on training took the steps that a config says."""
-    if found is None:
+def same_since(checkpoint: Checkpoint | None, config: Config) -> int:
+    """Return the step since which training has taken the steps that a config describes."""
+    if checkpoint is None:
         return 0
-    keys = (change.key + "." for change in changes(found, config))
+    keys = (change.key + "." for change in changes(checkpoint, config))
     same = all(key.startswith(tuple(start + "." for start in SAME_STEPS)) for key in keys)
-    return found.meta["same_since"] if same else found.step
+    return checkpoint.metadata["same_since"] if same else checkpoint.step
 
 
-def check_position(run: Run, found: Checkpoint) -> None:
-    """Check that a position still means the same, and lies within the training.
+def check_position(experiment: Experiment, checkpoint: Checkpoint) -> None:
+    """Check that the position of a checkpoint keeps its meaning, and lies within the training.
 
-    Raises ConfigError where an epoch would have another number of steps, or training has come
-    further than it is to go.
+    Raises ConfigError if an epoch has another number of steps now, or if training has begun more
+    epochs than the config has.
     """
-    before, after = found.meta["steps_an_epoch"], run.steps_an_epoch
-    epochs, come = run.config.train.epochs, -(-found.step // before)
-    if come > epochs:
+    config = experiment.config
+    before, after = checkpoint.metadata["steps_an_epoch"], experiment.steps_per_epoch
+    epochs, epoch = config.train.epochs, -(-checkpoint.step // before)
+    if epoch > epochs:
         raise ConfigError(
-            f"{run.config.where('train.epochs')}: train.epochs: {epochs}, and training has come to "
-            f"epoch {come}; make it {come} or more"
+            f"{config.where('train.epochs')}: train.epochs: {epochs}, and training has come to "
+            f"epoch {epoch}; make it {epoch} or more"
         )
     if before != after:
-        keys = [c.key for c in changes(found, run.config)]
+        keys = [c.key for c in changes(checkpoint, config)]
         keys = [key for key in keys if key.split(".")[0] == "data" or key == "train.batch_size"]
         raise ConfigError(
             f"cannot resume: an epoch has {after} steps now, and had {before} "
-            f"({', '.join(keys) or 'the data has changed'}); put that back, or train anew with "
-            "fnn run"
+            f"({', '.join(keys) or 'the data has changed'}); put that back, or train from the "
+            "first step with fnn run"
         )
 
 

@@ -1,13 +1,13 @@
 """The run folder: plain files that outlive the code.
 
     config.yaml        the resolved config          environment.json   versions, device, commit
-    metrics.jsonl      an object an epoch           summary.json       how it ended
-    parameters.npz     what was learnt              predictions.npz    on the test examples
-    comparison.json    against autodiff             report.html        all of it, to look at
-    state.npz          the layers' state, if any    checkpoints/       to go on from
+    metrics.jsonl      one object per epoch         summary.json       the end of training
+    parameters.npz     the parameters               predictions.npz    on the test examples
+    comparison.json    with jax.grad, if wanted     report.html        all of it as a page
+    state.npz          the layers' state, if any    checkpoints/       to resume from
 
-A file is written whole or not at all, and is on the disk when the next is begun; `metrics.jsonl`
-grows by whole lines, and is on the disk before a checkpoint that vouches for them.
+A file is written whole or not at all, and is on the disk before the next one. `metrics.jsonl`
+grows by whole lines, and is on the disk before a checkpoint that refers to them.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ import jax
 import numpy as np
 
 from ..errors import FnnError
+from ..train.distributed import is_first
 from ..tree import leaf_path
-from .distributed import is_first
 
 
 def create(parent: Path, name: str) -> Path:
-    """Make `parent/name/<time>`, a folder that was not there before."""
+    """Make and return `parent/name/<time>`, a new folder."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     for attempt in range(100):
         folder = parent / name / (stamp if attempt == 0 else f"{stamp}-{attempt + 1}")
@@ -52,11 +52,11 @@ def create(parent: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a run folder to this process, which loses it when it ends, however it ends.
+    """Lock a run folder for this process, until it leaves the block or ends in any way.
 
-    Of several processes that train together, the first keeps it.
+    Of several processes that train together, the first has the lock.
 
-    Raises FnnError where another process has it, or where it cannot be written in.
+    Raises FnnError if another process has it, or if the folder cannot be written in.
     """
     import fcntl
 
@@ -96,7 +96,7 @@ def write_npz(path: Path, **arrays: Any) -> None:
 
 
 def append_metrics(path: Path, row: dict[str, Any]) -> None:
-    """Append one epoch's object as one line. Of several processes, the first writes."""
+    """Append the metrics of one epoch as one line. Of several processes, the first writes."""
     if not is_first():
         return
     try:
@@ -107,9 +107,9 @@ def append_metrics(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_metrics(path: Path, octets: int) -> list[dict[str, Any]]:
-    """Return the rows in the first so many bytes, which a checkpoint vouches for; cut off others.
+    """Return the rows in the first `octets` bytes, the length in a checkpoint; cut off the rest.
 
-    Raises FnnError where the file has less.
+    Raises FnnError if the file is shorter.
     """
     try:
         with path.open("rb+") as file:
@@ -128,7 +128,7 @@ def read_metrics(path: Path, octets: int) -> list[dict[str, Any]]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole; an FnnError leaves what was there before.
+    """Write a file whole; an FnnError leaves the previous file.
 
     Of several processes, the first writes.
     """
@@ -150,7 +150,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Have the system write a file, or the entries of a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -159,7 +159,7 @@ def to_disk(path: Path) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Return a copy with None in place of every number that is not finite."""
+    """Return a copy with None for every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -170,13 +170,13 @@ def finite(value: Any) -> Any:
 
 
 def named_arrays(tree: Any) -> dict[str, np.ndarray]:
-    """Return parameters, or layers' state, by their path: `{"1_dense/w": ...}`."""
+    """Return the arrays of parameters or layers' state by path: `{"1_dense/w": ...}`."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
     return {leaf_path(path): leaf for path, leaf in leaves}
 
 
 def environment(seed: int) -> dict[str, Any]:
-    """Return what one needs to know to run it again: versions, device, seed, commit, command."""
+    """Return what reproducing a run needs: versions, device, seed, commit, command."""
     device = jax.devices()[0]
     packages = ("fnn", "jax", "jaxlib", "optax", "numpy")
     return {
@@ -188,14 +188,14 @@ def environment(seed: int) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "seed": seed,
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": None if (changed := _git("status", "--porcelain")) is None else bool(changed),
+        "git_dirty": None if (status := _git("status", "--porcelain")) is None else bool(status),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
 
 def version(package: str) -> str | None:
-    """Return the version of a package that is installed, else None."""
+    """Return the version of a package, or None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -203,7 +203,7 @@ def version(package: str) -> str | None:
 
 
 def _cpu() -> str:
-    """The processor's name, which JAX calls just `cpu`."""
+    """Return the name of the processor, which JAX only calls `cpu`."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -213,11 +213,11 @@ def _cpu() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the working directory, or None outside a checkout."""
+    """Return the output of git in the working directory, or None outside a checkout."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", *arguments], capture_output=True, text=True, timeout=5, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

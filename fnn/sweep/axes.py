@@ -1,9 +1,9 @@
-"""The axes of a sweep, as they are written on the command line, and the points between them.
+"""The axes of a sweep, as on the command line, and the points that they span.
 
 optimizer.sgd.learning_rate=1e-3,1e-2,1e-1     values, each as YAML
 seed=0..7                                      integers, both ends included
-optimizer.sgd.momentum=0.5..0.9:5              five numbers, equally far apart
-optimizer.sgd.learning_rate=1e-4..1e-1:log:8   eight numbers, each so many times the last
+optimizer.sgd.momentum=0.5..0.9:5              five numbers at equal distances
+optimizer.sgd.learning_rate=1e-4..1e-1:log:8   eight numbers at equal ratios
 optimizer.sgd.learning_rate=1e-4..1e-1:log     a range, to draw from
 """
 
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...config.source import PlainLoader, read_argument, read_yaml
-from ...errors import ConfigError, FnnError
+from ..config.source import PlainLoader, read_argument, read_yaml
+from ..errors import ConfigError, FnnError
 
 MAX_RUNS = 10_000
-"""Runs of one sweep, at most: more is a mistake in a range."""
+"""Runs of one sweep, at most; more are a mistake in a range."""
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(:log)?(?::(\d+))?")
@@ -30,7 +30,7 @@ _FORMS = "write values (1e-3,1e-2) or a range (0..7, 0.5..0.9:5, 1e-4..1e-1:log:
 
 
 class Value(NamedTuple):
-    """One value of an axis: as it is written, and what YAML reads it as."""
+    """One value of an axis: its text, and the value that YAML reads."""
 
     text: str
     value: Any
@@ -38,7 +38,7 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """A key of the config, and the values that it takes."""
+    """A key of the config, and its values."""
 
     key: str
     values: tuple[Value, ...]
@@ -46,7 +46,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Range:
-    """A key of the config, and the numbers that its values are drawn from."""
+    """A key of the config, and the range of its values."""
 
     key: str
     low: float
@@ -55,26 +55,26 @@ class Range:
     integer: bool
 
     def value(self, fraction: float) -> Value:
-        """Return the number that lies so far (0 to 1) on the way from `low` to `high`."""
+        """Return the number at a fraction (0 to 1) of the way from `low` to `high`."""
         if self.log:
-            return self.written(self.low * (self.high / self.low) ** fraction)
-        return self.written(self.low + (self.high - self.low) * fraction)
+            return self.as_value(self.low * (self.high / self.low) ** fraction)
+        return self.as_value(self.low + (self.high - self.low) * fraction)
 
-    def written(self, number: float) -> Value:
-        """Return a number as a person would write it: with four digits."""
+    def as_value(self, number: float) -> Value:
+        """Return a number with at most four digits."""
         text = str(round(number)) if self.integer else f"{number:.4g}"
         return Value(text, read_yaml(text, "")[0])
 
 
 Axes = Sequence[Axis | Range]
 Point = tuple[Value, ...]
-"""A value of each axis: what one run is made of."""
+"""One value per axis, for one run."""
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[Axis | Range]]:
-    """Return those of `KEY=VALUE`... that say one value, which are overrides, and the axes.
+    """Split `KEY=VALUES`... into overrides, which have one value, and axes.
 
-    Raises ConfigError for a word that says neither, and for a key that has two axes.
+    Raises ConfigError for a word that is neither, and for a key with two axes.
     """
     overrides: list[str] = []
     axes: list[Axis | Range] = []
@@ -94,7 +94,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[Axis | Range]]:
 def parse_axis(word: str) -> Axis | Range:
     """Read `KEY=VALUES`.
 
-    Raises ConfigError for a text that is none, and for a value that stands in it twice.
+    Raises ConfigError for a text that is no axis, and for a value that it has twice.
     """
     key, equals, text = word.partition("=")
     key = key.strip()
@@ -103,21 +103,24 @@ def parse_axis(word: str) -> Axis | Range:
     items = _items(word, text)
     if not items:
         raise ConfigError(f"sweep {word}: expected values, got none; {_FORMS}")
-    if len(items) == 1 and (found := _RANGE.fullmatch(items[0].text)):
-        parsed = _range(word, key, found)
-        if isinstance(parsed, Range):
-            return parsed
-        values = parsed
-    else:
-        values = tuple(itertools.chain.from_iterable(_expanded(word, key, item) for item in items))
-    said = collections.Counter(repr(value.value) for value in values)
-    if twice := next((value.text for value in values if said[repr(value.value)] > 1), None):
+    values: list[Value] = []
+    for item in items:
+        part = _expand(word, key, item)
+        if not isinstance(part, Range):
+            values += part
+        elif len(items) == 1:
+            return part
+        else:
+            text = item.text
+            raise ConfigError(f"sweep {word}: {text}: say how many values, e.g. {text}:5")
+    counts = collections.Counter(repr(value.value) for value in values)
+    if twice := next((value.text for value in values if counts[repr(value.value)] > 1), None):
         raise ConfigError(f"sweep {word}: {twice} stands in it twice; leave one out")
-    return Axis(key, values)
+    return Axis(key, tuple(values))
 
 
 def _items(word: str, text: str) -> list[Value]:
-    """Cut at the commas that stand outside of brackets and quotes, as YAML does."""
+    """Split a text at the commas outside brackets and quotes, as YAML does."""
     listed = f"[{text}]"
     try:
         values = read_argument(listed, f"sweep {word}")
@@ -129,45 +132,35 @@ def _items(word: str, text: str) -> list[Value]:
     return [Value(*pair) for pair in zip(texts, values, strict=True)]
 
 
-def _expanded(word: str, key: str, item: Value) -> tuple[Value, ...]:
-    found = _RANGE.fullmatch(item.text)
-    if found is None:
+def _expand(word: str, key: str, item: Value) -> tuple[Value, ...] | Range:
+    """Return an item's values: itself, those of a range with a number of values, or the range."""
+    match = _RANGE.fullmatch(item.text)
+    if match is None:
         return (item,)
-    parsed = _range(word, key, found)
-    if isinstance(parsed, Range):
-        raise ConfigError(f"sweep {word}: {item.text}: say how many values, e.g. {item.text}:5")
-    return parsed
-
-
-def _range(word: str, key: str, found: re.Match[str]) -> tuple[Value, ...] | Range:
-    low, high = float(found[1]), float(found[2])
-    log, count = found[3] is not None, found[4]
-    integer = all(_INTEGER.fullmatch(end) for end in found.group(1, 2))
+    low, high = float(match[1]), float(match[2])
+    log, count = match[3] is not None, match[4]
+    integer = all(_INTEGER.fullmatch(end) for end in match.group(1, 2))
     if not low < high or not math.isfinite(high - low):
         raise ConfigError(f"sweep {word}: expected a range from a lower to a higher number")
     if log and low <= 0:
-        raise ConfigError(f"sweep {word}: a logarithmic range begins above 0, got {found[1]}")
+        raise ConfigError(f"sweep {word}: a logarithmic range begins above 0, got {match[1]}")
     whole = Range(key, low, high, log, integer)
-    if count is None:
-        if not integer or log:
-            return whole
-        _check_count(word, high - low + 1)
-        return tuple(whole.written(n) for n in range(int(low), int(high) + 1))
-    if int(count) < 2:
+    if count is None and (log or not integer):
+        return whole
+    number = int(high - low + 1 if count is None else count)
+    if number < 2:
         raise ConfigError(f"sweep {word}: expected 2 values or more, got {count}")
-    _check_count(word, int(count))
-    return tuple(dict.fromkeys(whole.value(f) for f in np.linspace(0, 1, int(count)).tolist()))
-
-
-def _check_count(word: str, count: float) -> None:
-    if count > MAX_RUNS:
-        raise ConfigError(f"sweep {word}: {count:.0f} values, more than {MAX_RUNS}")
+    if number > MAX_RUNS:
+        raise ConfigError(f"sweep {word}: {number} values, more than {MAX_RUNS}")
+    if count is None:
+        return tuple(whole.as_value(n) for n in range(int(low), int(high) + 1))
+    return tuple(dict.fromkeys(whole.value(f) for f in np.linspace(0, 1, number).tolist()))
 
 
 def grid(axes: Axes) -> list[Point]:
     """Return every combination of values, the last axis changing fastest.
 
-    Raises FnnError where an axis is a range without a number of values.
+    Raises FnnError if an axis is a range without a number of values.
     """
     values = []
     for axis in axes:
@@ -184,23 +177,20 @@ def grid(axes: Axes) -> list[Point]:
 
 
 def draw(axes: Axes, count: int, seed: int) -> list[Point]:
-    """Draw different combinations of values: the same ones for the same seed.
-
-    They are fewer than `count` where there are no more.
-    """
+    """Return `count` different combinations of values, drawn from a seed; fewer if that is all."""
     possible = math.prod(len(axis.values) if isinstance(axis, Axis) else math.inf for axis in axes)
     if possible <= count:
         return grid(axes)
-    rng, drawn = np.random.default_rng(seed), dict[tuple[str, ...], Point]()
-    for _ in range(100 * count):  # a range of few integers may have no more of them
-        point = tuple(_drawn(axis, float(rng.random())) for axis in axes)
-        drawn[tuple(value.text for value in point)] = point
-        if len(drawn) == count:
+    rng, points = np.random.default_rng(seed), dict[tuple[str, ...], Point]()
+    for _ in range(100 * count):  # a range of few integers has fewer
+        point = tuple(_draw(axis, float(rng.random())) for axis in axes)
+        points[tuple(value.text for value in point)] = point
+        if len(points) == count:
             break
-    return list(drawn.values())
+    return list(points.values())
 
 
-def _drawn(axis: Axis | Range, fraction: float) -> Value:
+def _draw(axis: Axis | Range, fraction: float) -> Value:
     if isinstance(axis, Range):
         return axis.value(fraction)
     return axis.values[int(fraction * len(axis.values))]
