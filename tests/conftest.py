@@ -1,4 +1,4 @@
-"""Eight virtual devices, strict promotion of dtypes and ranks, programs kept, for every test."""
+"""Every test has eight virtual devices, strict promotion and a cache of compiled programs."""
 
 import contextlib
 import gc
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir(), "fnn-tests"))  # compiled programs
-# With the first two flags XLA compiles in two thirds of the time; what tests compile hardly runs.
+# The first two flags cut compile time by a third; the slower programs hardly run in tests.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
@@ -19,25 +19,25 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 
-gc.set_threshold(50_000, 10, 10)  # tracing makes millions of objects, few of them in cycles
+gc.set_threshold(50_000, 10, 10)  # tracing creates millions of objects, few of them in cycles
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SETTLED = 60.0
-"""Seconds after which a file is taken to be whole: JAX writes programs in place."""
+"""Age in seconds at which a program's file counts as complete: JAX writes it in place."""
 
 
 def programs_folder():
-    """This worker's folder of compiled programs, with all that earlier runs compiled in it.
+    """Return this worker's folder of compiled programs, with links to those of earlier runs.
 
-    Workers do not share one, since they would read what another has half written.
+    Workers share no folder, since one could read a file that another is writing.
     """
     folder = Path(tempfile.gettempdir(), f"fnn-tests-programs-{jax.__version__}")
     own = folder / os.environ.get("PYTEST_XDIST_WORKER", "one")
     own.mkdir(parents=True, exist_ok=True)
     for entry in folder.glob("*/*-cache"):
-        with contextlib.suppress(OSError):  # it is there already, or another run removes it
+        with contextlib.suppress(OSError):  # it exists already, or another run removes it
             if time.time() - entry.stat().st_mtime > SETTLED:
                 os.link(entry, own / entry.name)
     return str(own)
@@ -49,6 +49,6 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files whose tests take longest, so that no worker ends with one of them."""
+    """Begin with the slowest files, so that no worker ends with one of them."""
     first = ("test_ops.py", "test_distributed.py")
     items.sort(key=lambda item: item.path.name not in first)

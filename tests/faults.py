@@ -1,7 +1,7 @@
 """Faults in ops' rules: planted in a traced program, one operation at a time.
 
-Calls inside the program by which the verifier judges a rule are entered, and its operations run one
-after another in NumPy, so that a fault costs a run of what depends on it, and no compilation.
+The program by which the verifier judges a rule becomes a flat list of operations, which run in
+NumPy. A fault reruns only the operations that depend on it, and compiles nothing.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -24,15 +24,15 @@ from fnn.verify.subject import find
 from fnn.verify.values import to_dtype
 
 NAMES = [name for name, op in OPS.items() if op.__module__.startswith("fnn.")]
-"""The ops of fnn, and none that a test has made."""
+"""The ops of fnn, without those that tests define."""
 SIZE = 1e-6
 SAME = 1e-10
-"""Changes below this, of an array's size, are below the resolution that is promised."""
+"""Smaller changes, relative to an array's size, are below the promised resolution."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """A program as a list of operations: `name`, a function, where it reads and where it writes."""
+    """A program as a list of operations: name, function, the variables it reads and writes."""
 
     steps: list[tuple[str, Callable[..., Any], list[Any], list[Any]]]
     inputs: list[Any]
@@ -40,7 +40,7 @@ class Steps:
     constants: dict[Any, Any]
 
     def run(self, arrays: list[Any]) -> dict[Any, Any]:
-        """Return every array that the program makes."""
+        """Return every array that the program computes."""
         values = self.constants | dict(zip(self.inputs, map(taken_in, arrays), strict=True))
         for i in range(len(self.steps)):
             self._step(i, values)
@@ -49,12 +49,12 @@ class Steps:
     def _step(self, i: int, values: dict[Any, Any]) -> None:
         _, function, ins, outs = self.steps[i]
         with np.errstate(all="ignore"):
-            made = function(*(values[v] for v in ins))
-        several = len(outs) != 1 or isinstance(made, list | tuple)
-        values.update(zip(outs, made if several else [made], strict=True))
+            results = function(*(values[v] for v in ins))
+        several = len(outs) != 1 or isinstance(results, list | tuple)
+        values.update(zip(outs, results if several else [results], strict=True))
 
-    def changed(self, values: dict[Any, Any], at: int) -> tuple[dict[Any, Any], set[Any]]:
-        """Return all arrays if the result of step number `at` is too large, and which differ."""
+    def with_fault(self, values: dict[Any, Any], at: int) -> tuple[dict[Any, Any], set[Any]]:
+        """Return all arrays after a fault in step `at`, and the variables that it reaches."""
         values, new = dict(values), set(self.steps[at][3])
         values.update((v, larger(np.asarray(values[v]))) for v in new)
         for i in range(at + 1, len(self.steps)):
@@ -64,7 +64,7 @@ class Steps:
         return values, new
 
     def terms(self, values: dict[Any, Any], results: Collection[Any]) -> list[int]:
-        """Return the steps that make floating-point numbers on which one of the results depends."""
+        """Return the steps with floating-point results on which one of `results` depends."""
         sources, terms = set(results), []
         for i in reversed(range(len(self.steps))):
             _, _, ins, outs = self.steps[i]
@@ -75,14 +75,13 @@ class Steps:
         return terms[::-1]
 
 
-def larger(made: Any) -> Any:
-    """The result of a term, too large by 10⁻⁶."""
-    inexact = jnp.issubdtype(made.dtype, jnp.inexact)
-    return made * np.asarray(1 + SIZE, made.dtype) if inexact else made
+def larger(x: Any) -> Any:
+    """Return the result of a term, too large by 10⁻⁶."""
+    return x * np.asarray(1 + SIZE, x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
 
 def steps_of(closed: Any) -> Steps:
-    """Take a traced program apart."""
+    """Return the operations of a traced program."""
     program = Steps([], [], [], {})
     names: dict[Any, Any] = {}
 
@@ -117,7 +116,7 @@ def steps_of(closed: Any) -> Steps:
 
 @dataclass(frozen=True)
 class Traced:
-    """An op on an example by its rule: its operations, all that they make, and the comparison."""
+    """An op's rule on one example: its operations, their results, and the comparison."""
 
     operations: tuple[str, ...]
     steps: Steps
@@ -126,32 +125,33 @@ class Traced:
     trial: Any
 
     def cotangents(self) -> list[np.ndarray]:
-        """Return what comes back."""
+        """Return the cotangents of the op's arguments."""
         return [np.asarray(self.values[v]) for v in self.outputs["ct"]]
 
     def terms(self) -> list[int]:
-        """Return the steps that make floating-point numbers, there and back."""
+        """Return the steps with floating-point results, forward and backward."""
         return self.steps.terms(self.values, [*self.outputs["y"], *self.outputs["ct"]])
 
     def outcome(self, at: int) -> tuple[bool, bool]:
-        """Whether a fault in a step changes what comes out, and whether the oracle shows it."""
-        values, new = self.steps.changed(self.values, at)
-        changed = caught = False
+        """Return whether a fault in a step changes a result, and whether the oracle shows it."""
+        values, new = self.steps.with_fault(self.values, at)
+        differs = shows = False
         for what in ("y", "ct"):
             for i, var in enumerate(self.outputs[what]):
                 if var not in new:
                     continue
-                got, right = np.asarray(values[var]), np.asarray(self.values[var])
+                actual, right = np.asarray(values[var]), np.asarray(self.values[var])
                 near = np.max(np.abs(right), initial=0) * SAME
                 with np.errstate(invalid="ignore"):
-                    changed |= not np.all((np.abs(got - right) <= near) | (got == right))
-                caught |= self.trial.misfit(got, self.trial.want[what][i], what, i) is not None
-        return changed, caught
+                    differs |= not np.all((np.abs(actual - right) <= near) | (actual == right))
+                misfit = self.trial.misfit(actual, self.trial.want[what][i], what, i)
+                shows |= misfit is not None
+        return differs, shows
 
 
-def traced(op: Op, chosen: Collection[int] | None = None) -> Iterator[Traced]:
-    """Take apart the programs by which the verifier judges the chosen examples (all)."""
-    probing = Probing(find(op, None), examples(op, 0, chosen), 0, True)
+def traced(op: Op, numbers: Collection[int] | None = None) -> Iterator[Traced]:
+    """Yield the rule on each example of these numbers (by default on all), as operations."""
+    probing = Probing(find(op, None), examples(op, 0, numbers), 0, True)
     for case in probing.cases:
         trial = probing.trial(case, GIVEN, None, 2.0**-52)
         steps = steps_of(probing.run(case).program(by_rule).jaxpr)
@@ -163,46 +163,46 @@ def traced(op: Op, chosen: Collection[int] | None = None) -> Iterator[Traced]:
 
 
 def sample(op: Op) -> list[int]:
-    """Choose the examples that `make test` tries.
+    """Return the numbers of the examples that `make test` uses.
 
-    They are all kinks and extremes, the first example of each set of operations of the rule and of
-    each choice of arguments (which are there, of how many axes), unless its program is known, and
+    They are all kinks and extremes; the first example for each set of operations and each kind of
+    arguments (which are present, their numbers of axes), unless its program is already in use; and
     one more, whose sizes are odd.
     """
     probing = Probing(find(op, None), examples(op, 0), 0, True)
-    chosen, programs, kinds, odd = [], set(), set(), []
-    numbers = [i for i, example in enumerate(op.examples) if "bench" not in example.tags]
-    for i, case in zip(numbers, probing.cases, strict=True):
+    numbers, programs, kinds, odd = [], set(), set(), []
+    small = [i for i, example in enumerate(op.examples) if "bench" not in example.tags]
+    for i, case in zip(small, probing.cases, strict=True):
         program = probing.operations(case)
         leaves = case.arguments.leaves
         kind = frozenset(program[0]), tuple((a.path, a.kind, len(a.shape)) for a in leaves)
         if case.fixed or (program not in programs and kind not in kinds):
-            chosen.append(i)
+            numbers.append(i)
         else:
             sizes = [n for leaf in leaves for n in leaf.shape]
             odd.append((sum(n % 2 for n in sizes if n > 1), i))
         programs.add(program)
         kinds.add(kind)
-    return sorted([*chosen, *(i for _, i in sorted(odd)[-1:])])
+    return sorted([*numbers, *(i for _, i in sorted(odd)[-1:])])
 
 
-def missed_terms(op: Op, chosen: Collection[int] | None = None) -> tuple[list[str], int]:
-    """Plant a fault in every term of the rules of the chosen examples (all).
+def missed_terms(op: Op, numbers: Collection[int] | None = None) -> tuple[list[str], int]:
+    """Plant a fault in every term of an op's rule, on the examples of these numbers (or on all).
 
-    Returns the terms, by program and place, that no example of that program tells from right ones
-    though they change an output or a cotangent; and how many faults were found.
+    Return the terms, by program and place, whose fault changes an output or a cotangent but shows
+    on no example of that program; and the number of faults that show.
     """
     verdicts: dict[tuple[tuple[str, ...], int], bool] = {}
-    for example in traced(op, chosen):
+    for example in traced(op, numbers):
         for at in example.terms():
             term = example.operations, at
             if not verdicts.get(term):
-                changed, caught = example.outcome(at)
-                if changed:
-                    verdicts[term] = caught
-    missed = [
+                differs, shows = example.outcome(at)
+                if differs:
+                    verdicts[term] = shows
+    hidden = [
         f"{names[at]}, operation {at} of {len(names)}"
-        for (names, at), caught in verdicts.items()
-        if not caught
+        for (names, at), shows in verdicts.items()
+        if not shows
     ]
-    return missed, sum(verdicts.values())
+    return hidden, sum(verdicts.values())

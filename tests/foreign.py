@@ -1,7 +1,7 @@
-"""Functions of other libraries that carry a forward or backward rule of their own.
+"""Functions of other libraries that have a forward or backward rule of their own.
 
-Each row says what `fnn.verify` is called with, and what it is to find. Most rules are right; where
-one is not, or was never meant to be the derivative, a comment says how it departs.
+Each row holds the arguments of `fnn.verify` and the defects that it must find. Most rules are
+right. A comment explains each rule that is wrong, or that is no derivative on purpose.
 """
 
 import functools
@@ -41,11 +41,10 @@ ROWS = [
         *("jax.nn.softmax: custom_jvp, where", "f32[4,3]"),
         wrap=lambda f: own.new_softmax(functools.partial(f, where=MASK)),
     ),
-    # unseen: exp(x − value) loses digits where both arguments are large and nearly equal
+    # undetected, here and below: exp(x − value) loses digits at large and nearly equal arguments
     row("jax.numpy.logaddexp", "f32[4,3]", "f32[3]"),
-    # unseen: exp(x − value) loses digits where both arguments are large and nearly equal
     row("jax.numpy.logaddexp2", "f32[4,3]", "f32[4,1]"),
-    # unseen: before 0.12 the second derivative at 0 is 0, and 1/2 is right
+    # undetected: before 0.12 the second derivative at 0 is 0 instead of 1/2
     row("jax.numpy.i0", "f32[8]"),
     row("jax.numpy.frexp", "f32[8] in positive", definition=own.mantissa_and_exponent),
     row("jax.numpy.linalg.pinv", "f32[4,3]"),
@@ -66,14 +65,14 @@ ROWS = [
     row(SPECIAL + "logit", "f32[8] in 0.05..0.95"),
     # the logarithms of density and distribution, both of the order of x², are subtracted
     row(SPECIAL + "log_ndtr", "f32[8]", expected="cancellation"),
-    # unseen: terms of the order of 1 are subtracted to leave one of the order of 1/x²
+    # undetected: terms of the order of 1 are subtracted to leave one of the order of 1/x²
     row(SPECIAL + "dawsn", "f32[8]"),
     # terms of the order of 1 are subtracted to leave one of the order of 1/x²
     row(SPECIAL + "erfcx", "f32[8] in positive", expected="cancellation" if BEFORE_0_12 else ""),
     # −2zw + 2i/√π: terms of the order of 1 leave one of the order of 1/z²
     row(SPECIAL + "wofz", "c64[8]", expected="cancellation"),
     row(SPECIAL + "sici", "f32[8] in 0.5..9"),
-    # C″(x) is 0 at odd whole numbers, and should be ±πx
+    # C″(x) is 0 at odd whole numbers instead of ±πx
     row(SPECIAL + "fresnel", "f32[8] in -4..4", expected="second order"),
     row(SPECIAL + "owens_t", "f32[8]", "f32[8]"),
     row(SPECIAL + "poch", "f32[8] in positive", "f32[8] in positive"),
@@ -92,26 +91,15 @@ ROWS = [
     ),
     # a series whose first term is 0 stops there: the derivative by a is lost
     row(
-        *(
-            SPECIAL + "hyp1f1: a = 0",
-            np.array([0.0, 1.0], np.float32),
-            "f32[2] in 0.5..3",
-            "f32[2] in 0.5..4",
-        ),
+        *(SPECIAL + "hyp1f1: a = 0", np.array([0.0, 1.0], np.float32)),
+        *("f32[2] in 0.5..3", "f32[2] in 0.5..4"),
         definition=own.confluent,
         expected="element",
     ),
-    row(
-        *(
-            "jax.scipy.stats.beta.logpdf",
-            "f32[8] in 0.1..0.9",
-            "f32[8] in positive",
-            "f32[8] in positive",
-        )
-    ),
+    row("jax.scipy.stats.beta.logpdf", "f32[8] in 0.1..0.9", *("f32[8] in positive",) * 2),
     row("jax.scipy.stats.bernoulli.logpmf", "i32[8] in 0..1", "f32[8] in 0.1..0.9"),
     row("jax.lax.custom_root", "f32[8] in positive", wrap=own.heron, definition=jnp.sqrt),
-    # a weight of length 1 is taken, and its cotangent not summed; empty arrays raise
+    # a weight of length 1 is accepted, but its cotangent is not summed; empty arrays raise
     row(
         *(GPU + "rms_norm.rms_norm", *NORM),
         wrap=fix(None, 3, 1e-5, "triton", True),
@@ -132,7 +120,7 @@ ROWS = [
         definition=functools.partial(own.layer_norm, eps=0.1),
         expected="term, size",
     ),
-    # sequences that the blocks do not divide give NaN, if only in interpret mode
+    # sequences that the blocks do not divide give NaN, but only in interpret mode
     row(
         *(GPU + "attention.mha", *("f32[1,16,1,16]",) * 3),
         wrap=fix(None, interpret=True),
@@ -147,15 +135,14 @@ ROWS = [
     ),
     # the bias's cotangent is float32, whatever the bias is
     row(
-        *(TPU + "flash_attention.mha_reference", *(("f32[1,2,5,4]",) * 3 + ("f32[1,2,5,5]",))),
+        *(TPU + "flash_attention.mha_reference", *("f32[1,2,5,4]",) * 3, "f32[1,2,5,5]"),
         expected="dtype",
     ),
-    # raises: the cotangent of a bias that is broadcast is not summed
+    # raises: the cotangent of a broadcast bias is not summed
     row(
-        *(
-            TPU + "flash_attention.mha_reference: bias of all heads",
-            *(("f32[1,2,5,4]",) * 3 + ("f32[1,1,5,5]",)),
-        ),
+        TPU + "flash_attention.mha_reference: bias of all heads",
+        *("f32[1,2,5,4]",) * 3,
+        "f32[1,1,5,5]",
         expected="structure",
         quick=True,
     ),
@@ -173,7 +160,7 @@ ROWS = [
     ),
     # on purpose
     row("optax.scale_gradient", "f32[8]", wrap=fix(0.25), expected="factor", quick=True),
-    # on purpose: straight through, and the new scales in place of cotangents
+    # on purpose: straight through, with the new scales in place of cotangents
     row(
         *(FP8 + "in_qdq", "f32[4,3]", SCALE, HISTORY),
         wrap=own.fp8,
@@ -224,13 +211,13 @@ ROWS = [
         *("tokamax.triangle_multiplication", "f32[4,4,6]", "bool[4,4]", *TRIANGLE),
         wrap=fix("incoming"),
     ),
-    # bfloat16 gets float32; with fewer classes the labels lie outside them: see below
+    # bfloat16 logits get float32; with fewer classes the labels lie outside them, as below
     row(
         *("tokamax.linear_softmax_cross_entropy_loss", "f32[4,8]", "i32[4] in 0..5", "f32[8,6]"),
         wrap=XLA,
         expected="broadcast, dtype",
     ),
-    # a label of −1 adds nothing to the loss, and its logits get a cotangent all the same
+    # a label of −1 adds nothing to the loss, but its logits get a cotangent
     row(
         "tokamax.linear_softmax_cross_entropy_loss: labels to ignore",
         *("f32[4,8]", np.array([0, -1, 5, -1], np.int32), "f32[8,6]"),
@@ -245,7 +232,7 @@ ROWS = [
         *(OPS + "normalization.base.NormalizationVjp", "f32[4,8]", "f32[8]", "f32[8]"),
         wrap=own.tokamax_rule("normalization", "Normalization"),
     ),
-    # the scale multiplies the last axis, whatever the axis is
+    # the scale multiplies the last axis, even if `axis` is another
     row(
         *(OPS + "normalization.base.NormalizationVjp: axis 0", "f32[4,4]", "f32[4]", "f32[4]"),
         wrap=own.tokamax_rule("normalization", "Normalization", axis=0),
@@ -254,5 +241,5 @@ ROWS = [
     ),
 ]
 
-if BEFORE_0_12:  # sinc has had no rule since
+if BEFORE_0_12:  # later versions have no rule for sinc
     ROWS.append(row("jax.numpy.sinc", "f32[8]"))

@@ -1,4 +1,4 @@
-"""Definitions to judge foreign rules by, and small rules written with foreign decorators."""
+"""Definitions for foreign rules, and small rules written with foreign decorators."""
 
 import importlib
 from collections.abc import Callable
@@ -10,14 +10,14 @@ import numpy as np
 
 
 def exponential_integral(x):
-    """Ei(x) = γ + ln x + Σ xᵏ/(k·k!), for x > 0."""
+    """Return Ei(x) = γ + ln x + Σ xᵏ/(k·k!), for x > 0."""
     k = jnp.arange(1, 60, dtype=x.dtype).reshape((1,) * x.ndim + (-1,))
     total = jnp.sum(jnp.cumprod(x[..., None] / k, axis=-1) / k, axis=-1)
     return np.euler_gamma + jnp.log(x) + total
 
 
 def hurwitz_zeta(s, q):
-    """ζ(s, q): 32 terms of the sum, and the Euler-Maclaurin formula for the rest."""
+    """Return ζ(s, q): 32 terms of the sum, then the Euler-Maclaurin formula."""
     head = sum((q + n) ** -s for n in range(32))
     a = q + 32
     slope = s * a ** (-s - 1)  # −d/da a⁻ˢ, and its second and fourth derivatives below
@@ -28,7 +28,7 @@ def hurwitz_zeta(s, q):
 
 
 def confluent(a, b, x):
-    """₁F₁(a; b; x) = Σ (a)ₖ xᵏ / ((b)ₖ k!)."""
+    """Return ₁F₁(a; b; x) = Σ (a)ₖ xᵏ / ((b)ₖ k!)."""
     term = total = jnp.ones_like(x)
     for k in range(60):
         term = term * (a + k) / (b + k) * x / (k + 1)
@@ -37,13 +37,13 @@ def confluent(a, b, x):
 
 
 def mantissa_and_exponent(x):
-    """The mantissa is x over a power of two that is constant between powers of two."""
+    """Return x over a power of two, constant between powers of two, and the exponent."""
     _, exponent = jnp.frexp(jax.lax.stop_gradient(x))
     return x * jnp.exp2(-exponent.astype(x.dtype)), exponent
 
 
 def step_up(x):
-    """The next larger number, which follows x one to one."""
+    """Return the next larger number; its derivative is 1."""
     below = jax.lax.stop_gradient(x)
     above = jnp.where(below == 0, jnp.finfo(x.dtype).tiny, jnp.nextafter(below, jnp.inf))
     return x + (above - below)
@@ -61,13 +61,13 @@ def layer_norm(x, weight, bias, eps=1e-5):
 
 
 def attention(q, k, v):
-    """softmax(q kᵀ) v, over [batch, position, head, feature]."""
+    """Return softmax(q kᵀ) v, over [batch, position, head, feature]."""
     logits = jnp.einsum("bqhc,bkhc->bhqk", q, k)
     return jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(logits), v)
 
 
 def heron(custom_root):
-    """√a as the root of x² − a, found by Heron's iteration and differentiated implicitly."""
+    """Return √a as the root of x² − a, by Heron's iteration and implicit differentiation."""
 
     def f(a):
         return custom_root(
@@ -80,11 +80,11 @@ def heron(custom_root):
     return f
 
 
-# Rules of one's own, through the libraries' decorators: f(x, w) = w sin x.
+# Custom rules through the libraries' decorators: f(x, w) = w sin x.
 
 
 def dense_layer(custom_vjp):
-    """A dense layer whose backward rule is `flax.linen.vjp` of the layer itself."""
+    """Return a dense layer whose backward rule is `flax.linen.vjp` of the layer itself."""
     from flax import linen
 
     class Layer(linen.Module):
@@ -100,28 +100,28 @@ def dense_layer(custom_vjp):
     return lambda params, x: Layer().apply({"params": {"Dense_0": params}}, x)
 
 
-def scaled_sine_bwd(saved, dy):
-    x, w = saved
+def scaled_sine_bwd(residuals, dy):
+    x, w = residuals
     return dy * w * jnp.cos(x), dy * jnp.sin(x)
 
 
 def scaled_sine_nnx(custom_vjp):
-    """`flax.nnx.custom_vjp`, without states to update."""
+    """Use `flax.nnx.custom_vjp`, without states to update."""
     f = custom_vjp(lambda x, w: w * jnp.sin(x), graph_updates=False)
     f.defvjp(lambda x, w: (w * jnp.sin(x), (x, w)), scaled_sine_bwd)
     return f
 
 
 def scaled_sine_vjp(filter_custom_vjp):
-    """`equinox.filter_custom_vjp`, which differentiates its first argument alone."""
+    """Use `equinox.filter_custom_vjp`, which differentiates its first argument alone."""
     f = filter_custom_vjp(lambda pair: pair[1] * jnp.sin(pair[0]))
     f.def_fwd(lambda perturbed, pair: (pair[1] * jnp.sin(pair[0]), None))
-    f.def_bwd(lambda saved, dy, perturbed, pair: scaled_sine_bwd(pair, dy))
+    f.def_bwd(lambda residuals, dy, perturbed, pair: scaled_sine_bwd(pair, dy))
     return lambda x, w: f((x, w))
 
 
 def scaled_sine_jvp(filter_custom_jvp):
-    """`equinox.filter_custom_jvp`, where None is the tangent of what is not differentiated."""
+    """Use `equinox.filter_custom_jvp`; the tangent of a constant argument is None."""
     f = filter_custom_jvp(lambda x, w: w * jnp.sin(x))
 
     @f.def_jvp
@@ -138,26 +138,25 @@ def scaled_sine_jvp(filter_custom_jvp):
 
 
 def five_steps(while_loop):
-    """Five times 3/2 sin, in equinox's loop that can be differentiated in reverse."""
-
+    """Apply 3/2 sin five times, in equinox's loop with a reverse mode."""
     loop = (lambda carry: carry[0] < 5, lambda carry: (carry[0] + 1, 1.5 * jnp.sin(carry[1])))
     return lambda x: while_loop(*loop, (0, x), max_steps=5, kind="checkpointed")[1]
 
 
 def five_steps_unrolled(x):
-    """The same, written out."""
+    """Apply 3/2 sin five times, without a loop."""
     for _ in range(5):
         x = 1.5 * jnp.sin(x)
     return x
 
 
 def recurrence(scan):
-    """h ← tanh(w h + x), all states returned."""
+    """Return all states of h ← tanh(w h + x)."""
     return lambda h, w, xs: scan(lambda h, x: (jnp.tanh(w * h + x), h), h, xs)
 
 
 def new_softmax(softmax):
-    """The rule of softmax is switched on by a flag."""
+    """Switch on the rule of softmax by its flag."""
 
     def f(x):
         from jax._src.config import softmax_custom_jvp
@@ -169,12 +168,12 @@ def new_softmax(softmax):
 
 
 def fp8(f):
-    """Flax's quantizers take two dtypes before their arrays."""
+    """Pass two dtypes before the arrays, as Flax's quantizers need."""
     return lambda *arrays: f(jnp.float32, jnp.float8_e4m3fn, *arrays)
 
 
 def tokamax_rule(module: str, op: str, **options: Any) -> Callable[[Any], Callable[..., Any]]:
-    """An op of tokamax with the backward rule that its kernels fall back on."""
+    """Return an op of tokamax with the backward rule that its kernels fall back on."""
 
     def wrap(rule):
         base = importlib.import_module(f"tokamax._src.ops.{module}.base")

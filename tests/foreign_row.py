@@ -1,4 +1,4 @@
-"""A function of another library: its name, how `fnn.verify` is called with it, what it finds."""
+"""A function of another library: its name, its arguments, the defects that `fnn.verify` finds."""
 
 import dataclasses
 import functools
@@ -11,12 +11,12 @@ Function = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One function: its public name, how it is called, and the defects "a, b" there are to find.
+    """One function: its public name, its arguments, and the expected defects "a, b".
 
-    `wrap` turns what the name stands for into a function of arrays: it fixes options, or hands a
-    decorator the pieces of a rule. It runs only when the row is built, so that a library that is
-    not installed costs its own rows and no others. `definition` stands in for a body that has no
-    derivative, or none in reverse. `make test` tries the `quick` rows alone: one of each kind.
+    `wrap` turns the named object into a function of arrays: it fixes options, or passes a rule to a
+    decorator. It runs only when the row is verified, so a missing library affects its own rows
+    alone. `definition` replaces a body without a derivative, or without one in reverse. `make test`
+    verifies the `quick` rows alone: one per kind.
     """
 
     name: str
@@ -33,24 +33,24 @@ class Row:
 
     @property
     def library(self) -> str:
-        """The package that has to be installed."""
+        """The package that must be installed."""
         return self.name.partition(".")[0]
 
     @property
     def f(self) -> Function:
         """The function to verify."""
-        named = public(self.name)
-        return self.wrap(named) if self.wrap else named
+        function = public(self.name)
+        return self.wrap(function) if self.wrap else function
 
 
 def row(call: str, *args: Any, **options: Any) -> Row:
-    """Return the row of "name" or "name: case"."""
+    """Return the row of a call "name" or "name: case"."""
     name, _, case = call.partition(": ")
     return Row(name, args, case=case, **options)
 
 
 def public(name: str) -> Any:
-    """Import the longest prefix of a dotted name that is a module, and look the rest up in it."""
+    """Return the object of a dotted name, from the longest prefix that is a module."""
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
         try:

@@ -1,11 +1,11 @@
-"""Kill training at random moments, resume it, and compare with a run that nobody killed.
+"""Kill training at random moments, resume it, and compare it with an uninterrupted run.
 
     python -m tests.kills --kills 200
 
-Every variant is trained once in peace. Then it is trained again, and again and again killed
-(SIGKILL) and resumed, often just while a checkpoint is written. After each kill the
-run folder has to be readable; at the end, metrics, parameters, the layers' state and predictions
-have to be those of the run in peace, to the bit.
+Each variant is trained once without interruption. Then it is trained again, killed (SIGKILL) and
+resumed repeatedly, often while it writes a checkpoint. After each kill the run folder must be
+readable. At the end metrics, parameters, the layers' state and predictions must be bitwise equal to
+those of the uninterrupted run.
 """
 
 import argparse
@@ -41,20 +41,20 @@ optimizer: {adam: {learning_rate: 0.01}}
 train: {epochs: 30, batch_size: 16}
 """
 VARIANTS = {
-    "many steps a call": "checkpoint: {steps: 7, keep_last: 3}",
-    "one step a call": "checkpoint: {steps: 1, keep_best: 2}",
-    "backprop, no checkpoints but the last": "gradient: backprop\ncheckpoint: {seconds: 0}",
+    "many steps per call": "checkpoint: {steps: 7, keep_last: 3}",
+    "one step per call": "checkpoint: {steps: 1, keep_best: 2}",
+    "backprop, only the last checkpoint": "gradient: backprop\ncheckpoint: {seconds: 0}",
     "a sweep": "checkpoint: {steps: 7}",
 }
 AXES = ("model.3.dropout.rate=0.1,0.3", "seed=0..1", "optimizer.adam.learning_rate=0.01,1e38")
 
 
 MOST = {"life": 5.0, "training": 1.0, "writing": 0.002}
-"""Seconds from the beginning of a moment to the kill, at most."""
+"""Longest time from the beginning of a moment to the kill, in seconds."""
 
 
 def main() -> int:
-    """Kill so many times, a variant in turn; return 0 if all resumed runs are as they should be."""
+    """Kill the variants in turn; return 0 if every resumed run equals its reference."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -63,26 +63,26 @@ def main() -> int:
     print(f"{options.kills} kills, seed {options.seed}", flush=True)
     kills = writing = 0
     names = itertools.cycle(VARIANTS)
-    peace: dict[str, Path] = {}
+    references: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as scratch:
         while kills < options.kills:
             name = next(names)
-            if name not in peace:
-                peace[name] = Path(tempfile.mkdtemp(dir=scratch))
-                run_to_the_end(peace[name], name)
+            if name not in references:
+                references[name] = Path(tempfile.mkdtemp(dir=scratch))
+                run_to_the_end(references[name], name)
             where = Path(tempfile.mkdtemp(dir=scratch))
             once = 0
             while kills < options.kills and once < 8:
-                ended, in_writing = run_and_kill(where, name, chance)
-                if ended:
+                finished, in_writing = run_and_kill(where, name, chance)
+                if finished:
                     break
                 once, kills, writing = once + 1, kills + 1, writing + in_writing
                 check_readable(where)
             run_to_the_end(where, name)
-            for whole, killed in zip(runs(peace[name]), runs(where), strict=True):
-                check_equal(whole, killed)
-            print(f"{name}: killed {once} times; {kills} in all, as it should be", flush=True)
-    print(f"{kills} kills, {writing} of them while a checkpoint was written: every run resumed")
+            for reference, run in zip(runs(references[name]), runs(where), strict=True):
+                check_equal(reference, run)
+            print(f"{name}: killed {once} times; {kills} in all; bitwise equal", flush=True)
+    print(f"{kills} kills, {writing} of them during a checkpoint: every run resumed")
     return 0
 
 
@@ -91,8 +91,8 @@ def run_or_resume(where: Path, name: str) -> None:
     if name == "a sweep":
         config = where.parent / "sweep.yaml"
         config.write_text(text)
-        begun = (where / "sweep.yaml").is_file()
-        sweep(Ready(read_plan(where) if begun else plan_sweep(config, AXES)), where)
+        exists = (where / "sweep.yaml").is_file()
+        sweep(Ready(read_plan(where) if exists else plan_sweep(config, AXES)), where)
     elif (where / "config.yaml").is_file():
         resume(prepare(load(where / "config.yaml")), where)
     else:
@@ -100,7 +100,7 @@ def run_or_resume(where: Path, name: str) -> None:
 
 
 def start(where: Path, name: str) -> int:
-    """Train in a child, which begins where this process is: with all imports made."""
+    """Train in a fork of this process, which has all its imports; return its id."""
     child = os.fork()
     if child:
         return child
@@ -123,19 +123,19 @@ def run_to_the_end(where: Path, name: str) -> None:
 
 
 def run_and_kill(where: Path, name: str, chance: random.Random) -> tuple[bool, bool]:
-    """Kill a child at some moment; say if it ended before, and if it was writing a checkpoint.
+    """Kill a child at a random moment of its life, of its training or of its writing.
 
-    Moments are drawn from the whole life of the child, from its training, and from its writing.
+    Return whether it ended before that, and whether it was writing a checkpoint.
     """
     before = checkpoints(where)
     moment = chance.choice(("life", "training", "writing"))
-    begun = {
+    has_begun = {
         "life": lambda: True,
         "training": lambda: checkpoints(where) != before,
         "writing": lambda: is_writing(where),
     }[moment]
     child = start(where, name)
-    for _ in wait(begun):
+    for _ in wait(has_begun):
         if os.waitpid(child, os.WNOHANG)[0]:
             return True, False
     until = time.perf_counter() + chance.uniform(0, MOST[moment])
@@ -147,15 +147,16 @@ def run_and_kill(where: Path, name: str, chance: random.Random) -> tuple[bool, b
     return False, is_writing(where)
 
 
-def wait(done: Callable[[], bool]) -> Iterator[None]:
-    while not done():
+def wait(condition: Callable[[], bool]) -> Iterator[None]:
+    """Yield until a condition holds."""
+    while not condition():
         yield
         time.sleep(0.0002)
 
 
 def checkpoints(where: Path) -> list[str]:
-    """The names of all checkpoints; those of a sweep lie one folder deeper."""
-    with contextlib.suppress(FileNotFoundError):  # one that was just taken away
+    """Return the names of all checkpoints; those of a sweep lie one folder deeper."""
+    with contextlib.suppress(FileNotFoundError):  # one was removed meanwhile
         return sorted(path.name for path in (where / "checkpoints").rglob("*") if path.is_dir())
     return []
 
@@ -169,9 +170,9 @@ def is_writing(where: Path) -> bool:
 
 
 def check_readable(where: Path) -> None:
-    """Every checkpoint that has its name is whole; the report can be written of what there is."""
-    kept = list((where / "checkpoints").rglob("0.safetensors"))
-    for folder in (path.parent for path in kept if path.parent.name.isdigit()):
+    """Check that every named checkpoint is complete, and that the report can be written."""
+    files = list((where / "checkpoints").rglob("0.safetensors"))
+    for folder in (path.parent for path in files if path.parent.name.isdigit()):
         checkpoint.read(folder)
         checkpoint.read_arrays(folder)
     for run in runs(where):
@@ -182,13 +183,14 @@ def check_readable(where: Path) -> None:
             write_report(run)
 
 
-def check_equal(peace: Path, where: Path) -> None:
+def check_equal(reference: Path, where: Path) -> None:
     for name in ("parameters.npz", "state.npz", "predictions.npz"):
-        want, got = arrays(peace / name), arrays(where / name)
-        assert set(want) == set(got)
-        for key in want:
-            np.testing.assert_array_equal(want[key], got[key], err_msg=f"{where}: {name} {key}")
-    assert metrics(where) == metrics(peace), f"{where}: metrics differ"
+        expected, actual = arrays(reference / name), arrays(where / name)
+        assert set(expected) == set(actual)
+        for key in expected:
+            message = f"{where}: {name} {key}"
+            np.testing.assert_array_equal(expected[key], actual[key], err_msg=message)
+    assert metrics(where) == metrics(reference), f"{where}: metrics differ"
 
 
 if __name__ == "__main__":

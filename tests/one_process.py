@@ -1,7 +1,7 @@
 """One process of two: `python -m tests.one_process FILE INDEX RUNS`.
 
-It trains by the command. Process 1 is asked to stop by SIGTERM in the third epoch; both resume, and
-in the fifth process 1 is killed.
+It trains by the command. SIGTERM stops process 1 in the third epoch; both resume, and SIGKILL ends
+process 1 in the fifth.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from fnn.train.mesh import place
 
 
 def agree(config: Config) -> None:
-    """Print what this process holds of a batch, and what all say together."""
+    """Print the rows of a batch in this process, and check that the processes communicate."""
     run = prepare(config)
     placement = place(config, run.model, run.x_shape)
     assert distributed.any_process(jax.process_index() == 1)
@@ -33,12 +33,12 @@ def agree(config: Config) -> None:
     rows, x = placement.rows(32), np.asarray(run.data.x_train[:32])
     print("rows", rows[0], rows[-1], len(rows))
     total = jax.jit(lambda x: x.sum(), out_shardings=placement.sharding())
-    got = float(total(placement.batches(x[None, rows], 32)))
-    np.testing.assert_allclose(got, x.sum(), rtol=1e-5)
+    actual = float(total(placement.batches(x[None, rows], 32)))
+    np.testing.assert_allclose(actual, x.sum(), rtol=1e-5)
 
 
 def send_later(runs: str, number: int, epochs: int) -> None:
-    """Send this process a signal once training has had so many epochs."""
+    """Send this process a signal once `epochs` epochs are recorded."""
 
     def watch():
         files = []
@@ -51,7 +51,7 @@ def send_later(runs: str, number: int, epochs: int) -> None:
 
 
 def run_command(*words: str) -> None:
-    """Run the command among the processes that have met; print how it ends."""
+    """Run the command among the connected processes; print its exit status."""
     status = 0
     try:
         app([*words, "--json"], standalone_mode=False)
@@ -61,7 +61,7 @@ def run_command(*words: str) -> None:
 
 
 def main(file: str, index: str, runs: str) -> None:
-    """Join the other and do all of it."""
+    """Join the other process, run the command and resume the run."""
     distributed.HEARTBEAT = 5
     own = f"distributed.index={index}"
     config = load(file, [own])
@@ -72,7 +72,7 @@ def main(file: str, index: str, runs: str) -> None:
         experiment.keep_libraries_off_stdout = lambda: None
         if index == "1":
             send_later(runs, signal.SIGTERM, 2)
-        # Which epoch is the best is asked of both.
+        # Both must agree on the best epoch.
         run_command("run", file, own, "train.epochs=9999", "checkpoint.keep_best=1", "--runs", runs)
         if index == "1":
             send_later(runs, signal.SIGKILL, 4)

@@ -1,15 +1,15 @@
-"""Prove everything, and keep a record of which op was proven, from which sources, on which jax.
+"""Prove all ops, and record which op is proven, for which sources and which version of jax.
 
-    python -m tests.prove                  # all ops, then all that takes long: hours
+    python -m tests.prove                  # all ops, then everything else that is slow: hours
     python -m tests.prove --changed        # the ops that differ from the record, and nothing else
     python -m tests.prove relu conv        # these ops
     python -m tests.prove --changed --drawn 1 --check    # as CI does: the record stays as it is
 
-An op is proven whole: its examples together, with all questions, then every one by itself, in
-float64, float32 and bfloat16, through all transforms; a fault of 10⁻⁶ in every term of every
-example's rules, there and back; and the op on meshes. An entry is written as soon as an op is
-proven, so a stopped run continues where it was. An entry counts only for the sources and versions
-that it names.
+The proof of an op has three parts. The verifier asks all questions of its examples together, then
+of each example alone, in float64, float32 and bfloat16, through all transforms. A fault of 10⁻⁶ is
+planted in every term of every example's rule, forward and backward. The op runs on meshes.
+Each op is recorded as soon as it is proven, so an interrupted run continues where it stopped. A
+record counts only for the sources and the version of jax that it names.
 """
 
 import argparse
@@ -38,7 +38,7 @@ EACH: dict[str, Any] = {
     "dtypes": ("float32", "bfloat16"),
     "skip": ("jit", "cost", "devices"),
 }
-"""How each example is verified by itself: these questions are asked of all examples together."""
+"""How each example is verified alone; the questions left out are asked of all together."""
 BASIS = (
     "fnn/custom_op.py",
     "fnn/example.py",
@@ -46,7 +46,7 @@ BASIS = (
     "tests/prove.py",
     "tests/test_ops_meshes.py",
 )
-"""What every op's proof depends on, with the verifier and all that these import."""
+"""Files that every op's proof depends on, besides the verifier and the files these import."""
 LONG = {
     "tests marked prove": ("pytest", "-q", "-n", "2", "-m", "prove"),
     "mutation corpus": ("tests.mutation",),
@@ -55,7 +55,7 @@ LONG = {
     "kills": ("tests.kills", "--kills", "200"),
     "mutated configs": ("tests.fuzz_configs", "--examples", "10000"),
 }
-"""What else `make prove` runs: modules with their arguments."""
+"""Modules that `make prove` runs after the ops, with their arguments."""
 
 
 # The sources that a proof depends on
@@ -82,19 +82,19 @@ def imports(path: Path) -> frozenset[Path]:
 
 
 def closure(paths: Iterable[Path]) -> set[Path]:
-    """Return files and all that they import, but for the package's own front doors."""
+    """Return files and all that they import, except the `__init__.py` of fnn and of its ops."""
     doors = {ROOT / "fnn" / "__init__.py", ROOT / "fnn" / "ops" / "__init__.py"}
-    waiting, files = list(paths), set()
-    while waiting:
-        path = waiting.pop()
+    queue, files = list(paths), set()
+    while queue:
+        path = queue.pop()
         if path not in files:
             files.add(path)
-            waiting += imports(path) - doors
+            queue += imports(path) - doors
     return files
 
 
 def code(path: Path) -> str:
-    """Return a file without comments and docstrings, which change nothing that is proven."""
+    """Return a file without comments and docstrings, which no proof depends on."""
     text = path.read_text()
     lines = text.splitlines()
     for node in ast.walk(ast.parse(text)):
@@ -113,20 +113,16 @@ def digest(op: Any) -> str:
     """Return a digest of the sources that an op's proof depends on."""
     own = Path(sys.modules[op.__module__].__file__ or "")
     files = closure([own, *(ROOT / name for name in BASIS)])
-    others = {ROOT / "fnn" / "ops" / f"{name}.py" for name in _ops_files()} - closure([own])
+    others = set((ROOT / "fnn" / "ops").glob("*.py")) - closure([own])
     files = (files - others) | set((ROOT / "fnn" / "verify").rglob("*.py"))
-    summed = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for path in sorted(files):
-        summed.update(f"{path.relative_to(ROOT)}\0{code(path)}\0".encode())
-    return summed.hexdigest()[:16]
-
-
-def _ops_files() -> set[str]:
-    return {path.stem for path in (ROOT / "fnn" / "ops").glob("*.py")}
+        sha256.update(f"{path.relative_to(ROOT)}\0{code(path)}\0".encode())
+    return sha256.hexdigest()[:16]
 
 
 def version() -> str:
-    """Return the version of jax, with which records are kept apart."""
+    """Return the version of jax; each has its own record."""
     return importlib.metadata.version("jax")
 
 
@@ -134,12 +130,12 @@ def version() -> str:
 
 
 def read() -> dict[str, dict[str, Any]]:
-    """Return the record: by version of jax and by op, what was proven."""
+    """Return the record: an entry per version of jax and op."""
     return json.loads(RECORD.read_text()) if RECORD.exists() else {}
 
 
 def write(record: dict[str, dict[str, Any]]) -> None:
-    """Write the record, an op a line, under another name first."""
+    """Write the record, one op per line; a temporary file then replaces it."""
     lines = [
         f" {json.dumps(jax)}: {{\n"
         + ",\n".join(
@@ -154,22 +150,22 @@ def write(record: dict[str, dict[str, Any]]) -> None:
 
 
 def enter(op: str, entry: dict[str, Any] | None) -> None:
-    """Enter an op in the record for this version of jax, or take it out."""
+    """Enter an op in the record for this version of jax, or remove it."""
     record = read()
-    ops = {name: known for name, known in record.get(version(), {}).items() if name != op}
+    ops = {name: value for name, value in record.get(version(), {}).items() if name != op}
     write(record | {version(): ops | ({op: entry} if entry else {})})
 
 
-def differing(ops: dict[str, Any], known: dict[str, Any]) -> list[str]:
+def stale(ops: dict[str, Any], entries: dict[str, Any]) -> list[str]:
     """Return the ops whose proof is not on record for these sources."""
-    return [name for name, op in ops.items() if known.get(name, {}).get("sources") != digest(op)]
+    return [name for name, op in ops.items() if entries.get(name, {}).get("sources") != digest(op)]
 
 
 # One op
 
 
 def prove(name: str) -> tuple[list[str], dict[str, Any]]:
-    """Prove an op whole; return what is wrong, and the entry for the record."""
+    """Prove an op; return what is wrong, and the entry for the record."""
     start = time.perf_counter()
     from fnn.custom_op import OPS
     from fnn.verify.core import run
@@ -178,19 +174,19 @@ def prove(name: str) -> tuple[list[str], dict[str, Any]]:
     from .faults import missed_terms
 
     op, wrong, probes = OPS[name], [], 0
-    sources = digest(op)  # before, for a file may change meanwhile
+    sources = digest(op)  # first, since a file may change during the proof
     numbers = [i for i, example in enumerate(op.examples) if "bench" not in example.tags]
     special = [i for i in numbers if op.examples[i].tags & {"kink", "extreme"}]
     alone = [i for i in numbers if i not in special]
-    # All together with every question; then each by itself. A kink has no second derivative to be
-    # compared, so those come after an ordinary example, of which that is asked.
-    for chosen in (None, *([i] for i in alone), [*alone[:1], *special]):
-        report = run(op, chosen=chosen, **({} if chosen is None else EACH))
+    # All together with every question; then each alone. A kink has no second derivative to compare,
+    # so kinks run behind one ordinary example, which answers that question.
+    for subset in (None, *([i] for i in alone), [*alone[:1], *special]):
+        report = run(op, chosen=subset, **({} if subset is None else EACH))
         probes += report.probes
         if not report.ok:
-            wrong.append(f"examples {chosen or 'together'}: {report}")
-    missed, caught = missed_terms(op)
-    wrong += [f"a fault of 1e-6 is not found: {term}" for term in missed]
+            wrong.append(f"examples {subset or 'together'}: {report}")
+    terms, faults = missed_terms(op)
+    wrong += [f"a fault of 1e-6 is not found: {term}" for term in terms]
     for case in meshes.CASES:
         if case[0] == name:
             try:
@@ -202,20 +198,20 @@ def prove(name: str) -> tuple[list[str], dict[str, Any]]:
         "on": date.today().isoformat(),
         "examples": len(numbers),
         "probes": probes,
-        "faults": caught,
+        "faults": faults,
         "seconds": round(time.perf_counter() - start),
     }
     return wrong, entry
 
 
 def proven(names: list[str]) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
-    """Prove ops in as many processes as there are cores; yield each as it is done."""
+    """Prove ops in as many processes as there are cores; yield the result of each as it ends."""
     jobs = min(len(names), os.cpu_count() or 1)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         try:
-            running = {pool.submit(prove, name): name for name in names}
-            for done in as_completed(running):
-                yield running[done], *done.result()
+            futures = {pool.submit(prove, name): name for name in names}
+            for future in as_completed(futures):
+                yield futures[future], *future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -241,7 +237,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Prove what is asked for; return the exit status."""
+    """Run the command; return its exit status."""
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     )
@@ -254,20 +250,20 @@ def main() -> int:
     if unknown := set(options.ops) - set(ops):
         print(f"there are no ops {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
-    known = read().get(version(), {})
-    changed = differing(ops, known)
-    names = options.ops or sorted(changed, key=lambda name: -known.get(name, {}).get("seconds", 0))
-    recorded = [name for name in ops if name not in changed]
-    drawn = random.sample(recorded, min(options.drawn, len(recorded)))
+    entries = read().get(version(), {})
+    to_prove = stale(ops, entries)
+    names = options.ops or sorted(to_prove, key=lambda n: -entries.get(n, {}).get("seconds", 0))
+    valid = [name for name in ops if name not in to_prove]
+    again = random.sample(valid, min(options.drawn, len(valid)))
     print(
-        f"jax {version()}: {len(recorded)} of {len(ops)} ops are on record as proven, "
-        f"{len(set(ops) - set(known))} have never been; to prove: "
-        f"{len(names)}" + (f", and drawn from the record: {', '.join(drawn)}" if drawn else ""),
+        f"jax {version()}: {len(valid)} of {len(ops)} ops are on record as proven, "
+        f"{len(set(ops) - set(entries))} have no record; to prove: "
+        f"{len(names)}" + (f", and drawn from the record: {', '.join(again)}" if again else ""),
         flush=True,
     )
-    failed = []
-    for name, wrong, entry in proven([*names, *drawn]) if names or drawn else ():
-        claim = " though the record says that it is proven" if name in drawn and wrong else ""
+    failures = []
+    for name, wrong, entry in proven([*names, *again]) if names or again else ():
+        claim = " though the record says that it is proven" if name in again and wrong else ""
         verdict = f"FAILED{claim}" if wrong else f"proven: {entry['examples']} examples"
         print(
             f"{name:34} {verdict}, {entry['probes']} probes, {entry['faults']} faults, "
@@ -275,17 +271,17 @@ def main() -> int:
             flush=True,
         )
         print("".join(f"  {text}\n" for text in wrong), end="", flush=True)
-        failed += [name] if wrong else []
+        failures += [name] if wrong else []
         if not options.check:
             enter(name, None if wrong else entry)
     if not (options.ops or options.changed or options.check):
-        failed += list(_long())
-    print(f"{len(failed)} failed: {', '.join(failed)}" if failed else "all proven")
-    return 1 if failed else 0
+        failures += _long()
+    print(f"{len(failures)} failed: {', '.join(failures)}" if failures else "all proven")
+    return 1 if failures else 0
 
 
 def _long() -> Iterator[str]:
-    """Run what takes long; yield what fails."""
+    """Run the modules of `LONG`; yield the names of those that fail."""
     for name, (module, *more) in LONG.items():
         start = time.perf_counter()
         print(f"{name}: python -m {' '.join([module, *more])}", flush=True)

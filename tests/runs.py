@@ -1,4 +1,4 @@
-"""What the tests of training share: the command in this process, rows, a stop on the way."""
+"""Helpers of the tests of training: the command in this process, its files, a stop in mid-run."""
 
 import inspect
 import json
@@ -27,7 +27,7 @@ from fnn.verify.interpreter import interpreter
 ROOT = Path(__file__).parents[1]
 EVERY_LAYER = """
 model:
-  - conv: {features: 4, window: 3, use_bias: false}  # which a batch norm would take away
+  - conv: {features: 4, window: 3, use_bias: false}  # the batch norm would cancel it
   - batch_norm
   - max_pool: {window: 2}
   - upsample: {scale: 2}
@@ -39,7 +39,7 @@ model:
   - dropout: {rate: 0.1}
   - channel_dropout: {rate: 0.1}
   - alpha_dropout: {rate: 0.1}
-  - residual: {body: [step]}  # which alone would pass no gradient
+  - residual: {body: [step]}  # alone it would pass no gradient
   - sigmoid
   - tanh
   - relu
@@ -58,7 +58,7 @@ model:
   - softmax
   - dense: {features: 10}
 """
-"""A model for the digits in which every layer of fnn stands once."""
+"""A model for the digits that holds every layer of fnn."""
 DIVERGES = """
 name: diverges
 data: {rings: {points: 100}}
@@ -78,7 +78,7 @@ def digits():
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """The command `fnn` in this process: its exit status, its output and its errors."""
+    """Return a function that runs `fnn` in this process; it returns exit status, output, errors."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr("fnn.runs.process.keep_compiled", lambda config: None)
     before = signal.getsignal(signal.SIGINT)
@@ -92,14 +92,14 @@ def command(monkeypatch, capsys):
             status = end.code or 0
         finally:
             signal.signal(signal.SIGINT, before)
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
+        output, errors = capsys.readouterr()
+        return status, output, errors
 
     return run
 
 
 def layer(name):
-    """A layer of the table, with what it requires: a value by the type of each argument."""
+    """Return a layer of the table; each required argument gets a value of its type."""
     values = {int: 2, float: 0.5, Sizes: 2, Sequence[Layer]: [Dense(6)]}
     parameters = inspect.signature(LAYERS[name], eval_str=True).parameters.values()
     required = [p for p in parameters if p.default is p.empty]
@@ -107,7 +107,7 @@ def layer(name):
 
 
 def python(*words, cwd=ROOT, **environment):
-    """Start Python with these words; it finds and keeps compiled programs where this one does."""
+    """Start Python with these words, with the folder of compiled programs of this process."""
     programs = {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -127,12 +127,12 @@ LOSS = LOSSES["softmax_cross_entropy"]()
 
 
 def sampled(first, *rest):
-    """Values of a parameter: `make test` asks of the first alone, `make prove` of the others."""
+    """Return values of a parameter: `make test` uses the first, `make prove` the others."""
     return [first, *(pytest.param(value, marks=pytest.mark.prove) for value in rest)]
 
 
 def take_steps(model, optimizer, data, batches, *, seed=0, precision=FLOAT32, **options):
-    """The state after a step on each batch of the data, and the losses, by one program."""
+    """Return the state after one step per batch of the data, and the losses, by one program."""
     state = init(model, optimizer, data[0].shape, seed, precision)
     update = make_update(model, LOSS, optimizer, precision=precision, **options)
     return make_steps(update)(state, *data, batches)
@@ -141,11 +141,11 @@ def take_steps(model, optimizer, data, batches, *, seed=0, precision=FLOAT32, **
 class Stop:
     """Progress that acts on the `count`th call of one of its methods.
 
-    It sends this process a signal, or raises what would end it there as a kill does.
+    It sends this process a signal, or raises an exception that ends the run there, like a kill.
     """
 
     def __init__(self, method, count, action):
-        self.method, self.left, self.action = method, count, action
+        self.method, self.remaining, self.action = method, count, action
 
     def start(self, *_):
         self._count("start")
@@ -157,8 +157,8 @@ class Stop:
         self._count("epoch")
 
     def _count(self, method):
-        self.left -= method == self.method
-        if method == self.method and self.left == 0:
+        self.remaining -= method == self.method
+        if method == self.method and self.remaining == 0:
             if isinstance(self.action, int):
                 os.kill(os.getpid(), self.action)
             else:
@@ -166,7 +166,7 @@ class Stop:
 
 
 def drawn(model, x_shape, dtype=np.float32):
-    """Parameters and state for a model, drawn by NumPy: JAX compiles a program for each shape."""
+    """Return parameters and state, drawn by NumPy: JAX would compile one program per shape."""
     rng = np.random.default_rng(0)
 
     def draw(path, like):
@@ -182,19 +182,19 @@ def drawn(model, x_shape, dtype=np.float32):
 
 
 def in_numpy(function, *arguments):
-    """What a function returns, run in NumPy as it is traced: compiling takes a hundred times it."""
+    """Return a function's result, computed in NumPy: compiling takes a hundred times as long."""
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     run = interpreter(closed)
     return jax.tree.unflatten(jax.tree.structure(shapes), run(jax.tree.leaves(arguments)))
 
 
 def metrics(folder):
-    """The rows of a run's metrics.jsonl, but for the time that they took."""
+    """Return the rows of a run's metrics.jsonl without their times."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
 def arrays(file):
-    """The arrays of an .npz file by name."""
+    """Return the arrays of an .npz file by name."""
     with np.load(file) as archive:
         return dict(archive)

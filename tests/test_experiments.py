@@ -1,4 +1,4 @@
-"""Studies: they run, they leave their result, and their verdict can come out either way."""
+"""Studies run and write their result, and their claim can hold or fail."""
 
 import importlib
 import json
@@ -16,7 +16,7 @@ WINNER, LOSER = "cross-entropy", "squared error"
 
 @pytest.fixture
 def studies(monkeypatch):
-    """Import an experiment by name, as running it does: beside its helper."""
+    """Return a function that imports an experiment by name, with its helpers on the path."""
     monkeypatch.syspath_prepend(EXPERIMENTS)
     return importlib.import_module
 
@@ -27,7 +27,7 @@ def losses(studies):
 
 
 def curves(*epochs_to_target, final):
-    """Test accuracies of runs that reach 98 % in the given epochs of 6, and end at `final`."""
+    """Return 6 test accuracies per run; each reaches 98 % at its epoch and ends at `final`."""
     accuracy = np.full((len(epochs_to_target), 6), 0.5)
     for run, first in zip(accuracy, epochs_to_target, strict=True):
         run[first - 1 :] = 0.98
@@ -57,7 +57,7 @@ def test_the_claim_holds_where_cross_entropy_wins_both_ways(studies, losses, our
         assert [part.wins for part in parts] == [5, 5]
 
 
-def test_a_run_that_never_reaches_the_target_counts_one_epoch_more_than_it_had(losses):
+def test_a_run_that_never_reaches_the_target_counts_one_epoch_more(losses):
     accuracy = np.array([[0.1, 0.2, 0.3], [0.1, 0.98, 0.5]])
     assert losses.epochs_to_target(accuracy) == [4, 2]
 
@@ -69,14 +69,14 @@ def test_the_arms_differ_in_loss_and_rate_alone(losses):
 
 def test_a_quarter_of_the_training_split_is_held_out_and_nothing_of_the_test_split(studies):
     data = digits()
-    held = studies("study").held_out(data)
-    assert len(held.x_train) + len(held.x_test) == len(data.x_train)
-    assert len(held.x_test) / len(data.x_train) == pytest.approx(0.25, abs=0.01)
-    ours = {x.tobytes() for x in (*held.x_train, *held.x_test)}
+    split = studies("study").held_out(data)
+    assert len(split.x_train) + len(split.x_test) == len(data.x_train)
+    assert len(split.x_test) / len(data.x_train) == pytest.approx(0.25, abs=0.01)
+    ours = {x.tobytes() for x in (*split.x_train, *split.x_test)}
     assert ours == {x.tobytes() for x in data.x_train}
 
 
-def test_the_study_runs_and_leaves_its_result(losses, tmp_path, capsys):
+def test_the_study_runs_and_writes_its_result(losses, tmp_path, capsys):
     out = tmp_path / "study"
     losses.main(["--seeds", "1", "--out", str(out), "train.epochs=2"])
     result = json.loads((out / "result.json").read_text())

@@ -1,13 +1,12 @@
-"""The house: who imports whom, and what every file and every public name owes its reader."""
+"""The house: the order of imports, the size of files, and the names in them."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-from .runs import python
+from .prove import imports
+from .runs import ROOT, python
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fnn"
 ORDER = [
     {"cotangent", "errors", "example", "memory", "metrics", "text", "tree"},
@@ -22,26 +21,16 @@ ORDER = [
     {"cli"},
     {"__main__"},
 ]
-"""Data flows one way: a room imports from the floors below it, or from its own family."""
+"""A room imports only from the floors before its own, and from itself."""
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+FOLDERS = ("fnn", "tests", "experiments", "benchmarks")
+PARTICIPLES = {"found", "given", "came", "kept", "asked", "told", "said", "seen"}
+"""Words that say nothing of a value; a name is a noun."""
 
 
 def room(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported(path):
-    """The rooms of fnn that a file imports, wherever in it the import stands."""
-    package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) - node.level + 1]
-            parts = (*base, *(node.module.split(".") if node.module else ()))
-            if len(parts) > 1:
-                yield parts[1]
-            else:
-                yield from (alias.name for alias in node.names if alias.name in FLOOR)
 
 
 def test_every_room_has_its_floor():
@@ -54,12 +43,31 @@ def test_a_file_is_one_room_and_imports_nothing_above(path):
     assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text)), "a file says what it holds"
     here = room(path)
-    for there in imported(path) if path != PACKAGE / "__init__.py" else ():
-        assert there == here or FLOOR[there] < FLOOR[here], f"{path} imports fnn.{there}"
+    for there in {room(file) for file in imports(path)} - {here, "__init__"}:
+        assert here == "__init__" or FLOOR[there] < FLOOR[here], f"{path} imports fnn.{there}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_value_is_named_by_a_participle(folder):
+    names = [
+        f"{path}:{node.lineno}: {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (name_of_value(node),)
+        if name in PARTICIPLES
+    ]
+    assert names == []
+
+
+def name_of_value(node):
+    """Return the name of a variable, field, parameter or keyword argument where it gets a value."""
+    if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return node.id if isinstance(node, ast.Name) else node.attr
+    return node.arg if isinstance(node, ast.arg | ast.keyword) else None
 
 
 def modules_after(code):
-    """The modules that are loaded once `code` has run in a fresh interpreter."""
+    """Return the modules that `code` loads in a fresh interpreter."""
     process = python("-c", f"{code}\nimport sys; print(' '.join(sys.modules))")
     modules, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -89,5 +97,5 @@ def test_imports_are_lazy(code, absent):
     assert not modules_after(code) & absent
 
 
-def test_datasets_are_made_without_jax():
+def test_datasets_do_not_need_jax():
     assert not any("import jax" in path.read_text() for path in (PACKAGE / "data").glob("*.py"))

@@ -1,7 +1,7 @@
 """The installed XLA must not miscompile what training compiles (jax-ml/jax#39103).
 
-A matrix product is reduced over its few rows. In jax 0.10 XLA:CPU hands both to YNNPACK as one
-kernel, which works on 32768 columns at a time and reads the wrong ones in the last, shorter block.
+A matrix product is reduced over its few rows. In jax 0.10 XLA:CPU passes both to YNNPACK as one
+kernel. It processes 32768 columns at a time and reads wrong columns in the last, shorter block.
 """
 
 import jax
@@ -27,7 +27,7 @@ def factors():
 def assert_same_columns(actual, expected):
     error = np.abs(np.asarray(actual, np.float64) - expected)
     wrong = np.flatnonzero(error > TOLERANCE * np.abs(expected).max())
-    assert not wrong.size, f"{wrong.size} columns are wrong, the first of them {wrong[0]}"
+    assert not wrong.size, f"{wrong.size} columns are wrong, the first is {wrong[0]}"
 
 
 REDUCTIONS = {

@@ -1,4 +1,4 @@
-"""How every op may be called: with numbers for arrays, NaN, empty axes, and for every platform."""
+"""Every op called with numbers for arrays, with NaN, with empty axes, and for every platform."""
 
 import functools
 import itertools
@@ -18,7 +18,7 @@ from .test_ops import NAMES
 
 @pytest.fixture(autouse=True, scope="module")
 def _whole_tracebacks():
-    """Leave JAX's own frames in: to take them out of every refusal takes longer than to refuse."""
+    """Leave JAX's frames in tracebacks: filtering them takes longer than the refusals."""
     filtering = jax.config.jax_traceback_filtering
     jax.config.update("jax_traceback_filtering", "off")
     yield
@@ -65,25 +65,24 @@ def is_float(value):
 
 
 def ones(y):
-    """The cotangent of a sum: 1 everywhere, or what JAX takes for an output without a gradient."""
+    """Return the cotangent of a sum: 1 everywhere, or float0 for an output without a gradient."""
     return jnp.ones_like(y) if is_float(y) else np.zeros(y.shape, jax.dtypes.float0)
 
 
 def traced(function, arrays):
-    """Return the types of the results, and a function that computes them, by NumPy if it can."""
+    """Return the types of the results and a function that computes them, in NumPy if possible."""
     program, types = jax.make_jaxpr(function, return_shape=True)(arrays)
-    prepared = functools.cache(lambda: interpreter(program) or compiled(program))
+    compute = functools.cache(lambda: interpreter(program) or compiled(program))
 
     def run(arrays):
-        outputs = prepared()(jax.tree.leaves(arrays))
+        outputs = compute()(jax.tree.leaves(arrays))
         return jax.tree.unflatten(jax.tree.structure(types), outputs)
 
     return types, run
 
 
 def compiled(program):
-    cheap = {"xla_backend_optimization_level": "0", "xla_cpu_parallel_codegen_split_count": "1"}
-    function = jax.jit(core.jaxpr_as_fun(program), compiler_options=cheap)
+    function = jax.jit(core.jaxpr_as_fun(program))
     return lambda arrays: function(*arrays)
 
 
@@ -110,7 +109,7 @@ KINDS = {"Python": lambda number: number.item(), "NumPy": lambda number: number,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_number_is_an_array_under_every_transform(name):
-    """Each array that may be one number is given as one, and the others are differentiated."""
+    """Each array that may be a single number becomes one; gradients are by the others."""
     call = Call(name)
     numbers = {
         k: (0.5 if is_float(a) else 1) * np.ones((), a.dtype)[()]
@@ -153,9 +152,9 @@ def is_traceable(function, *args):
 def test_nan_goes_where_the_definition_and_the_reference_send_it(name):
     """One NaN in the middle of each array, then NaN throughout it.
 
-    A rule may show more NaN than its definition only where its docstring says that 0·∞ is NaN, and
-    hides none that the definition's derivative shows. What the reference makes of an array of NaN
-    is NaN.
+    A rule may return more NaN than its definition only if its docstring says that 0·∞ is NaN. It
+    returns every NaN of the definition's derivative, and every NaN of the reference on an array of
+    NaN.
     """
     call = Call(name)
     is_traced = call.op.reference is not None and is_traceable(call.by_reference, call.arrays)
@@ -172,10 +171,10 @@ def test_nan_goes_where_the_definition_and_the_reference_send_it(name):
         one.flat[array.size // 2] = np.nan
         for x in (one, np.full_like(array, np.nan)):
             arrays = call.arrays | {argument: x}
-            (y, gradients), (want, want_gradients), reference = nan(evaluate(arrays))
+            (y, gradients), (expected, expected_gradients), reference = nan(evaluate(arrays))
             same = hides_no if "0·∞" in call.op.__doc__ else np.array_equal
-            assert all(map(same, leaves(y), leaves(want))), argument
-            assert all(map(hides_no, leaves(gradients), leaves(want_gradients))), argument
+            assert all(map(same, leaves(y), leaves(expected))), argument
+            assert all(map(hides_no, leaves(gradients), leaves(expected_gradients))), argument
         if call.op.reference is not None:
             reference = reference if is_traced else nan(call.by_reference(arrays))
             for a, b in zip(leaves(y), leaves(reference), strict=False):
@@ -195,19 +194,19 @@ def hides_no(actual, expected):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_empty_axes_are_refused_or_agree_with_the_definition(name):
-    """Every axis is made empty by itself, and with one axis of the same size of each other array.
+    """Each axis is emptied alone, and together with one axis of equal size per other array.
 
-    Rule and definition refuse it both, or return the same, forward and backward. What the
-    reference computes is refused with a reason alone.
+    Rule and definition both refuse the call, or return the same, forward and backward. If the
+    reference accepts the call, the rule may refuse it only with a ShapeError.
     """
     call = Call(name)
     pullbacks = [functools.partial(call.with_pullback, f) for f in (call.op, call.op.definition)]
-    for arrays in emptied(call.arrays):
+    for arrays in with_empty_axes(call.arrays):
         shapes = {k: a.shape for k, a in arrays.items()}
         actual, expected = (outcome(f, arrays) for f in pullbacks)
-        refused = [isinstance(one, Exception) for one in (actual, expected)]
-        if any(refused):
-            assert all(refused), f"{shapes}: the rule says {actual}, the definition {expected}"
+        refusals = [isinstance(one, Exception) for one in (actual, expected)]
+        if any(refusals):
+            assert all(refusals), f"{shapes}: the rule says {actual}, the definition {expected}"
             if not isinstance(actual, ShapeError) and call.op.reference is not None:
                 y = outcome(call.by_reference, arrays)
                 assert isinstance(y, Exception), f"{shapes}: {actual}"
@@ -219,7 +218,7 @@ def test_empty_axes_are_refused_or_agree_with_the_definition(name):
                 jax.tree.map(np.testing.assert_array_equal, *results)
 
 
-def emptied(arrays):
+def with_empty_axes(arrays):
     axes = {(k, axis): n for k, a in arrays.items() for axis, n in enumerate(a.shape)}
     choices = {(axis,): None for axis in axes}
     for size in set(axes.values()):
@@ -230,12 +229,12 @@ def emptied(arrays):
             k: tuple(0 if (k, axis) in choice else n for axis, n in enumerate(a.shape))
             for k, a in arrays.items()
         }
-        changed = {k: shape for k, shape in shapes.items() if shape != arrays[k].shape}
-        yield arrays | {k: np.zeros(shape, arrays[k].dtype) for k, shape in changed.items()}
+        new = {k: shape for k, shape in shapes.items() if shape != arrays[k].shape}
+        yield arrays | {k: np.zeros(shape, arrays[k].dtype) for k, shape in new.items()}
 
 
 def outcome(function, arrays):
-    """What `traced` returns, or the error that refuses the call."""
+    """Return the result of `traced`, or the error that refuses the call."""
     try:
         return traced(function, arrays)
     except (TypeError, ValueError) as error:
@@ -250,5 +249,5 @@ def test_an_op_is_exported_for_every_platform(name):
     call = Call(name)
     floats = {k: a for k, a in call.arrays.items() if is_float(a)}
     gradient = jax.jit(lambda floats: call.with_pullback(call.op, call.arrays | floats))
-    exported = jax.export.export(gradient, platforms=["cpu", "cuda", "tpu"])(floats)
-    assert exported.platforms == ("cpu", "cuda", "tpu")
+    program = jax.export.export(gradient, platforms=["cpu", "cuda", "tpu"])(floats)
+    assert program.platforms == ("cpu", "cuda", "tpu")

@@ -1,7 +1,7 @@
-"""Every op where its batch is split over devices: the numbers of one device, there and back.
+"""Every op on a batch split over devices returns what one device does, forward and backward.
 
-On a mesh with explicit axes, whose layouts are part of the types, and under shard_map, where each
-device runs the rules on its own part.
+On a mesh with explicit axes layouts are part of the types; under shard_map each device runs the
+rules on its own part.
 """
 
 import functools
@@ -23,11 +23,11 @@ from .faults import NAMES
 pytestmark = pytest.mark.core
 
 ALL_HAVE = {"w", "b", "mask", "scale", "bias", "mean", "var", "v", "g", "key", "rate"}
-"""Arguments that are the same for all examples: not split. Of `weight_norm`, that is all."""
+"""Arguments that all examples share, so they are not split; `weight_norm` has no others."""
 DRAW = {"dropout", "channel_dropout", "drop_path", "alpha_dropout"}
-"""Under shard_map each device draws for its own part; with one key, all draw the same."""
+"""Ops that draw. Under shard_map each device draws for its own part: the same, with one key."""
 TAKE_STATISTICS = {"batch_norm", "batch_norm_leaky_relu"}
-"""Under shard_map they must be told the axis, or take the statistics of each part alone."""
+"""Ops that need the axis name under shard_map; without it each part has its own statistics."""
 
 MORE = (
     ("conv", example(x=normal(2, 9, 3), w=normal(4, 3, 2), stride=3)),
@@ -39,14 +39,14 @@ MORE = (
     ("max_pool", example(x=normal(2, 3, 3, 1), window=2, stride=1, padding=1)),
     ("max_pool_with_indices", example(x=normal(2, 3, 3, 1), window=2, stride=1, padding=1)),
 )
-"""What has ways of its own beside those of the op's first example."""
+"""Examples that take another path through an op than its first example does."""
 
 CASES = [(name, OPS[name].examples[0]) for name in NAMES] + list(MORE)
-WAYS = [f"{name}-{i}" for i, (name, _) in enumerate(CASES)]
+IDS = [f"{name}-{i}" for i, (name, _) in enumerate(CASES)]
 
 
-class Call:
-    """An op on twice the batch of an example: what two devices share."""
+class SplitCall:
+    """An op on twice the batch of an example, to be split over two devices."""
 
     def __init__(self, name, recipe):
         self.op = OPS[name]
@@ -55,7 +55,7 @@ class Call:
         self.split = [a not in ALL_HAVE for a in self.op.arguments]
         pairs = zip(first, second, self.split)
         self.arrays = [jnp.concatenate([a, b]) if split else a for a, b, split in pairs]
-        self.places = [i for i, a in enumerate(self.arrays) if floats(a)]
+        self.places = [i for i, a in enumerate(self.arrays) if is_float(a)]
         types = jax.eval_shape(self.run, *self.arrays)
         rng = np.random.default_rng(0)
         self.dys = jax.tree.map(lambda y: cotangent(y, rng), types)
@@ -67,26 +67,25 @@ class Call:
     def run(self, *arrays, **more):
         return self.op(*arrays, **(self.statics | more))
 
-    def there_and_back(self, function, arrays, dys):
-        """Outputs, and the cotangents of what has any."""
+    def both_ways(self, function, arrays, dys):
+        """Return the outputs, and the cotangents of the floating-point arrays."""
 
-        def of_floats(*chosen):
-            arguments = dict(zip(self.places, chosen))
-            return function(*(arguments.get(i, a) for i, a in enumerate(arrays)))
+        def of_floats(*floats):
+            by_place = dict(zip(self.places, floats))
+            return function(*(by_place.get(i, a) for i, a in enumerate(arrays)))
 
         y, pull = jax.vjp(of_floats, *(arrays[i] for i in self.places))
         return jax.tree.leaves(y), pull(dys)
 
     def compiled(self, function, arrays, dys):
-        return start(functools.partial(self.there_and_back, function), arrays, dys).result()(
-            arrays, dys
-        )
+        function = functools.partial(self.both_ways, function)
+        return start(function, arrays, dys).result()(arrays, dys)
 
     def on_one_device(self, function=None):
         return self.compiled(function or self.run, self.arrays, self.dys)
 
 
-def floats(a):
+def is_float(a):
     return a is not None and jnp.issubdtype(a.dtype, jnp.floating)
 
 
@@ -95,14 +94,14 @@ def spec(split):
 
 
 def cotangent(y, rng):
-    if not floats(y):
+    if not is_float(y):
         return np.zeros(y.shape, jax.dtypes.float0)
     return jnp.asarray(rng.normal(size=y.shape), y.dtype)
 
 
-def assert_same(got, want):
-    """To the rounding of float32 sums in another order."""
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+def assert_same(actual, expected):
+    """Compare to the rounding of float32 sums in another order."""
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         size = float(np.max(np.abs(b), initial=0))
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * size)
 
@@ -111,7 +110,7 @@ def mesh_of(kind, **axes):
     return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(kind,) * len(axes))
 
 
-def placed(tree, specs, mesh):
+def place(tree, specs, mesh):
     def put(a, where):
         there = a is not None and a.dtype != jax.dtypes.float0
         return jax.device_put(a, NamedSharding(mesh, where)) if there else a
@@ -119,22 +118,21 @@ def placed(tree, specs, mesh):
     return jax.tree.map(put, tree, specs, is_leaf=lambda a: a is None)
 
 
-@pytest.mark.parametrize("case", CASES, ids=WAYS)
+@pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_split_over_devices(case):
-    check_split(case, mapped=case[0] in TAKE_STATISTICS | DRAW | {"conv", "dense", "max_pool"})
+    check_split(case, shard_map=case[0] in TAKE_STATISTICS | DRAW | {"conv", "dense", "max_pool"})
 
 
-def check_split(case, mapped=True):
-    """Compare an op on an explicit mesh, and perhaps under shard_map, with itself on one device.
+def check_split(case, shard_map=True):
+    """Compare an op on an explicit mesh, and optionally under shard_map, with one device.
 
-    Under shard_map most ops only do what they do on one device, for fewer examples; `make prove`
-    asks it of all.
+    Under shard_map most ops run as on one device, on fewer examples; `make prove` tests them all.
     """
     name, _ = case
-    call = Call(*case)
+    call = SplitCall(*case)
     one_device = call.on_one_device()
     check_on_an_explicit_mesh(call, one_device)
-    if not mapped:
+    if not shard_map:
         return
 
     run = call.run
@@ -145,32 +143,32 @@ def check_split(case, mapped=True):
             lambda x, *more: jnp.concatenate([call.run(part, *more) for part in jnp.split(x, 2)])
         )
     mesh = mesh_of(AxisType.Auto, data=2)
-    mapped = jax.shard_map(run, mesh=mesh, in_specs=call.specs, out_specs=call.y_specs)
-    assert_same(call.compiled(mapped, call.arrays, call.dys), one_device)
+    per_device = jax.shard_map(run, mesh=mesh, in_specs=call.specs, out_specs=call.y_specs)
+    assert_same(call.compiled(per_device, call.arrays, call.dys), one_device)
 
 
 def check_on_an_explicit_mesh(call, one_device):
     mesh = mesh_of(AxisType.Explicit, data=2)
     with jax.set_mesh(mesh):
-        arrays = placed(call.arrays, list(call.specs), mesh)
-        y, cotangents = call.compiled(call.run, arrays, placed(call.dys, call.y_specs, mesh))
-        for array, where in zip(y, jax.tree.leaves(call.y_specs), strict=True):
-            assert array.sharding.is_equivalent_to(NamedSharding(mesh, where), array.ndim)
-        for array, i in zip(cotangents, call.places, strict=True):
-            assert array.sharding.is_equivalent_to(arrays[i].sharding, array.ndim)
+        arrays = place(call.arrays, list(call.specs), mesh)
+        y, cotangents = call.compiled(call.run, arrays, place(call.dys, call.y_specs, mesh))
+        for a, where in zip(y, jax.tree.leaves(call.y_specs), strict=True):
+            assert a.sharding.is_equivalent_to(NamedSharding(mesh, where), a.ndim)
+        for a, i in zip(cotangents, call.places, strict=True):
+            assert a.sharding.is_equivalent_to(arrays[i].sharding, a.ndim)
     assert_same((y, cotangents), one_device)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_convolution_whose_weights_are_split_too(groups, monkeypatch):
-    """By their outputs, over a second axis; in blocks of images, as for large batches."""
+    """Weights are split by output channel over a second axis; images come in blocks."""
     monkeypatch.setattr(correlation, "CORE_CACHE", 1)
     w, b = normal(3, 3, 4 // groups, 64), normal(64)
     recipe = example(x=normal(8, 4, 4, 4), w=w, b=b, padding="SAME", groups=groups)
-    call, mesh = Call("conv", recipe), mesh_of(AxisType.Explicit, data=2, model=2)
+    call, mesh = SplitCall("conv", recipe), mesh_of(AxisType.Explicit, data=2, model=2)
     specs = [P("data"), P(None, None, None, "model"), P("model")]
     with jax.set_mesh(mesh):
-        arrays = placed(call.arrays, specs, mesh)
-        dy = placed(call.dys, P("data", None, None, "model"), mesh)
-        got = call.compiled(call.run, arrays, dy)
-    assert_same(got, call.on_one_device())
+        arrays = place(call.arrays, specs, mesh)
+        dy = place(call.dys, P("data", None, None, "model"), mesh)
+        actual = call.compiled(call.run, arrays, dy)
+    assert_same(actual, call.on_one_device())

@@ -1,4 +1,4 @@
-"""The dtypes of a step, the scale of a float16 loss, and steps that are not taken."""
+"""The dtypes of a step, the scale of a float16 loss, and skipped steps."""
 
 import re
 
@@ -36,7 +36,7 @@ def differentiated(model, gradient, precision, digits, dD=1.0):
 
 
 def error(gradients, exact):
-    """The largest error of each array, over the largest element of the exact one."""
+    """Return the largest error per array, relative to the largest element of the exact one."""
     pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(exact), strict=True)
     return [float(jnp.max(jnp.abs(g - e)) / jnp.max(jnp.abs(e))) for g, e in pairs]
 
@@ -55,23 +55,23 @@ def test_in_half_precision_the_rules_are_as_good_as_automatic_differentiation(di
         eps = float(jnp.finfo(compute).eps)
         assert abs(float(D - exact_D)) < 10 * eps * float(exact_D)
         errors[gradient] = error(gradients, exact)
-    assert max(errors["manual"]) > 1e-5  # it was no float32 in disguise
+    assert max(errors["manual"]) > 1e-5  # the gradient was not computed in float32
     for gradient in ("manual", "backprop"):
-        for found, natural in zip(errors[gradient], errors["autodiff"], strict=True):
-            assert found <= 4 * natural + 2 * eps
+        for actual, natural in zip(errors[gradient], errors["autodiff"], strict=True):
+            assert actual <= 4 * natural + 2 * eps
 
 
 @pytest.mark.parametrize(
     ("gradient", "compute"),
     [("manual", "float32"), ("manual", "float16"), *((g, "bfloat16") for g in GRADIENTS)],
 )
-def test_the_programs_matrix_products_are_in_the_dtype_asked_for(digits, gradient, compute):
+def test_the_programs_matrix_products_are_in_the_configured_dtype(digits, gradient, compute):
     precision, optimizer = Precision(compute=compute), optax.adam(1e-3)
     state = init(MLP, optimizer, DIGITS, 0, precision)
     update = make_update(MLP, LOSS, optimizer, gradient, precision)
     text = jax.jit(update).lower(state, *digits).as_text()
     products = re.findall(r"stablehlo\.dot_general .*: \((.*)\) -> (.*)", text)
-    assert len(products) == 5  # two forward, and back to both weights and to one layer's input
+    assert len(products) == 5  # two forward; backward, two for weights and one for a layer's input
     short = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[compute]
     for product in products:
         assert set(re.findall(r"x([a-z]+\d+)>", " ".join(product))) == {short}
@@ -83,11 +83,11 @@ def test_a_run_in_half_precision_ends_where_the_float32_run_does(digits):
 
     def run(precision):
         state, _ = take_steps(MLP, optax.sgd(rate), digits, batches, seed=3, precision=precision)
-        found = make_evaluate(MLP, LOSS)(state.params, state.layers, *digits)
-        return state.params, found.loss(), found.accuracy(np.asarray(digits[1]))
+        scores = make_evaluate(MLP, LOSS)(state.params, state.layers, *digits)
+        return state.params, scores.loss(), scores.accuracy(np.asarray(digits[1]))
 
-    # A gradient of two layers has up to 16 roundings in a row, of half an eps each. Each step goes
-    # wrong by so much of its length, and the loss by that times the slope, which only shrinks.
+    # A gradient of two layers has up to 16 successive roundings of half an eps each. That bounds
+    # the relative error of each step; the loss is off by that times the slope, which only shrinks.
     function = jax.jit(value_and_grad(MLP, LOSS, "manual"))
     params, losses, slopes = init(MLP, optax.sgd(rate), DIGITS, 3).params, [], []
     for _ in range(count):
@@ -118,15 +118,15 @@ def test_parameters_and_the_optimisers_state_can_be_bfloat16(digits):
     assert after.scores.dtype == after.losses.dtype == np.float32
 
 
-def test_what_is_compared_and_planned_is_in_the_runs_precision(digits, monkeypatch):
+def test_comparison_and_plan_use_the_precision_of_the_run(digits, monkeypatch):
     monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     half = Precision(params="bfloat16", compute="bfloat16")
     model = Serial([Flatten(), Dense(10)])
     comparison = compare(model, LOSS, optax.sgd(0.1), *digits, batch_size=32, precision=half)
     assert max(p["max_relative_difference"] for p in comparison["parameters"]) < 1e-5
     parts = (model, LOSS, optax.sgd(0.1), DIGITS, "manual")
-    saved = step_memory(*parts).arguments - step_memory(*parts, half).arguments
-    assert saved == 2 * (64 * 10 + 10)
+    difference = step_memory(*parts).arguments - step_memory(*parts, half).arguments
+    assert difference == 2 * (64 * 10 + 10)
 
 
 # float64
@@ -140,9 +140,9 @@ def test_gradients_can_be_float64(digits, gradient):
     with jax.enable_x64(True):
         precision, x = Precision(**DOUBLE), digits[0].astype("float64")
         exact = differentiated(NORMED, "autodiff", precision, (x, digits[1]))
-        found = differentiated(NORMED, gradient, precision, digits)
-        chex.assert_trees_all_equal_dtypes(found, exact)
-        chex.assert_trees_all_close(found, exact, rtol=1e-10, atol=1e-13)
+        actual = differentiated(NORMED, gradient, precision, digits)
+        chex.assert_trees_all_equal_dtypes(actual, exact)
+        chex.assert_trees_all_close(actual, exact, rtol=1e-10, atol=1e-13)
 
 
 def test_everything_can_be_float64(digits):
@@ -167,7 +167,7 @@ precision: {%s}
 
 
 @pytest.mark.parametrize(
-    ("written", "message"),
+    ("precision", "message"),
     [
         (
             "params: float64",
@@ -179,12 +179,12 @@ precision: {%s}
         ("computes: float32", "unknown key 'computes'; did you mean 'compute'"),
     ],
 )
-def test_a_precision_that_cannot_be_is_refused(written, message):
+def test_an_invalid_precision_is_refused(precision, message):
     with pytest.raises(ConfigError, match=message):
-        parse(TEXT % written)
+        parse(TEXT % precision)
 
 
-def test_a_config_says_the_precision():
+def test_a_config_sets_the_precision():
     assert parse(TEXT % "compute: bfloat16").precision == Precision(compute="bfloat16")
     with jax.enable_x64(True):
         assert parse(TEXT % "params: float64").precision.params == "float64"
@@ -202,7 +202,7 @@ def all_but_counters(state):
 
 @pytest.mark.parametrize("gradient", sampled(*GRADIENTS))
 def test_scaling_saves_gradients_that_float16_cannot_hold(digits, gradient):
-    tiny = 2.0**-20  # of the loss, whose gradients are then below 6e-8
+    tiny = 2.0**-20  # scales the loss so that gradients fall below 6e-8
     _, exact = differentiated(MLP, gradient, FLOAT32, digits)
     for dD, bound in ((tiny, (0.5, 1.1)), (tiny * FIRST_SCALE, (0, 8 * 2.0**-10))):
         _, gradients = differentiated(MLP, gradient, FLOAT16, digits, dD)
@@ -215,15 +215,15 @@ def test_a_gradient_that_overflows_halves_the_scale_and_nothing_else(digits):
     update = jax.jit(make_update(NORMED, LOSS, optimizer, precision=FLOAT16))
     start = init(NORMED, optimizer, DIGITS, 0, FLOAT16)
     large = jax.tree.map(lambda scale: scale * 2**9, start.scale)
-    skipped, D = update(start._replace(scale=large), *digits)
+    after, D = update(start._replace(scale=large), *digits)
     assert np.isfinite(D)
-    chex.assert_trees_all_equal(all_but_counters(skipped), all_but_counters(start))
-    assert (skipped.step, skipped.skipped) == (1, 1)
-    assert (skipped.scale.factor, skipped.scale.good_steps) == (FIRST_SCALE * 2**8, 0)
-    taken, _ = update(skipped._replace(scale=start.scale), *digits)
-    assert (taken.step, taken.skipped, taken.scale.good_steps) == (2, 1, 1)
-    assert not np.array_equal(taken.params["1_dense"]["w"], start.params["1_dense"]["w"])
-    assert not np.array_equal(taken.layers["2_batch_norm"]["mean"], np.zeros(16))
+    chex.assert_trees_all_equal(all_but_counters(after), all_but_counters(start))
+    assert (after.step, after.skipped) == (1, 1)
+    assert (after.scale.factor, after.scale.good_steps) == (FIRST_SCALE * 2**8, 0)
+    second, _ = update(after._replace(scale=start.scale), *digits)
+    assert (second.step, second.skipped, second.scale.good_steps) == (2, 1, 1)
+    assert not np.array_equal(second.params["1_dense"]["w"], start.params["1_dense"]["w"])
+    assert not np.array_equal(second.layers["2_batch_norm"]["mean"], np.zeros(16))
 
 
 def test_the_scale_grows_after_many_steps_and_falls_within_its_limits(digits, monkeypatch):
@@ -241,7 +241,7 @@ def test_the_scale_grows_after_many_steps_and_falls_within_its_limits(digits, mo
     assert (state.scale.factor, state.skipped) == (1, 19)
 
 
-# Steps that are not taken
+# Skipped steps
 
 
 def test_a_step_that_is_not_finite_can_be_skipped(digits):
@@ -253,19 +253,19 @@ def test_a_step_that_is_not_finite_can_be_skipped(digits):
     without = init(NORMED, optimizer, DIGITS, 0)
     step = jax.jit(make_update(NORMED, LOSS, optimizer))
     for i in (0, 2, 3, 4, 5):
-        without = without._replace(step=jnp.int32(i))  # which the dropout is drawn from
+        without = without._replace(step=jnp.int32(i))  # dropout depends on it
         without, _ = step(without, x[batches[i]], labels[batches[i]])
-    got, want = map(all_but_counters, (state, without))
-    chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+    actual, expected = map(all_but_counters, (state, without))
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped(digits):
+def test_a_finite_loss_with_an_infinite_gradient_is_skipped(digits):
     optimizer = optax.sgd(0.1)
     update = make_update(MLP, LOSS, optimizer, skip_nonfinite=True)
     state = init(MLP, optimizer, DIGITS, 0)
     state.params["1_dense"]["w"] = jnp.full((64, 16), -1.0)  # every relu is off
     state.params["1_dense"]["b"] = jnp.full(16, -1.0)
-    # 0 · ∞ in the gradient of w; the outputs see nothing of it
+    # 0 · ∞ in the gradient of w; the outputs stay finite
     after, D = jax.jit(update)(state, jnp.abs(digits[0]).at[0, 0].set(jnp.inf), digits[1])
     assert np.isfinite(D)
     assert after.skipped == 1
@@ -275,5 +275,5 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped(digits):
 def test_a_step_of_float32_neither_tests_nor_casts(digits):
     state = init(MLP, optax.adam(1e-2), DIGITS, 0)
     assert state.scale == ()
-    lowered = jax.jit(make_update(MLP, LOSS, optax.adam(1e-2))).lower(state, *digits).as_text()
-    assert not re.search(r"is_finite|stablehlo\.case|bf16|f16|f64", lowered)
+    program = jax.jit(make_update(MLP, LOSS, optax.adam(1e-2))).lower(state, *digits).as_text()
+    assert not re.search(r"is_finite|stablehlo\.case|bf16|f16|f64", program)

@@ -1,4 +1,4 @@
-"""The feed: streamed data give the numbers of resident data, and leave no thread behind."""
+"""Streamed data give the results of resident data, and leave no thread running."""
 
 import threading
 import time
@@ -47,7 +47,7 @@ def prefetching():
 
 
 class Counted(Streamed):
-    """Examples which count how often they are read."""
+    """Examples that count their reads."""
 
     shape = (N, 2)
 
@@ -77,7 +77,7 @@ def test_streamed_data_are_read_ahead_but_not_far():
         if x.reads == 1 + AHEAD:
             break
         time.sleep(0.01)
-    assert x.reads == 1 + AHEAD  # with nobody waiting for them
+    assert x.reads == 1 + AHEAD  # while the consumer waits for nothing
     assert len(list(cuts)) == len(CUTS) - 1 - AHEAD
     assert len(list(calls)) == AHEAD
     assert x.reads == 1 + AHEAD
@@ -186,7 +186,7 @@ def test_a_comparison_reads_the_first_examples(save, monkeypatch):
 def test_a_run_on_streamed_data_is_bitwise_that_on_resident_data(
     save, tmp_path, monkeypatch, x, gradient
 ):
-    """In calls of 3, 3 and 1 step and of the 5 examples left, evaluated 4 at a time."""
+    """Chunks have 3, 3 and 1 step, and 5 examples remain; evaluation takes 4 at a time."""
     monkeypatch.setattr("fnn.train.evaluate.CHUNK", 4)
     folder, found = save(x), []
     for stream in ("true", "false"):

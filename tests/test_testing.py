@@ -1,26 +1,16 @@
-"""`assert_vjp`: a report or an AssertionError, and how pytest shows that."""
+"""`assert_vjp` returns a report or raises an AssertionError that pytest shows well."""
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 from fnn.ops import identity
 from fnn.testing import assert_vjp
 
-
-def scaled(factor):
-    """x² with a backward rule that is right for a factor of 1."""
-
-    @jax.custom_vjp
-    def square(x):
-        return x * x
-
-    square.defvjp(lambda x: (x * x, x), lambda x, dy: (factor * 2 * x * dy,))
-    return square
+from .test_verify import SQUARE, WRONG
 
 
-def test_a_right_rule_gives_its_report():
-    report = assert_vjp(scaled(1), "f32[3]", vary=False)
+def test_a_right_rule_returns_its_report():
+    report = assert_vjp(SQUARE, "f32[3]", vary=False)
     assert report.ok
     assert report.resolution["x"] < 1e-10
 
@@ -29,21 +19,21 @@ def test_an_op_needs_no_arguments():
     assert assert_vjp(identity, vary=False).name == "identity"
 
 
-def test_a_wrong_rule_is_an_assertion_that_says_what():
+def test_a_wrong_rule_raises_an_error_with_its_defect():
     with pytest.raises(AssertionError, match=r"square: 1 finding \(factor in d x\)"):
-        assert_vjp(scaled(3), "f32[3]", vary=False)
+        assert_vjp(WRONG, "f32[3]", vary=False)
 
 
 def test_the_definition_judges():
     with pytest.raises(AssertionError, match="forward value"):
-        assert_vjp(scaled(1), "f32[3]", definition=lambda x: x * x + 1, vary=False)
+        assert_vjp(SQUARE, "f32[3]", definition=lambda x: x * x + 1, vary=False)
 
 
-def test_keywords_are_handed_on():
-    def powered(x, *, n):
-        return scaled(1)(x) ** n
+def test_keywords_reach_the_function():
+    def power(x, *, n):
+        return SQUARE(x) ** n
 
-    assert assert_vjp(powered, jnp.ones(3), vary=False, n=2).ok
+    assert assert_vjp(power, jnp.ones(3), vary=False, n=2).ok
 
 
 def test_pytest_shows_the_line_of_the_test_and_no_line_of_ours(tmp_path, capsys):
@@ -53,10 +43,10 @@ def test_pytest_shows_the_line_of_the_test_and_no_line_of_ours(tmp_path, capsys)
         "f.defvjp(lambda x: (x * x, x), lambda x, dy: (x * dy,))\n"
         "def test_f():\n    assert_vjp(f, 'f32[3]', vary=False)\n"
     )
-    plugins = ("cacheprovider", "faulthandler", "xdist")  # which the outer pytest goes on with
+    plugins = ("cacheprovider", "faulthandler", "xdist")  # the outer pytest still uses them
     quiet = [option for plugin in plugins for option in ("-p", f"no:{plugin}")]
     assert pytest.main(["-q", "-s", *quiet, str(file)]) == 1
-    shown = capsys.readouterr().out
-    assert "assert_vjp(f, 'f32[3]', vary=False)" in shown
-    assert "value / factor" in shown
-    assert "testing.py" not in shown
+    output = capsys.readouterr().out
+    assert "assert_vjp(f, 'f32[3]', vary=False)" in output
+    assert "value / factor" in output
+    assert "testing.py" not in output

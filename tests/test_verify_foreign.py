@@ -1,4 +1,4 @@
-"""Foreign rules: `fnn.verify` runs on them as they are, and says what is known of them."""
+"""`fnn.verify` runs on unchanged foreign rules and finds their known defects."""
 
 import sys
 import warnings
@@ -12,14 +12,12 @@ import fnn
 from .foreign import ROWS
 from .foreign_row import Row
 
-
-def _param(row: Row):
-    return pytest.param(row, marks=[] if row.quick else [pytest.mark.prove], id=str(row))
+PARAMETERS = [pytest.param(r, marks=() if r.quick else pytest.mark.prove, id=str(r)) for r in ROWS]
 
 
-@pytest.mark.parametrize("row", [_param(row) for row in ROWS])
+@pytest.mark.parametrize("row", PARAMETERS)
 def test_verdict(row: Row, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "argv", sys.argv[:1])  # tokamax reads its options from there
+    monkeypatch.setattr(sys, "argv", sys.argv[:1])  # tokamax reads its options from argv
     with (
         warnings.catch_warnings(action="ignore"),
         jax.numpy_dtype_promotion("standard"),
@@ -27,12 +25,11 @@ def test_verdict(row: Row, monkeypatch: pytest.MonkeyPatch):
     ):
         pytest.importorskip(row.library)
         report = fnn.verify(row.f, *row.args, definition=row.definition, **row.statics)
-    assert {finding.defect for finding in report.findings} == set(
-        filter(None, row.expected.split(", "))
-    ), report
+    expected = set(filter(None, row.expected.split(", ")))
+    assert {finding.defect for finding in report.findings} == expected, report
 
 
-def test_rows_are_many_and_named_apart():
+def test_rows_are_many_with_unique_names():
     libraries = {"jax", "optax", "flax", "equinox", "tokamax"}
     assert sum(row.library in ("jax", "optax") for row in ROWS) >= 20
     assert {row.library for row in ROWS} == {row.library for row in ROWS if row.quick} == libraries

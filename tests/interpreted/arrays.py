@@ -1,4 +1,4 @@
-"""Programs that move elements about, by shape, by order or by index."""
+"""Programs that move elements, by shape, by order or by index."""
 
 import functools
 
@@ -109,12 +109,12 @@ def writes():
 
 
 def window_read(x, i, mode):
-    """Read blocks (2, 2) of x that may stand out of it."""
+    """Read blocks (2, 2) of x that may lie partly outside it."""
     numbers = lax.GatherDimensionNumbers((1, 2), (), (0,))
     return lax.gather(x, i, numbers, (2, 2), mode=mode)
 
 
 def window_write(x, i, y, mode):
-    """Add blocks (2, 1) to x that may stand out of it."""
+    """Add blocks (2, 1) to x that may lie partly outside it."""
     numbers = lax.ScatterDimensionNumbers((1,), (1,), (0,))
     return lax.scatter_add(x, i, y, numbers, mode=mode) if x.dtype != bool else x

@@ -1,4 +1,4 @@
-"""Programs within programs, programs that draw, and those that are left to XLA."""
+"""Nested programs, programs that draw random numbers, and programs left to XLA."""
 
 import functools
 
@@ -52,7 +52,7 @@ def keys():
 BENT = (lambda a, b: a + a, lambda a, b: b + np.float32(2), lambda a, b: a * b + b)
 LARGEST = pooled(lax.max, -np.inf)
 LEFT_TO_XLA = {
-    "a function of what a scatter meets": (lambda x: x.at[np.array([1])].apply(lax.neg), normal(3)),
+    "a scatter that applies a function": (lambda x: x.at[np.array([1])].apply(lax.neg), normal(3)),
     "words of another size": (lambda x: lax.bitcast_convert_type(x, np.uint8), normal(3)),
     "the tangent of a window's maximum": (lambda x: jax.jvp(LARGEST, (x,), (x,)), normal(5, 6)),
     "no keys": (lambda: jax.random.split(jax.random.key(0), 0),),

@@ -1,4 +1,4 @@
-"""Programs that compute each element by itself."""
+"""Programs that compute element by element."""
 
 import functools
 
@@ -21,7 +21,7 @@ UNARY = (
 def functions_of_one_number():
     for dtype in FLOATS:
         x = np.concatenate([special(dtype), normal(20, dtype=dtype)])
-        x = x[np.abs(x) != 129]  # its exponential says more of the argument's last digit
+        x = x[np.abs(x) != 129]  # its exponential depends on the last digit of the argument
         yield from each(UNARY[:: 2 if dtype == jnp.bfloat16 else 1], x)
         for exponent in (-3, -1, 0, 1, 2, 5):
             yield functools.partial(lax.integer_pow, y=exponent), x

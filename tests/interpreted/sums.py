@@ -54,12 +54,12 @@ def products():
     truth = whole(3, 3, low=0, high=2, dtype=np.bool_)
     yield lambda a: lax.dot_general(a, a, (((1,), (0,)), ((), ()))), truth
     for dtype in (np.float32, jnp.bfloat16):
-        for inputs, outputs, groups, batches, how in CONVOLUTIONS:
+        for inputs, outputs, groups, batches, options in CONVOLUTIONS:
             x = normal(4, 7, 6, inputs, dtype=dtype)
             w = normal(3, 2, inputs // groups, outputs, dtype=dtype)
-            how = {"window_strides": (1, 1), "padding": ((0, 0), (0, 0))} | how
-            how |= {"feature_group_count": groups, "batch_group_count": batches}
-            yield convolution(("NHWC", "HWIO", "NHWC"), **how), x, w
+            options = {"window_strides": (1, 1), "padding": ((0, 0), (0, 0))} | options
+            options |= {"feature_group_count": groups, "batch_group_count": batches}
+            yield convolution(("NHWC", "HWIO", "NHWC"), **options), x, w
     numbers = ("CWN", "IWO", "NWC")
     yield (
         convolution(numbers, window_strides=(2,), padding="SAME"),
@@ -68,8 +68,8 @@ def products():
     )
 
 
-def convolution(numbers, **how):
-    return functools.partial(lax.conv_general_dilated, dimension_numbers=numbers, **how)
+def convolution(numbers, **options):
+    return functools.partial(lax.conv_general_dilated, dimension_numbers=numbers, **options)
 
 
 CONVOLUTIONS = (
@@ -99,24 +99,24 @@ def windows():
         limits = jnp.finfo(dtype) if dtype in FLOATS else np.iinfo(dtype)
         lowest, highest = (-np.inf, np.inf) if dtype in FLOATS else (limits.min, limits.max)
         extremes = (lax.max, lowest), (lax.min, highest)
-        for how in WINDOWS:
+        for options in WINDOWS:
             for function, start in (*extremes, *SUMS):
-                yield pooled(function, start, how), x
+                yield pooled(function, start, options), x
             for function, start in extremes if dtype in FLOATS else ():
-                yield from derivatives(pooled(function, start, how), x, start, how)
+                yield from derivatives(pooled(function, start, options), x, start, options)
 
 
-def windowed(x, function=lax.add, start=0, how=WINDOWS[0]):
-    return lax.reduce_window(x, np.asarray(start, x.dtype), function, **how)
+def windowed(x, function=lax.add, start=0, options=WINDOWS[0]):
+    return lax.reduce_window(x, np.asarray(start, x.dtype), function, **options)
 
 
-def pooled(function, start, how=WINDOWS[0]):
-    return functools.partial(windowed, function=function, start=start, how=how)
+def pooled(function, start, options=WINDOWS[0]):
+    return functools.partial(windowed, function=function, start=start, options=options)
 
 
-def derivatives(pool, x, start, how):
+def derivatives(pool, x, start, options):
     """Yield pullbacks of a pool where numbers are equal, infinite or NaN."""
-    if "base_dilation" in how:
+    if "base_dilation" in options:
         return
     ties = np.round(x / 2).astype(x.dtype)
     ties[3, 3:], ties[1, 2] = -np.inf, np.nan

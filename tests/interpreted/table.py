@@ -1,4 +1,4 @@
-"""The table of small programs, and the numbers that they are given."""
+"""The table of small programs, and their inputs."""
 
 import functools
 
@@ -9,11 +9,11 @@ FLOATS = (np.float64, np.float32, jnp.bfloat16)
 INTEGERS = (np.int32, np.uint8)
 
 SECTIONS = {}
-"""By name: a function that yields programs, as (function, *arrays), and how far off is right."""
+"""Per name: a function that yields programs as (function, *arrays), and their tolerance."""
 
 
 def section(roundings=0, of_largest=False):
-    """Enter programs in the table: how many roundings off, of an entry or of the largest one."""
+    """Enter programs in the table; the tolerance is relative to each entry or to the largest."""
 
     def enter(cases):
         SECTIONS[cases.__name__] = cases, roundings, of_largest
@@ -23,7 +23,7 @@ def section(roundings=0, of_largest=False):
 
 
 def each(functions, *arrays, **statics):
-    """Yield a program for each of some functions of the same arrays."""
+    """Yield one program per function, on the same arrays."""
     yield from ((functools.partial(f, **statics), *arrays) for f in functions)
 
 
@@ -36,7 +36,7 @@ def whole(*shape, dtype=np.int32, low=-5, high=6):
 
 
 def special(dtype):
-    """Numbers at which conventions differ, in a floating-point dtype."""
+    """Return numbers at which conventions differ, in a floating-point dtype."""
     half = np.nextafter(np.asarray(0.5, dtype), np.asarray(0, dtype))
     x = [np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1, -1, -2, 129, 3e4, -3e4]
     return np.array([*x, half, -half], dtype)
@@ -48,5 +48,5 @@ def extremes(dtype):
 
 
 def pairs(x):
-    """Each of the numbers with each of them."""
+    """Return all pairs of the numbers, as two arrays."""
     return np.repeat(x, len(x)), np.tile(x, len(x))
