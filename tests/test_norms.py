@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 import fnn
 from fnn import ops
 from fnn.errors import ShapeError
-from fnn.verify.interpreter import interpreter
+from fnn.verifier.interpreter import interpreter
 
 
 def drawn(seed, *shape):

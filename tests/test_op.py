@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 import fnn
 from fnn.custom_op import OPS, Op, Static, op, rules
 from fnn.ops import binary_cross_entropy, dense, masked_dense, relu, sigmoid, softmax_cross_entropy
-from fnn.verify.interpreter import interpreter
+from fnn.verifier.interpreter import interpreter
 
 pytestmark = pytest.mark.core
 
