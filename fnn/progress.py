@@ -95,11 +95,11 @@ class Lines:
     def epoch(self, row: dict[str, Any]) -> None:
         """Print the line of an epoch, if it has one."""
         if row["epoch"] % self._every == 0 or row["epoch"] == self._epochs:
-            left = row["seconds"] / row["epoch"] * (self._epochs - row["epoch"])
+            seconds = row["seconds"] / row["epoch"] * (self._epochs - row["epoch"])
             self._print(
                 f"epoch {row['epoch']}/{self._epochs}  "
                 + "".join(f"{metric.text(row[name])}  " for name, metric in METRICS.items())
-                + f"{left:.0f} s left"
+                + f"{seconds:.0f} s left"
             )
 
     def _print(self, line: str) -> None:

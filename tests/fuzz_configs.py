@@ -1,11 +1,11 @@
-"""Mutated configs by the thousand: each is a run that could start, or one clear refusal.
+"""Mutated configs: each is accepted, or refused with one clear message.
 
     python -m tests.fuzz_configs --examples 10000 --seed 0
 
 Each mutant (see `tests/mutants.py`) is parsed and prepared, as `fnn run` does before it writes
-anything. A fault is whatever breaks the promise of `judge`; it is printed, once a kind, with the
-mutant. Every 20th goes through `fnn run` as well, if it was refused. The exit status is 1 if there
-was a fault. 10 000 take about ten minutes on one core; another `--seed` makes other mutants.
+anything. A fault breaks the promise of `judge`; the first fault of each kind is printed with its
+mutant. Every 20th mutant, if refused, is also passed to `fnn run`. The exit status is 1 after a
+fault. 10 000 mutants take about ten minutes on one core; another `--seed` gives other mutants.
 """
 
 import argparse
@@ -39,12 +39,12 @@ from .mutants import ROOT, SCHEMA, Mutant, mutants
 
 FILE = "mutant.yaml"
 SECONDS, BYTES = 10.0, 2**30
-"""What one mutant may take: about a hundred times what a shipped config takes."""
+"""The limits of one mutant: about a hundred times the need of a shipped config."""
 EVERY = 20
 SETTINGS = settings(
     database=None, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-SMALL = {  # bounds of the drawn datasets, which a config may otherwise take gigabytes of
+SMALL = {  # bounds of the synthetic datasets, which could otherwise have gigabytes
     "fnn.data.synthetic.MAX_POINTS": 20_000,
     "fnn.data.synthetic.MAX_COPIES": 10_000,
     "fnn.data.synthetic.MAX_NUMBERS": 5_000_000,
@@ -59,7 +59,7 @@ FORBIDDEN = {
 
 
 class Fault(Exception):
-    """A promise that a mutant showed to be broken."""
+    """A mutant breaks the promise of `judge`."""
 
 
 class _TooLong(BaseException):
@@ -122,7 +122,7 @@ def within_bounds() -> Iterator[None]:
 
 
 def _innermost() -> str:
-    """Where the present exception was raised, below fnn."""
+    """Return the innermost line of fnn that raised the current exception."""
     frames = traceback.extract_tb(sys.exc_info()[2])
     ours = [f for f in frames if "/fnn/" in f.filename] or frames
     return f"{Path(ours[-1].filename).name}:{ours[-1].lineno} in {ours[-1].name}"
@@ -130,7 +130,7 @@ def _innermost() -> str:
 
 @contextlib.contextmanager
 def small_data() -> Iterator[None]:
-    """Bound the drawn datasets, and read the bundled one once."""
+    """Bound the synthetic datasets, and read the bundled one once."""
     with contextlib.ExitStack() as stack:
         for name, bound in SMALL.items():
             stack.enter_context(mock.patch(name, bound))
@@ -140,11 +140,11 @@ def small_data() -> Iterator[None]:
 
 
 def judge(mutant: Mutant) -> tuple[str, str]:
-    """Return how a mutant ends: `ok`, or the name of the error that refuses it; and its message.
+    """Return the outcome of a mutant, `ok` or the name of the error, and the error's message.
 
-    Raises Fault where it is neither accepted, and then reads back as it was written, nor refused by
-    an FnnError each line of which says a place and a key; where anything is written; and where it
-    takes too long.
+    A mutant must be accepted, and be the same config after dump and parse; or it must be refused
+    by an FnnError whose lines each name a place and a key. It must write nothing and stay within
+    the limits. Raises Fault otherwise.
     """
     try:
         with within_bounds(), nothing_done(), warnings.catch_warnings():
@@ -174,15 +174,15 @@ SECTIONS = set(SCHEMA["properties"])
 def check_message(message: str, mutant: Mutant) -> None:
     """Raise Fault unless each line of a message is printable and begins with a place and a key.
 
-    A text that is no YAML has a line and no keys.
+    The message about invalid YAML has a line and no key.
     """
     if not message.replace("\n", "").isprintable():
         raise Fault(f"unprintable: {message!r:.300}")
     for line in message.split("\n"):
         rest = _without_place(line, mutant)
         key = re.match(r"[^.: ]+(?=[.: ])", rest)
-        given = printable("".join([*SECTIONS, mutant.text, *mutant.overrides]))
-        if not ((key and key[0] in given) or "unknown key" in line or WITHOUT_KEY.search(line)):
+        texts = printable("".join([*SECTIONS, mutant.text, *mutant.overrides]))
+        if not ((key and key[0] in texts) or "unknown key" in line or WITHOUT_KEY.search(line)):
             raise Fault(f"no key: {line[:300]}")
 
 
@@ -194,20 +194,20 @@ def _without_place(line: str, mutant: Mutant) -> str:
     if line.startswith("... and "):
         return f"{min(SECTIONS)}: "
     written = sorted(map(printable, mutant.overrides), key=len, reverse=True)
-    for override in written:  # it may hold anything, colons included
+    for override in written:  # it may contain anything, also colons
         line = line.replace(f" with override {override}", "").replace(f" {override}:", ":")
-    found = PLACE.match(line)
-    if found is None:
+    place = PLACE.match(line)
+    if place is None:
         raise Fault(f"no place: {line[:300]}")
-    if found[1] and int(found[1]) > len(mutant.text.splitlines()) + 1:
+    if place[1] and int(place[1]) > len(mutant.text.splitlines()) + 1:
         raise Fault(f"no such line: {line[:300]}")
-    return line[found.end() :]
+    return line[place.end() :]
 
 
 def check_command(mutant: Mutant) -> None:
-    """Give a mutant that is refused to `fnn run`, in this process and folder.
+    """Pass a refused mutant to `fnn run`, in this process and folder.
 
-    Raises Fault unless it exits with 2 and one message, which names the file, and leaves nothing.
+    Raises Fault unless it exits with status 2 and one message, and leaves no file.
     """
     path = Path(FILE)
     path.write_bytes(mutant.text.encode("utf-8", "surrogatepass"))
@@ -231,7 +231,7 @@ def check_command(mutant: Mutant) -> None:
 
 
 def main() -> int:
-    """Run so many mutants and print what became of them."""
+    """Run the mutants and print their outcomes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

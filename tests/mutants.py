@@ -1,7 +1,7 @@
-"""Configs with mistakes in them: the shipped ones, changed at random, as trees and as text.
+"""Configs with mistakes: the shipped ones, changed at random, as trees and as text.
 
-A mutation knows nothing of what the sections mean. It walks a tree of mappings, lists and scalars
-beside the JSON Schema of configs, so that a section or a name which is new there is mutated too.
+A mutation does not know the meaning of the sections. It walks a tree of mappings, lists and scalars
+beside the JSON Schema of configs, so new sections and new names are mutated too.
 """
 
 import copy
@@ -69,7 +69,7 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True)
 class Mutant:
-    """What `fnn run` would be given, and the names of the mutations that made it."""
+    """The arguments of `fnn run`, and the names of the mutations that led to them."""
 
     text: str
     overrides: tuple[str, ...]
@@ -78,7 +78,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Part:
-    """A value in a tree: what holds it, under which key, its path and its schemas."""
+    """A value in a tree: its container, key, path and schemas."""
 
     holder: Any
     key: Any
@@ -94,7 +94,7 @@ class Part:
 
 
 def variants(schema: Schema) -> list[Schema]:
-    """Return what a schema allows, its references and its alternatives followed."""
+    """Return the alternatives of a schema, with references resolved."""
     if "$ref" in schema:
         return variants(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]])
     several = schema.get("anyOf") or schema.get("oneOf")
@@ -104,23 +104,23 @@ def variants(schema: Schema) -> list[Schema]:
 
 
 def below(schemas: list[Schema], key: Any) -> list[Schema]:
-    """Return the schemas of what stands under `key`."""
-    found = [s.get("properties", {}).get(key) or s.get("items") for s in schemas]
-    return [kind for schema in found if schema for kind in variants(schema)]
+    """Return the schemas of the value under `key`."""
+    inner = [s.get("properties", {}).get(key) or s.get("items") for s in schemas]
+    return [kind for schema in inner if schema for kind in variants(schema)]
 
 
 def parts(holder: Any, path: tuple[Any, ...], schemas: list[Schema]) -> list[Part]:
-    """List all values below `holder`, each after what it stands in."""
-    found = []
+    """Return all values below `holder`, each after its container."""
+    values = []
     for key in range(len(holder)) if isinstance(holder, list) else list(holder):
         part = Part(holder, key, (*path, key), below(schemas, key))
         inside = isinstance(part.value, dict | list)
-        found += [part, *(parts(part.value, part.path, part.schemas) if inside else ())]
-    return found
+        values += [part, *(parts(part.value, part.path, part.schemas) if inside else ())]
+    return values
 
 
 def valid(draw: Draw, schemas: list[Schema], depth: int = 0) -> Any:
-    """Draw a value that these schemas allow, mostly one that also makes sense."""
+    """Draw a value that these schemas allow, mostly a plausible one."""
     if not schemas:
         return draw(JUNK)
     schema = draw(st.sampled_from(schemas))
@@ -168,7 +168,7 @@ def _rename(draw, part, tree):
 
 
 def _swap_name(draw, part, tree):
-    """Another row of a table, with the arguments that were there."""
+    """Replace a name by another of its table, with the same arguments."""
     name = _name(part.value)
     tables = [sorted(table(kind)) for kind in KINDS if name in list(table(kind))]
     other = draw(st.sampled_from(tables[0]))
@@ -176,13 +176,13 @@ def _swap_name(draw, part, tree):
 
 
 def _name(value: Any) -> Any:
-    """Return the name of a choice, or None for what is none."""
+    """Return the name of a choice, or None for any other value."""
     name = next(iter(value), None) if isinstance(value, dict) else value
     return name if isinstance(name, str) and name in NAMES else None
 
 
 def _nudge(draw, part, tree):
-    """A number a little, or very, different."""
+    """Change a number, a little or a lot."""
     n = part.value
     near = [n + 1, n - 1, n * 2, n // 2 if isinstance(n, int) else n / 2]
     part.put(draw(st.sampled_from(near) | st.sampled_from(NUMBERS)))
@@ -194,7 +194,7 @@ def _repeat(draw, part, tree):
 
 
 def _add(draw, part, tree):
-    """One more key that may stand there: an argument, a section, a layer."""
+    """Add a key that the schema allows: an argument, a section, a layer."""
     value = part.value
     if isinstance(value, list):
         at = draw(st.integers(0, len(value)))
@@ -218,7 +218,7 @@ def _fields(schemas: list[Schema]) -> list[str]:
 
 
 def _section(draw, part, tree):
-    """Any section of a config, written anew."""
+    """Replace a section of the config by a drawn one."""
     key = draw(st.sampled_from(sorted(SCHEMA["properties"])))
     tree[key] = valid(draw, below([SCHEMA], key))
 
@@ -249,7 +249,7 @@ ANYWHERE: dict[str, Callable] = {
     "down": _down,
     "section": _section,
 }
-TREE_MUTATIONS: dict[str, tuple[Callable, Callable[[Part], Any]]] = {  # and where each can be made
+TREE_MUTATIONS: dict[str, tuple[Callable, Callable[[Part], Any]]] = {  # and the parts for each
     **{name: (make, lambda part: True) for name, make in ANYWHERE.items()},
     "up": (  # as if indented too little
         lambda draw, part, tree: part.holder.update(part.value),
@@ -266,7 +266,7 @@ TREE_MUTATIONS: dict[str, tuple[Callable, Callable[[Part], Any]]] = {  # and whe
     "add": (_add, lambda part: part.schemas and isinstance(part.value, dict | list | str)),
 }
 PLAUSIBLE = ["valid", "valid", "swap_name", "nudge", "repeat", "move", "add", "add"]
-"""What mostly leaves a config that can be read, so that the layers and optimisers are asked too."""
+"""Mutations after which a config is mostly valid, so that layers and optimisers are checked too."""
 
 
 def _edit(draw, text):
@@ -307,8 +307,8 @@ TEXT_MUTATIONS = {"edit": _edit, "edit_line": _edit_line, "bomb": _bomb}
 
 def _override(draw: Draw, tree: Any) -> str:
     """Return `key=value` for a path of the tree, whole or damaged, and a value of any kind."""
-    found = draw(st.sampled_from(parts(tree, (), [SCHEMA])))
-    path = [str(key) for key in found.path]
+    part = draw(st.sampled_from(parts(tree, (), [SCHEMA])))
+    path = [str(key) for key in part.path]
     match draw(st.integers(0, 7)):
         case 0:
             path.append(draw(st.sampled_from([*KEYS, *NAMES, "0", "99", "", *TEXTS[:-1]])))
@@ -316,7 +316,7 @@ def _override(draw: Draw, tree: Any) -> str:
             path.pop()
         case 2:
             path[-1] = draw(st.sampled_from([*KEYS, *NAMES, "-1", "0", "1" * 5000, "é", "\0"]))
-    value = valid(draw, found.schemas) if draw(st.booleans()) else draw(JUNK)
+    value = valid(draw, part.schemas) if draw(st.booleans()) else draw(JUNK)
     written = _written(value, flow=True).removesuffix("\n").removesuffix("\n...")
     equals = draw(st.sampled_from(["="] * 20 + ["", "==", " = "]))
     text = f"{'.'.join(path)}{equals}{written}"
@@ -340,18 +340,18 @@ def mutants(draw) -> Mutant:
         tree["data"] = copy.deepcopy(STAND_INS[dataset])
         text = _written(tree, flow=None)
     mild = draw(st.booleans())
-    places = draw(st.lists(st.sampled_from("TTTTo" if mild else "TTTTxo"), min_size=1, max_size=4))
-    if "T" in places:
-        for _ in range(places.count("T")):
+    targets = draw(st.lists(st.sampled_from("TTTTo" if mild else "TTTTxo"), min_size=1, max_size=4))
+    if "T" in targets:
+        for _ in range(targets.count("T")):
             mutation = draw(st.sampled_from(PLAUSIBLE if mild else sorted(TREE_MUTATIONS)))
             make, suits = TREE_MUTATIONS[mutation]
-            if found := [part for part in parts(tree, (), [SCHEMA]) if suits(part)]:
-                make(draw, draw(st.sampled_from(found)), tree)
+            if places := [part for part in parts(tree, (), [SCHEMA]) if suits(part)]:
+                make(draw, draw(st.sampled_from(places)), tree)
                 how.append(mutation)
         text = _written(tree, flow=draw(st.sampled_from([None, False, True])))
-    overrides = [_override(draw, tree) for _ in range(places.count("o")) if tree]
+    overrides = [_override(draw, tree) for _ in range(targets.count("o")) if tree]
     how += ["override"] * len(overrides)
-    for _ in range(places.count("x")):
+    for _ in range(targets.count("x")):
         mutation = draw(st.sampled_from(["edit", "edit", "edit_line", "edit_line", "bomb"]))
         text = TEXT_MUTATIONS[mutation](draw, text)
         how.append(mutation)

@@ -1,4 +1,4 @@
-"""The command, as someone types it: in a process of its own."""
+"""The command as a user types it."""
 
 import json
 import re
@@ -23,7 +23,7 @@ XOR = ROOT / "configs/xor.yaml"
 
 @pytest.fixture
 def fnn(command, tmp_path, monkeypatch):
-    """The command in this process and an empty folder: its status, output and errors."""
+    """Run the command in this process and an empty folder: return status, output and errors."""
     monkeypatch.chdir(tmp_path)
     return command
 
@@ -63,18 +63,18 @@ def test_run(fnn):
 
 def test_run_json(fnn):
     _, out, _ = fnn("run", XOR, "train.epochs=2", "--json", "--runs", "elsewhere", "--tensorboard")
-    told = json.loads(out)
-    assert list(Path(told["run"], "tensorboard").glob("events.*"))
-    assert told.keys() >= {"run", "test_accuracy", "seconds_to_first_step", "seconds"}
-    assert Path(told["run"], "report.html").exists()
-    assert 0 < told["seconds_to_first_step"] < told["seconds"]
+    output = json.loads(out)
+    assert list(Path(output["run"], "tensorboard").glob("events.*"))
+    assert output.keys() >= {"run", "test_accuracy", "seconds_to_first_step", "seconds"}
+    assert Path(output["run"], "report.html").exists()
+    assert 0 < output["seconds_to_first_step"] < output["seconds"]
 
 
 def test_plan_json(fnn):
-    told = json.loads(fnn("plan", DIGITS, "model.1.dense.features=20", "--json")[1])
-    assert told["parameters"] == 64 * 20 + 20 + 20 * 10 + 10
-    assert [layer["output_shape"] for layer in told["layers"]] == [[64], [20], [20], [10]]
-    assert told["steps_per_epoch"] == -(-told["train_examples"] // told["batch_size"])
+    output = json.loads(fnn("plan", DIGITS, "model.1.dense.features=20", "--json")[1])
+    assert output["parameters"] == 64 * 20 + 20 + 20 * 10 + 10
+    assert [layer["output_shape"] for layer in output["layers"]] == [[64], [20], [20], [10]]
+    assert output["steps_per_epoch"] == -(-output["train_examples"] // output["batch_size"])
 
 
 def test_compare_json(fnn, monkeypatch):
@@ -107,9 +107,9 @@ def test_ops(fnn):
 
 def test_a_table_that_is_cut_off_is_no_error():
     words = f"{sys.executable} -m fnn ops | head -n 1"
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, shell=True)
-    assert "Traceback" not in done.stderr
-    assert done.stdout.strip()  # `python -m fnn` is the command
+    process = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, shell=True)
+    assert "Traceback" not in process.stderr
+    assert process.stdout.strip()  # `python -m fnn` is the command
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(fnn, tmp_path, argument
 
 def test_ctrl_c_leaves_a_report(tmp_path):
     words = ("-m", "fnn", "run", XOR, "train.epochs=100000", "train.converge=null")
-    own = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": ""}  # it keeps programs by itself
+    own = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": ""}  # fnn chooses the folder
     process = python(*words, cwd=tmp_path, **own)
     deadline = time.monotonic() + 240
     while not (list(tmp_path.glob("runs/xor/*/metrics.jsonl")) or time.monotonic() > deadline):
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_a_report(tmp_path):
 
 
 def test_ctrl_c_ends_the_command_wherever_it_is(tmp_path):
-    """In the middle of an import, or of a function that C calls, an exception would be lost."""
+    """An exception raised in the middle of an import, or in a callback from C, would be lost."""
     code = (
         "import gc, os, signal\n"
         "from fnn.cli import command\n"
@@ -166,13 +166,13 @@ def test_ctrl_c_ends_the_command_wherever_it_is(tmp_path):
 
 
 def idx(array):
-    """An array of bytes as an IDX file."""
+    """Return an array of bytes as an IDX file."""
     sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
 def test_784_15_10_runs_on_idx_files(fnn, tmp_path):
-    """Small files of MNIST's form: a bright column whose place is the class."""
+    """Small files in the format of MNIST: the position of a bright column is the class."""
     folder = tmp_path / "data/mnist"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -183,9 +183,9 @@ def test_784_15_10_runs_on_idx_files(fnn, tmp_path):
         (folder / f"{split}-images-idx3-ubyte").write_bytes(idx(images))
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx(labels))
     words = ("run", ROOT / "configs/mnist_784_15_10.yaml", "train.epochs=30", "--json")
-    told = json.loads(fnn(*words)[1])
-    assert told["test_accuracy"] > 0.9
-    layers = json.loads(Path(told["run"], "summary.json").read_text())["layers"]
+    output = json.loads(fnn(*words)[1])
+    assert output["test_accuracy"] > 0.9
+    layers = json.loads(Path(output["run"], "summary.json").read_text())["layers"]
     assert [layer["output_shape"] for layer in layers if layer["parameters"]] == [[15], [10]]
 
 
@@ -195,7 +195,7 @@ def test_784_15_10_runs_on_idx_files(fnn, tmp_path):
         (RuntimeError("RESOURCE_EXHAUSTED: 9 bytes\nmore"), 2, "memory: RESOURCE_EXHAUSTED: 9 b"),
         (MemoryError("Unable to allocate 9 bytes"), 2, "of memory: Unable to allocate 9 bytes;"),
         (MemoryError(), 2, "out of memory"),
-        (RuntimeError("never"), None, None),  # a mistake of ours is not a message
+        (RuntimeError("never"), None, None),  # an internal error has a traceback
     ],
 )
 def test_too_little_memory_is_a_message(fnn, monkeypatch, error, status, message):
@@ -207,6 +207,6 @@ def test_too_little_memory_is_a_message(fnn, monkeypatch, error, status, message
         with pytest.raises(RuntimeError, match="never"):
             fnn()
     else:
-        ended, _, err = fnn()
-        assert ended == status
+        actual, _, err = fnn()
+        assert actual == status
         assert message in err

@@ -75,7 +75,7 @@ def test_what_it_builds():
         ("{copies: 3}", "{copies: 3}, target: {one_vs_rest: {label: 7}}", "x:2: data.target.one_"),
     ],
 )
-def test_a_dataset_that_cannot_be_had_is_said_with_its_line(old, new, words):
+def test_the_error_of_a_dataset_has_its_line(old, new, words):
     with pytest.raises(DataError, match=words):
         parse(TEXT.replace(old, new), "x").load_dataset()
 
@@ -166,9 +166,9 @@ ENTRY = "no such entry of a list; its entries are"
     ],
 )
 def test_a_wrong_override(override, words):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as error:
         parse(TEXT, "x", [override])
-    assert words.format(f"override {override}") in str(caught.value)
+    assert words.format(f"override {override}") in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -198,9 +198,9 @@ def test_the_files_that_are_no_configs(tmp_path):
         ".": "is a folder; name a config file in it, e.g. ",
         "a\0b": "cannot be read",
     }.items():
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError) as error:
             load(str(tmp_path / name))
-        assert words in str(caught.value)
+        assert words in str(error.value)
     assert load(tmp_path / "bom.yaml") == parse(TEXT)
 
 
@@ -209,7 +209,7 @@ def test_the_files_that_are_no_configs(tmp_path):
     ["1e-3", "1.", ".5", "-2.5E+3", "+7", "1_000", "on", "yes", "No", "007", "1:30", "2020-01-01"],
 )
 def test_plain_scalars_are_those_of_yaml_1_2(text):
-    """A name is a text, so a name that is read as a number is refused, and any other is kept."""
+    """A folder must be a text, so YAML of another type would be refused."""
     try:
         number = float(text) if text != "007" else None
     except ValueError:
@@ -222,7 +222,7 @@ def test_plain_scalars_are_those_of_yaml_1_2(text):
 
 
 def check_folder(written, text):
-    """A name that is written so is read as the text, and is so again once written out."""
+    """YAML `written` is read as `text`, also after it is dumped and parsed again."""
     config = parse(TEXT.replace("{xor: {copies: 3}}", f"{{idx: {{folder: {written}}}}}"))
     assert config.data.dataset.arguments["folder"] == text
     assert parse(dump(config)) == config

@@ -1,6 +1,6 @@
-"""A wrong config gives one clear message: place, what came, what was expected, the fix.
+"""A wrong config gives one clear message: place, actual value, expected value, fix.
 
-What a config with any mistake at all does is tried in test_fuzz_configs.py.
+test_fuzz_configs.py tries configs with random mistakes.
 """
 
 import pytest
@@ -35,7 +35,7 @@ WINDOW = "epochs: 4\n  converge: {epsilon: 0, window: 0}"
 NORMAL = "features: 16, w_init: {normal: {stddev: a}}"
 COSINE = "{cosine_decay_schedule: {init_value: 1, decay_steps: 0}}"
 
-# what to change in GOOD, to what, and the line or lines of the message
+# text in GOOD, its replacement, and parts of the message
 WRONG = [
     # keys
     ("epochs: 4", "epoch: 4", ["x:16: train.epoch: unknown key 'epoch'; did you mean 'epochs'?"]),
@@ -160,20 +160,20 @@ WRONG = [
 
 
 def message(text: str, overrides: tuple[str, ...] = ()) -> str:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as error:
         parse(text, "x", overrides)
-    return str(caught.value)
+    return str(error.value)
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), WRONG)
 def test_message(old, new, expected):
     assert GOOD.count(old) >= 1
-    said = message(GOOD.replace(old, new, 1))
+    text = message(GOOD.replace(old, new, 1))
     for words in expected:
-        assert words in said
-    assert "pydantic" not in said
-    assert "Input should" not in said
-    assert len(said.splitlines()) == (2 if "window: 0" in new else 1)  # one mistake, one line
+        assert words in text
+    assert "pydantic" not in text
+    assert "Input should" not in text
+    assert len(text.splitlines()) == (2 if "window: 0" in new else 1)  # one mistake, one line
 
 
 def test_all_mistakes_are_listed_in_the_order_of_the_file():

@@ -1,4 +1,4 @@
-"""Signatures as models, and optax's optimisers and schedules found by introspection."""
+"""Models of signatures, and the tables of optax's optimisers and schedules."""
 
 import inspect
 from collections.abc import Callable
@@ -76,8 +76,7 @@ def test_a_number_stays_what_it_is():
 def test_every_row_of_every_table_has_a_model(kind):
     for name, function in table(kind).items():
         model = arguments_of(kind, name)
-        known = inspect.signature(function).parameters
-        assert set(model.model_fields) <= set(known)
+        assert set(model.model_fields) <= set(inspect.signature(function).parameters)
 
 
 SAMPLES = {
@@ -93,7 +92,7 @@ SAMPLES = {
 }
 
 
-def built(kind: str, name: str):
+def build(kind: str, name: str):
     """Build a row with its required arguments from SAMPLES, or 3 where an integer will do."""
     fields = arguments_of(kind, name).model_fields
     required = [field for field in fields if fields[field].is_required() or field == "key"]
@@ -113,7 +112,7 @@ def standard_promotion():
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_takes_a_step(name):
-    tx = optax.with_extra_args_support(built("optimizer", name))
+    tx = optax.with_extra_args_support(build("optimizer", name))
     params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
     step = jax.eval_shape(lambda p: tx.update(p, tx.init(p), p, value=1.0)[0], params)
     assert {key: leaf.shape for key, leaf in step.items()} == {"w": (2, 3), "b": (3,)}
@@ -122,7 +121,7 @@ def test_every_optimizer_takes_a_step(name):
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_gives_a_number(name):
-    assert jnp.shape(built("schedule", name)(jnp.asarray(1))) == ()
+    assert jnp.shape(build("schedule", name)(jnp.asarray(1))) == ()
 
 
 def test_the_tables_hold_the_names_people_know():

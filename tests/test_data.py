@@ -46,7 +46,7 @@ def packed(content: bytes) -> bytes:
 
 
 def expect_bomb(words, call, *args, **kwargs):
-    """Expect an error, and that little more than nothing was inflated before it."""
+    """Expect an error before more than a few bytes are inflated."""
     tracemalloc.start()
     expect_error(words, call, *args, **kwargs)
     peak = tracemalloc.get_traced_memory()[1]
@@ -131,7 +131,7 @@ NAN = np.array([[0, 0], [0, np.nan], [0, 0], [0, 0]], np.float32)
         ({"classes": ("a", "a")}, ["classes", "twice"]),
     ],
 )
-def test_dataset_names_what_is_wrong(changes, words):
+def test_dataset_names_the_fault(changes, words):
     expect_error(["'toy'", *words], Dataset, **arrays(**changes))
 
 
@@ -276,7 +276,7 @@ def test_none_of_the_above_adds_a_class_after_the_rest():
 
 
 def marked(shape: tuple[int, ...], classes: int = 5, n: int = 40) -> Dataset:
-    """Make examples whose every number tells split, example and position apart."""
+    """Make examples whose numbers encode split, example and position."""
     x = np.arange(2 * n * np.prod(shape), dtype=np.float32).reshape(2 * n, *shape)
     y = (np.arange(2 * n) % classes).astype(np.int32)
     return Dataset("marked", x[:n], y[:n], x[n:], y[n:], tuple(map(str, range(classes))))

@@ -1,4 +1,4 @@
-"""Folders of stored arrays: what is read, and what is said of damage, at once or while reading."""
+"""Folders of stored arrays: reading, and errors of damage, at once or while reading."""
 
 import dataclasses
 import os
@@ -51,7 +51,7 @@ def save(tmp_path):
 
 @pytest.mark.parametrize("shards", [None, 1, SHARDS])
 @pytest.mark.parametrize("dtype", ["u1", "<f4", ">f4", "<f2", "<f8", ">i2", "?"])
-def test_stored_arrays_are_what_npz_makes_of_them(save, tmp_path, dtype, shards):
+def test_stored_arrays_equal_those_of_npz(save, tmp_path, dtype, shards):
     x = PIXELS if dtype == "u1" else NUMBERS.astype(dtype)
     np.savez(tmp_path / "stored.npz", **named(x))
     folder = str(save(x, shards))
@@ -96,12 +96,12 @@ def test_classes_are_named_by_their_file_and_targets_can_be_changed(save):
 
 
 def rewrite(name, change):
-    """Return what replaces the array in a file of the folder by another."""
+    """Return a function that replaces the array in a file of a folder."""
     return lambda folder: np.save(folder / name, change(np.load(folder / name)))
 
 
 def content(name, change):
-    """Return what replaces the bytes of a file of the folder."""
+    """Return a function that replaces the bytes of a file of a folder."""
     return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
 
 
@@ -221,7 +221,7 @@ def test_a_file_cut_short_between_the_check_and_the_reading(save):
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("f4", np.nan), ("f8", 1e300), (">f2", np.inf)])
-def test_a_value_that_is_not_finite_is_found_when_it_is_read(save, dtype, value):
+def test_a_value_that_is_not_finite_is_an_error_on_reading(save, dtype, value):
     x = NUMBERS.astype(dtype)
     x[25, 1, 2] = value
     folder = save(x)

@@ -1,4 +1,4 @@
-"""CIFAR's binary files, on small ones made here."""
+"""CIFAR's binary files, on small examples."""
 
 import numpy as np
 import pytest

@@ -135,7 +135,7 @@ def test_files_that_are_none(write, tmp_path, monkeypatch):
         ("builtins.open", "table.csv", ["table.csv", "cannot be read", "Permission denied"]),
     ],
 )
-def test_what_the_system_refuses(write, tmp_path, monkeypatch, function, name, words):
+def test_files_that_the_system_refuses(write, tmp_path, monkeypatch, function, name, words):
     write(PLAIN)
 
     def refuse(*_):

@@ -1,4 +1,4 @@
-"""The IDX reader, on small files made here."""
+"""The IDX reader, on small examples."""
 
 import struct
 
@@ -74,7 +74,7 @@ def test_finds_every_spelling_and_knows_gzip_by_its_first_bytes(tmp_path, dash, 
     assert idx(folder=str(tmp_path)).y_train.tolist() == LABELS
 
 
-def test_prefers_a_file_to_a_folder_of_its_name_and_the_name_that_it_is_given(folder, tmp_path):
+def test_prefers_a_file_to_a_folder_of_its_name_and_the_configured_name(folder, tmp_path):
     path = folder(train_images=None)
     (tmp_path / NAMES["train_images"]).mkdir()
     expect_error(["is a folder", NAMES["train_images"]], idx, folder=path)

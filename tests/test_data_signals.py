@@ -1,4 +1,4 @@
-"""Signals: what tells the word from its reverse, and where the two stand."""
+"""Signals: the order of the word and of its reverse, and their places."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from .test_data import expect_error, whole
 
 
 def places(x: np.ndarray) -> np.ndarray:
-    """Where the word begins in signals (n, length, 1) without noise."""
+    """Return where the word begins in signals (n, length, 1) without noise."""
     return (x[..., 0] != 0).argmax(axis=1)
 
 

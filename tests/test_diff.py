@@ -34,7 +34,7 @@ def both(a, b):
     return {"a": a, "b": b}
 
 
-def test_what_differs_and_the_numbers_side_by_side(pair):
+def test_differences_and_numbers_side_by_side(pair):
     comparison = diff(*pair)
     assert comparison.config == {"learning_rate": both(1e-3, 0.01), "model.1": {"b": "relu"}}
     assert comparison.environment.keys() == {"device", "started"}
@@ -61,7 +61,7 @@ def test_values_that_look_alike_are_not_the_same(pair):
         assert diff(*pair).config, values
 
 
-def test_the_tables_and_json_which_is_the_whole_of_it(command, pair):
+def test_the_tables_and_the_whole_as_json(command, pair):
     status, out, err = command("diff", *pair)
     assert (status, err) == (0, "")
     expected = {
@@ -78,7 +78,7 @@ def test_the_tables_and_json_which_is_the_whole_of_it(command, pair):
     assert printed["first_difference"] == 5
 
 
-def test_a_run_that_was_killed_shows_what_there_is(command, pair):
+def test_a_killed_run_shows_its_files(command, pair):
     for name in SHORT:
         (pair[1] / name).unlink()
     with (pair[1] / "metrics.jsonl").open("a") as metrics:
@@ -100,7 +100,7 @@ def test_a_damaged_file_is_named_and_the_others_are_compared(command, pair, file
             assert f"{file} cannot be read" in out
 
 
-def test_what_is_no_run_is_one_message(command, tmp_path, pair):
+def test_a_path_without_a_run_is_one_message(command, tmp_path, pair):
     (tmp_path / "notes/xor").mkdir(parents=True)
     make_run(tmp_path / "notes/xor/1", n=8, m=2)
     (tmp_path / "empty").mkdir()
@@ -119,7 +119,7 @@ def test_what_is_no_run_is_one_message(command, tmp_path, pair):
         diff(*pair)
 
 
-def test_the_newest_run_is_found_by_its_name(tmp_path):
+def test_the_newest_run_is_the_last_by_name(tmp_path):
     assert find_run(make_run(tmp_path / "renamed", n=8, m=2)) == tmp_path / "renamed"
     assert find_run(tmp_path) == tmp_path / "renamed"
     times = ("20250101-120000-10", "20250101-120000", "20250101-120000-2", "20241231-235959")

@@ -146,7 +146,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(command, run, form, dam
     assert sorted(path.name for path in run.iterdir()) == before
 
 
-def test_a_file_that_cannot_be_written_leaves_what_was_there(command, run):
+def test_a_file_that_cannot_be_written_leaves_the_old_one(command, run):
     for out in (run / "none" / "model", run):
         status, _, err = command("export", run, "--to", "safetensors", "--out", out)
         assert status == 2

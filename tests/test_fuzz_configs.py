@@ -1,4 +1,4 @@
-"""A hundred and twenty mutated configs; `python -m tests.fuzz_configs` runs ten thousand."""
+"""120 mutated configs; `python -m tests.fuzz_configs` runs ten thousand."""
 
 import subprocess
 import sys
@@ -23,8 +23,8 @@ def test_a_mutant_is_a_run_or_a_refusal(mutant):
 
 @pytest.mark.prove
 def test_ten_thousand_mutants():
-    done = subprocess.run([sys.executable, "-m", "tests.fuzz_configs"], cwd=ROOT)
-    assert done.returncode == 0
+    process = subprocess.run([sys.executable, "-m", "tests.fuzz_configs"], cwd=ROOT)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -34,7 +34,7 @@ def test_the_configs_themselves_are_accepted_or_want_files(name):
     assert outcome == "ok" or "no such folder" in message
 
 
-LARGE = [  # what no memory holds, no program lays out and no float32 says: refused at once
+REFUSED = [  # too large for memory, for a program or for float32
     ("model.1.dense.features=1000000000", "mutant.yaml:8 with override", "model.1 dense: its par"),
     ("model.1.dense.features=10000000000", "override", "model.1.dense.features: expected 42949672"),
     ("model.1={masked_dense: {features: 2, fan_in: 1, seed: 18446744073709551616}}", "seed: exp"),
@@ -50,7 +50,7 @@ LARGE = [  # what no memory holds, no program lays out and no float32 says: refu
     ),
     ("optimizer.adam.learning_rate=1e39", "optimizer.adam.learning_rate: expected a number withi"),
     ("data={noise: {shape: [1, 1, 1, 1, 1, 1, 1, 1, 1]}}", "data.noise: ", "expected 1 to 8 sizes"),
-    # what is only found out when a step is traced
+    # errors that only a trace of the step raises
     ("model.1.dense.b_init=he_normal", "mutant.yaml:8", "model.1 fans need weights of shape"),
     ("model=[{batch_norm: {axis_name: x}}, flatten, {dense: {features: 10}}]", "model.0 batch_n"),
     (
@@ -67,7 +67,7 @@ LARGE = [  # what no memory holds, no program lays out and no float32 says: refu
 ]
 
 
-@pytest.mark.parametrize(("override", "words"), [(row[0], row[1:]) for row in LARGE])
+@pytest.mark.parametrize(("override", "words"), [(row[0], row[1:]) for row in REFUSED])
 def test_refused_at_once(override, words):
     mutant = Mutant(SHIPPED["digits_mlp"], (override,), ())
     with small_data():
@@ -75,7 +75,7 @@ def test_refused_at_once(override, words):
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("override", [LARGE[0][0], "train.epochs=0", "data.target=x", 'a="'])
+@pytest.mark.parametrize("override", [REFUSED[0][0], "train.epochs=0", "data.target=x", 'a="'])
 def test_the_command_refuses_and_leaves_nothing(override, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_command(Mutant(SHIPPED["digits_mlp"], (override,), ()))

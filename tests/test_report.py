@@ -178,7 +178,7 @@ def apart(difference):
         (apart(float("nan")), "At least one difference is not known"),
     ],
 )
-def test_the_comparison_says_what_was_measured(run, changes, says):
+def test_the_comparison_names_every_measurement(run, changes, says):
     edit_json(run / "comparison.json", **changes)
     assert says in report(run)["gradients"]
 
@@ -228,7 +228,7 @@ def test_a_damaged_byte_never_escapes_as_a_traceback(run):
         (run / file).write_bytes(whole)
 
 
-def test_what_is_no_run_folder_is_an_error_and_stays_untouched(tmp_path):
+def test_another_folder_is_an_error_and_stays_untouched(tmp_path):
     (tmp_path / "file").touch()
     for name in ("empty", "other"):
         (tmp_path / name).mkdir()

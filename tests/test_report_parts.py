@@ -1,4 +1,4 @@
-"""The parts of a report: pictures, charts, numbers in words, a coloured config."""
+"""The parts of a report: pictures, charts, numbers as text, a coloured config."""
 
 import base64
 import re
@@ -29,7 +29,7 @@ def test_png_round_trip():
     np.testing.assert_array_equal(rows[:, 1:].reshape(2, 3, 4), pixels)
 
 
-def test_the_first_layer_is_found_by_number_not_by_letter():
+def test_the_first_layer_is_the_first_by_number_not_by_letter():
     names = ["10_dense/w", "2_dense/w", "2_dense/b"]
     assert pictures.first_parametric_layer(dict.fromkeys(names)) == "2_dense"
 
@@ -46,7 +46,7 @@ def test_the_first_layer_is_found_by_number_not_by_letter():
         ([[1e4, -1e4]], "softmax_cross_entropy", ("p", 0.0)),
     ],
 )
-def test_what_the_true_class_was_given(scores, loss, expected):
+def test_the_output_of_the_true_class(scores, loss, expected):
     one = np.ones(1, int)
     p = Predictions(one, one, np.array(scores), np.zeros(1), one, np.zeros((1, 2)))
     actual = predictions.true_class_output(p, loss)
@@ -108,7 +108,7 @@ TEXTS = {
 }
 
 
-def test_numbers_in_words():
+def test_numbers_as_text():
     for write, texts in TEXTS.items():
         assert {x: write(x) for x in texts} == texts
 

@@ -1,6 +1,6 @@
-"""Nothing that is read is ever run, and a page shows whatever it is given as text.
+"""No input is ever executed, and a page shows all input as text.
 
-What a damaged file does to each reader is tested beside that reader.
+The tests of each reader try damaged files.
 """
 
 import ast
@@ -36,10 +36,10 @@ UNSAFE |= {"Loader", "CLoader", "FullLoader", "CFullLoader", "UnsafeLoader", "CU
 
 
 def faults(source):
-    """What a source has that could run what it reads, or show it unescaped: (line, what)."""
+    """Yield (line, reason) for each line of a source that could run or show its input unescaped."""
     for node in ast.walk(ast.parse(source)):
-        if what := "; ".join(_faults(node)):
-            yield node.lineno, what
+        if reason := "; ".join(_faults(node)):
+            yield node.lineno, reason
 
 
 def _faults(node):
@@ -61,17 +61,17 @@ def _faults(node):
         case ast.Name(id="Markup") | ast.Attribute(attr="Markup"):
             yield "marks as safe"
         case ast.Call(func=function, keywords=keywords):
-            given = {k.arg: getattr(k.value, "value", None) for k in keywords}
+            arguments = {k.arg: getattr(k.value, "value", None) for k in keywords}
             name = ast.unparse(function)
             if name in RUNNERS:
                 yield "runs text"
             of_numpy = name.split(".")[0] in ("np", "numpy")
             reads = of_numpy and name.endswith((".load", "read_array"))
-            if reads and given.get("allow_pickle") is not False:
+            if reads and arguments.get("allow_pickle") is not False:
                 yield "may unpickle"
-            if name.endswith("jinja2.Environment") and given.get("autoescape") is not True:
+            if name.endswith("jinja2.Environment") and arguments.get("autoescape") is not True:
                 yield "does not escape"
-            if given.get("shell"):
+            if arguments.get("shell"):
                 yield "starts a shell"
 
 
@@ -80,7 +80,7 @@ def test_the_source_runs_nothing_that_it_reads(path):
     assert list(faults(path.read_text())) == []
 
 
-SUCH = """
+UNSAFE_LINES = """
 eval(text)
 exec(text, {})
 __import__(name)
@@ -104,20 +104,20 @@ os.system(words)
 """
 
 
-def test_such_a_line_would_be_found():
-    assert [line for line in SUCH.split("\n") if line and not list(faults(line))] == []
+def test_unsafe_lines_are_found():
+    assert [line for line in UNSAFE_LINES.split("\n") if line and not list(faults(line))] == []
 
 
 def test_the_templates_mark_nothing_as_safe():
     templates = [*ROOT.glob("fnn/**/*.jinja")]
     assert templates
     for template in templates:
-        text = template.read_text("utf-8").split("#}", 1)[1]  # what its first comment says
+        text = template.read_text("utf-8").split("#}", 1)[1]  # without its first comment
         assert not re.search("safe|autoescape", text)
 
 
 class Payload:
-    """Its pickle, read back, makes a folder."""
+    """An object whose pickle makes a folder when it is read."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -135,9 +135,9 @@ def test_a_file_is_not_written_through_a_link(tmp_path):
 
 
 def test_no_archive_is_unpickled(tmp_path):
-    caught = tmp_path / "unpickled"
+    trap = tmp_path / "unpickled"
     run = make_run(tmp_path / "run", x_shape=(2,), k=2)
-    payload = np.array([Payload(caught)], object)
+    payload = np.array([Payload(trap)], object)
     edit_npz(run / "parameters.npz", **{"1_dense/w": payload})
     edit_npz(run / "predictions.npz", scores=payload)
     assert {"parameters.npz", "predictions.npz"} <= read_run(run).problems.keys()
@@ -151,10 +151,10 @@ def test_no_archive_is_unpickled(tmp_path):
     np.savez(tmp_path / "data.npz", **data)
     with pytest.raises(FnnError, match="only pickle could read"):
         DATASETS["npz"](path=str(tmp_path / "data.npz"))
-    assert not caught.exists()
+    assert not trap.exists()
     with np.load(tmp_path / "data.npz", allow_pickle=True) as archive:
-        assert archive["x_train"].size  # the payload is one: unpickled, it acts
-    assert caught.exists()
+        assert archive["x_train"].size  # unpickled here, the payload acts
+    assert trap.exists()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_no_archive_is_unpickled(tmp_path):
     ],
 )
 def test_a_tag_is_an_error_wherever_yaml_is_read(tmp_path, tag):
-    value = tag.format(folder=tmp_path / "made")
+    value = tag.format(folder=tmp_path / "folder")
     with pytest.raises(ConfigError, match=r"x:\d+: not valid YAML: the tag .* is not allowed"):
         parse(GOOD.replace("seed: 0", f"seed: {value}"), "x")
     with pytest.raises(ConfigError, match=r"override seed=.*: the tag .* is not allowed"):
@@ -179,7 +179,7 @@ def test_a_tag_is_an_error_wherever_yaml_is_read(tmp_path, tag):
     assert "is not allowed" in diff(run, run).problems["a"][0]
     with pytest.raises(ConfigError, match="is not allowed"):
         load_trained(run)
-    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "folder").exists()
 
 
 def test_a_name_of_a_run_cannot_be_html():
@@ -187,7 +187,7 @@ def test_a_name_of_a_run_cannot_be_html():
         parse(GOOD.replace("name: small", f"name: '{EVIL}'"))
 
 
-def test_what_is_wrong_with_a_file_is_shown_as_text(tmp_path):
+def test_the_problem_of_a_file_is_shown_as_text(tmp_path):
     run = make_run(tmp_path / "run")
     np.savez(run / "parameters.npz", **{EVIL.replace("/", ""): np.zeros(3)})
     packed = bytearray((run / "parameters.npz").read_bytes())
@@ -200,7 +200,7 @@ def test_what_is_wrong_with_a_file_is_shown_as_text(tmp_path):
     assert "Bad CRC-32" in page["filters"]
 
 
-def test_what_a_function_says_when_it_fails_is_shown_as_text(tmp_path):
+def test_the_error_of_a_function_is_shown_as_text(tmp_path):
     @jax.custom_vjp
     def f(x):
         return x * x
@@ -210,8 +210,8 @@ def test_what_a_function_says_when_it_fails_is_shown_as_text(tmp_path):
 
     f.defvjp(lambda x: (x * x, x), backward)
     f.__name__ = EVIL
-    found = verify.verify(f, jnp.ones(3))
-    assert EVIL in str(found.findings)
-    page = Page(write_page([found], tmp_path / "page.html").read_text("utf-8"))
+    outcome = verify.verify(f, jnp.ones(3))
+    assert EVIL in str(outcome.findings)
+    page = Page(write_page([outcome], tmp_path / "page.html").read_text("utf-8"))
     page.assert_harmless()
     assert "7 * 7" in " ".join(page.text.values())

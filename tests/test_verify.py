@@ -7,7 +7,10 @@ import pytest
 
 import fnn
 from fnn.verify.arguments import parse, read
+from fnn.verify.defects import DEFECTS
 from fnn.verify.jaxprs import first_nonlinear, without_rules
+from fnn.verify.questions import QUESTIONS
+from fnn.verify.verification import ALL
 from fnn.verify.votes import STEPS, richardson
 
 
@@ -204,6 +207,18 @@ def test_a_wrong_call_says_what_to_pass(call):
 
 
 # Its parts
+
+
+def test_a_question_stops_later_ones_alone():
+    names = [question.name for question in QUESTIONS]
+    assert len(set(names)) == len(names)
+    groups = {defect.group for defect in DEFECTS.values()}
+    for i, question in enumerate(QUESTIONS):
+        assert set(question.stops) <= {*DEFECTS, *groups}
+        assert {name for later in question.stops.values() for name in later} <= {
+            *names[i + 1 :],
+            ALL,
+        }
 
 
 def test_descriptions_are_read():

@@ -150,7 +150,7 @@ def test_a_word_is_a_literal_or_itself(word, value):
         (("tiny:right", "--args", "f32[4]", "--html", "a/b.html"), "there is no folder a"),
         (("tiny:bare", "--args", "f32[4]"), "call bare.defvjp(fwd, bwd) first"),
         (("tiny:whole", "--args", "{'a': 'f32[4]'}"), "no custom rule was found in whole"),
-        (("relu", "tanh", "--args", "f32[4]"), "name that function alone, not 2"),
+        (("relu", "tanh", "--args", "f32[4]"), "name one function, not 2"),
         (("tanh", "--walk"), "No such option"),
     ],
 )

@@ -313,10 +313,10 @@ def _check_builds(choice: Choice) -> None:
     import jax
 
     try:
-        built = choice.build()
+        result = choice.build()
         if choice.kind == "schedule":
             with jax.numpy_dtype_promotion("standard"):  # optax is written for this promotion
-                jax.eval_shape(built, jax.ShapeDtypeStruct((), "int32"))
+                jax.eval_shape(result, jax.ShapeDtypeStruct((), "int32"))
     except (FnnError, ValueError, TypeError) as error:
         message = str(error).removeprefix(f"{choice.name}: ")
         raise problems([((choice.name,), message)]) from None

@@ -138,8 +138,8 @@ def _message(error: ErrorDetails, fields: dict[str, FieldInfo]) -> str:
     if kind == "missing":
         return f"missing argument; expected {phrase}"
     if kind in ("extra_forbidden", "invalid_key"):
-        known = f"; known keys: {', '.join(fields)}" if fields else "; it has no arguments"
-        return f"unknown key {key!r}{did_you_mean(key, fields) or known}"
+        keys = f"; known keys: {', '.join(fields)}" if fields else "; it has no arguments"
+        return f"unknown key {key!r}{did_you_mean(key, fields) or keys}"
     if kind in ("model_type", "model_attributes_type"):
         return _not_a_mapping(value, fields)
     if kind == "unknown_name" and isinstance(value, str) and " or " in phrase:

@@ -165,16 +165,13 @@ def tables(comparison: Diff) -> Iterator[Table]:
             for m, pairs in comparison.metrics.items()
         ],
     )
-    epochs = spread(list(comparison.epochs), EPOCHS_SHOWN)
+    rows = spread(list(comparison.epochs.items()), EPOCHS_SHOWN)
     yield Table(
-        f"{len(epochs)} of {len(comparison.epochs)} epochs",
+        f"{len(rows)} of {len(comparison.epochs)} epochs",
         ("epoch", *(f"{metric} {name}" for metric in METRICS for name in "AB")),
         [
-            (
-                str(e),
-                *(t for m in METRICS for t in _both(row.get(m, {}), _rounded)),
-            )
-            for e, row in ((e, comparison.epochs[e]) for e in epochs)
+            (str(epoch), *(t for m in METRICS for t in _both(row.get(m, {}), _rounded)))
+            for epoch, row in rows
         ],
     )
 

@@ -19,7 +19,7 @@ _STATUS_NOTES = {
     "converged": "Training stopped by itself: the loss no longer changed.",
     "early_stopped": "Training stopped by itself: the metric it watched got no better.",
     "interrupted": "Training was interrupted: this page shows what was done until then; "
-    "fnn resume goes on.",
+    "fnn resume continues.",
     "diverged": "Training diverged: the loss is no longer a finite number. "
     "A smaller learning rate is the first thing to try.",
     "unfinished": "The run has no readable summary, so it has not ended or was cut short: "

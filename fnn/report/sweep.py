@@ -86,7 +86,7 @@ def read_sweep(folder: Path) -> Sweep:
     except (OSError, ValueError) as error:
         raise FnnError(f"{folder}: results.jsonl cannot be read: {error}") from error
     if not results:
-        raise FnnError(f"{folder}: the sweep has no result yet; fnn resume {folder} goes on")
+        raise FnnError(f"{folder}: the sweep has no result yet; fnn resume {folder} continues")
     summary = Summary()
     if (file := folder / "summary.json").is_file():
         summary = Summary.model_validate_json(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Is this backward rule right? `fnn.verify(f, ...)` says so, and explains every verdict."""
+"""The verifier: `fnn.verify(f, ...)` checks a backward rule and explains every verdict."""
 
 import sys
 from collections.abc import Callable
@@ -23,28 +23,28 @@ def verify(
         report.raise_if_failed()
 
     Args:
-        f: an fnn op, a `jax.custom_vjp` or `jax.custom_jvp` function, or any function that calls
-            one, or any callable with `definition=`.
-        args: what f is called with: pytrees of arrays, of their descriptions (a
-            `jax.ShapeDtypeStruct`, or "f32[8,16]", "i32[8] in 0..9", "f32[8] in positive": values
-            are drawn), integers, booleans, PRNG keys, None and static values. An op without any
-            is tried on its own examples.
-        definition: the same function in plain JAX, differentiable; by default what stands under
-            f's rule.
-        vary: whether to draw other values, magnitudes and shapes as well. False checks exactly the
-            arguments given.
-        statics: keyword arguments of f, handed on as they are.
+        f: an fnn op, a `jax.custom_vjp` or `jax.custom_jvp` function, any function that calls one,
+            or any function with `definition=`.
+        args: the arguments of f: pytrees of arrays, descriptions of arrays (a
+            `jax.ShapeDtypeStruct`, or "f32[8,16]", "i32[8] in 0..9", "f32[8] in positive"),
+            integers, booleans, PRNG keys, None and static values. The values of a described array
+            are drawn. An op without arguments is tried on its own examples.
+        definition: the same function in plain JAX, differentiable; by default f without its rule.
+        vary: whether to try other values, magnitudes and shapes as well. False checks exactly the
+            arguments in `args`.
+        statics: keyword arguments of f, passed on unchanged.
 
     Returns a `Report`; `print` it. The mathematics is judged in float64, rounding in the
     arguments' own dtype.
 
-    Raises TypeError or ValueError, saying what to pass, for a call that cannot be verified.
+    Raises TypeError or ValueError for a call that cannot be verified; the message says what to
+    pass instead.
     """
     return run(f, args, statics, definition, vary)
 
 
 class _Module(ModuleType):
-    """The module is the function as well, so that `fnn.verify(f)` and `fnn.verify.Report` work."""
+    """A module that is a function as well: both `fnn.verify(f)` and `fnn.verify.Report` work."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Report:
         """Call `fnn.verify.verify`."""

@@ -22,8 +22,8 @@ import numpy as np
 DTYPES = {
     "f64": "float64",
     "f32": "float32",
-    "bf16": "bfloat16",
     "f16": "float16",
+    "bf16": "bfloat16",
     "c64": "complex64",
     "c128": "complex128",
     "bool": "bool",
@@ -114,7 +114,7 @@ class Arguments:
         return [leaf.struct(dtype) for leaf in self.leaves]
 
     def apply(self, function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
-        """Return what a function gives with arrays in their places."""
+        """Return the output of a function, with arrays in their places."""
         args, kwargs = self.build(arrays)
         return function(*args, **kwargs)
 
@@ -202,7 +202,7 @@ def _dtype(array: Any) -> str:
 def read(text: str, path: str = "argument") -> Leaf:
     """Return the array that a description such as "f32[8,16]" or "i32[8] in 0..9" stands for.
 
-    Raises ValueError, which lists what is allowed.
+    Raises ValueError, which lists the dtypes and domains.
     """
     match = _SPEC.fullmatch(text)
     dtypes = ", ".join(DTYPES)
@@ -250,21 +250,16 @@ def _domain(value: Any) -> Domain | None:
     wide = value.astype(np.float64)
     if not np.isfinite(wide).all():
         return "real"
-    if wide.ndim >= 2 and wide.shape[-1] == wide.shape[-2] > 1 and _symmetric(wide):
+    square = wide.ndim >= 2 and wide.shape[-1] == wide.shape[-2] > 1
+    if square and np.array_equal(wide, np.swapaxes(wide, -1, -2)):
         return "spd" if np.linalg.eigvalsh(wide).min() > 0 else "symmetric"
-    if wide.min() >= 0 and wide.ndim and wide.shape[-1] > 1 and _sums_to_one(wide, value.dtype):
-        return "simplex"
+    if wide.min() >= 0 and wide.ndim and wide.shape[-1] > 1:
+        rounding = 8 * wide.shape[-1] * float(jnp.finfo(value.dtype).eps)
+        if np.all(np.abs(wide.sum(-1) - 1) < rounding):
+            return "simplex"
     if wide.min() >= 0 and wide.max() <= 1 and wide.min() < wide.max():
         return 0.0, 1.0
     return "positive" if wide.min() > 0 else "real"
-
-
-def _symmetric(matrix: np.ndarray) -> bool:
-    return np.array_equal(matrix, np.swapaxes(matrix, -1, -2))
-
-
-def _sums_to_one(rows: np.ndarray, dtype: Any) -> bool:
-    return bool(np.all(np.abs(rows.sum(-1) - 1) < 8 * rows.shape[-1] * float(jnp.finfo(dtype).eps)))
 
 
 def _names(function: Callable[..., Any], count: int) -> list[str]:
@@ -287,8 +282,6 @@ def _is_none(value: Any) -> bool:
 
 
 def _holds_spec(value: Any) -> bool:
-    return any(isinstance(_leaf("", v), Leaf) for v in jax.tree.leaves(value) if not _scalar(v))
-
-
-def _scalar(value: Any) -> bool:
-    return isinstance(value, bool | int | float | complex)
+    """Whether a value holds arrays or descriptions of arrays; Python numbers are none."""
+    leaves = [v for v in jax.tree.leaves(value) if not isinstance(v, bool | int | float | complex)]
+    return any(isinstance(_leaf("", v), Leaf) for v in leaves)

@@ -45,8 +45,8 @@ def verify_each(
     oracle = load(definition) if definition else None
     if len(functions) != 1 and (args or statics or definition):
         raise FnnError(
-            "--args, --static and --definition say how one function is called; "
-            f"name that function alone, not {len(functions)}"
+            "--args, --static and --definition describe the call of one function; "
+            f"name one function, not {len(functions)}"
         )
     own = all(isinstance(f, Op) and f.__module__.startswith("fnn.") for f in functions.values())
     if own and vary and len(functions) > 1:

@@ -52,8 +52,9 @@ def check(probing: Probing, case: Case, dtype: str, cost: dict[str, tuple[int, i
         answers = list(_excess(subject, arguments, dtype, sizes))
         vary = probing.vary and not answers
         for arguments in lengthened(original, subject, dtype) if vary else ():
+            ends = sum(map(array_bytes, arguments.structs(dtype)))
             try:
-                if _largest(subject.function, arguments, dtype) <= LONG * _ends(arguments, dtype):
+                if _largest(subject.function, arguments, dtype) <= LONG * ends:
                     continue
                 sizes = _measure(subject, arguments, dtype)
             except Exception:
@@ -115,10 +116,6 @@ def _largest(function: Any, arguments: Arguments, dtype: str) -> int:
     jaxpr = jax.make_jaxpr(run)(*input_types(function, arguments, dtype)).jaxpr
     arrays = [var.aval for e in equations(jaxpr) for var in e.outvars]
     return max((array_bytes(a) for a in arrays if hasattr(a, "dtype")), default=0)
-
-
-def _ends(arguments: Arguments, dtype: str) -> int:
-    return sum(map(array_bytes, arguments.structs(dtype)))
 
 
 @cached

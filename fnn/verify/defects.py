@@ -1,4 +1,4 @@
-"""The defects that a backward rule can have, by name: what each is, and what to do about it.
+"""The defects that a backward rule can have, by name, each with its meaning and advice.
 
 Every finding names one of them. The group is a question: is the *value* of the cotangent right, is
 the rule a linear function of its *cotangent*, are *types* and structure as JAX and the caller

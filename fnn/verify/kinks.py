@@ -1,12 +1,11 @@
-"""Kinks and special points: which derivatives are allowed where the definition has more than one.
+"""Kinks and special points: which derivatives are allowed where there is more than one.
 
-Around a kink the oracle's gradient is taken a small step away, on either side and in random
-directions. Where all of these agree, there is no kink, and theirs is the derivative. Where they
-differ, they are one-sided derivatives, and the rule's value must lie between them: each element
-for itself, and each output's gradient in sum (so that a tie may be given to one place or shared,
-but not given twice). Where automatic differentiation of the definition makes a choice, one of the
-one-sided derivatives and not the mean of them, the definition states a convention, and the rule
-must follow it.
+The oracle's gradient is taken a small step away from the point, on either side and in random
+directions. If all of these agree, there is no kink, and they are the derivative. If they differ,
+they are one-sided derivatives, and the rule's value must lie between them: for each element, and
+for the sum of each output's gradient (a tie may go to one place or be shared, but not count twice).
+If autodiff of the definition gives one of the one-sided derivatives, and not their mean, the
+definition states a convention that the rule must follow.
 """
 
 from dataclasses import replace

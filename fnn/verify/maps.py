@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..text import nice_step
 from . import words
 from .judge import size_of, widen
 from .report import Picture
@@ -171,13 +172,9 @@ def _matrix(values: Floats, fill: float) -> Floats:
     """Return a matrix unchanged, and a vector wrapped into rows."""
     if values.ndim == 2:
         return values
-    row = _row(len(values))
-    return np.pad(values, (0, -len(values) % row), constant_values=fill).reshape(-1, row)
-
-
-def _row(n: int) -> int:
-    """Return the elements per row of a vector (n,): cells times elements per cell."""
-    return n if n <= _ROW else _ROW * -(-n // (_ROW * _MOST_CELLS))
+    n = len(values)
+    row = n if n <= _ROW else _ROW * -(-n // (_ROW * _MOST_CELLS))  # cells times elements per cell
+    return np.pad(values, (0, -n % row), constant_values=fill).reshape(-1, row)
 
 
 def _grid(badness: Floats, wrapped: bool) -> _Grid:
@@ -279,9 +276,7 @@ def _axes(
 def _ticks(n: int, elements: int, side: int, sign: str = "") -> tuple[Tick, ...]:
     """Return ticks at round indices below n, with `elements` per cell of `side` units."""
     room = max(2, math.ceil(n / elements) * side // 40)
-    raw = n / room
-    power = 10 ** max(0, math.floor(math.log10(raw)))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
+    step = max(1, round(nice_step(n, room)))
     at = [(i, (i + 0.5) / elements * side) for i in range(0, n, step)]
     return tuple(Tick(round(x, 1), f"{sign}{i:,}" if i else "0") for i, x in at)
 

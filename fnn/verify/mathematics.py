@@ -22,7 +22,7 @@ from .trials import Answers, Mismatch, Trial
 
 @dataclass
 class Verdict:
-    """The trials of all probes, and what they show."""
+    """The trials of all probes, their mismatches and their resolution."""
 
     trials: list[Trial]
     mismatches: list[Mismatch]

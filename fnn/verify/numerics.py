@@ -190,18 +190,16 @@ class _Rounded:
         if misfit(self.got[key][which], judged, np.full(np.shape(judged), half)) is None:
             return None
         auto, change = widen(self.auto[key][which]), self.noise(key, which, jumps=True)
-        sizes = [size_of(judged)]
+        sizes, run = [size_of(judged)], self.probing.run(self.case)
         for further in (0, 16):
-            sizes += [self._size_in(key, which, seed) for seed in range(3, 3 + further)]
+            for seed in range(3, 3 + further):
+                outcome = run.oracle(*self.probing.draw(self.case, self.probe, seed))
+                sizes.append(size_of(outcome[key][which]))
             tolerance = digits_tolerance(judged, auto, change, max(sizes), self.dtype)
             wrong = misfit(self.got[key][which], judged, tolerance)
             if wrong is None:
                 return None
         return wrong
-
-    def _size_in(self, key: str, which: int, seed: int) -> float:
-        run = self.probing.run(self.case)
-        return size_of(run.oracle(*self.probing.draw(self.case, self.probe, seed))[key][which])
 
 
 def _defect(probe: Probe, wrong: Misfit) -> str:
@@ -242,7 +240,8 @@ def _poison(
     trial = Trial(base.case, Probe(label, "poison"), values, dys, want, got)
     if probing.subject.states_conventions and np.isnan(number):
         # The definition of an op states where a NaN goes, element by element.
-        shapes = {np.shape(values[i]) for i in base.case.arguments.places if _has_nan(values[i])}
+        arrays = [values[i] for i in base.case.arguments.places]
+        shapes = {np.shape(x) for x in arrays if np.isnan(x).any()}
         for mismatch in differences(trial, "plain", got["plain"], want["y"], MOST):
             if mismatch.misfit.got.shape in shapes:
                 yield "nan", mismatch
@@ -251,8 +250,9 @@ def _poison(
         return
     clean = all(np.isfinite(dy).all() for dy in dys)
     rows = len(dys[0]) if np.ndim(dys[0]) else None
-    if not whole and not _rows_apart(want["y"]) and clean:
-        return
+    rows_apart = all(np.ndim(y) and np.isfinite(y[1:]).all() for y in want["y"])
+    if not whole and not rows_apart and clean:
+        return  # numbers that are not finite lie in other rows than the first as well
     for i, (ct, expected) in enumerate(zip(got["ct"], want["ct"], strict=True)):
         judged = np.isfinite(expected) & np.isfinite(base.got["ct"][i])
         if not (clean and whole):
@@ -261,15 +261,6 @@ def _poison(
             judged[:1] = False
         if wrong := misfit(ct, np.where(judged, expected, np.nan), np.full(np.shape(ct), MOST)):
             yield "nan" if np.isinf(number) else "leakage", Mismatch(trial, "ct", i, wrong)
-
-
-def _has_nan(array: Any) -> bool:
-    return bool(np.isnan(array).any())
-
-
-def _rows_apart(outputs: Any) -> bool:
-    """Whether all numbers that are not finite lie in the first rows of the outputs."""
-    return all(np.ndim(y) and np.isfinite(y[1:]).all() for y in outputs)
 
 
 def _first(array: np.ndarray) -> np.ndarray:

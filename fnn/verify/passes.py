@@ -17,7 +17,7 @@ Outcome = dict[str, list[Any]]
 """`y`: the output's leaves; `plain`: the same, not differentiated; `ct`: one cotangent for each
 argument that is differentiated."""
 Make = Callable[[Callable[..., Any], Arguments], Callable[..., Outcome]]
-"""Returns what is run of a function: by_rule, by_rule_alone or by_autodiff."""
+"""by_rule, by_rule_alone or by_autodiff: returns the function of arrays that a program runs."""
 FLOAT0 = jax.dtypes.float0
 
 

@@ -24,7 +24,7 @@ from .values import rounded, shaken, to_dtype
 
 
 def cached(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Cache what `make(function, ...)` returns, until the function gets other rules."""
+    """Return `make(function, ...)` with its results cached until the function gets other rules."""
 
     @functools.lru_cache(maxsize=512)
     def by_rules(function: Any, rules: Any, *more: Any) -> Any:
@@ -239,7 +239,7 @@ class Programs:
         return self._programs[make]
 
     def both(self) -> tuple[Program, Program]:
-        """Return the oracle's program and the rule's; what XLA must compile, it begins to."""
+        """Return the programs of the oracle and of the rule; XLA begins to compile its own."""
         rule = self.program(by_rule)
         return self.program(by_autodiff), rule
 

@@ -1,16 +1,13 @@
 """The questions about a backward rule, in order: what each asks, what it needs, what it stops."""
 
-from collections.abc import Iterator
-
 from . import calls, cost, cotangents, devices, mathematics, numerics, transforms, types, votes
 from .classify import classify
 from .judge import EPS64
 from .probes import Probing
 from .report import Finding
 from .shapes import LARGE
-from .verification import ALL, Answer, Question, Verification
-
-Answers = Iterator[Answer]
+from .trials import Answers
+from .verification import ALL, Question, Verification
 
 
 def ask_types(v: Verification) -> Answers:

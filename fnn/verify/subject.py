@@ -37,7 +37,7 @@ class Subject:
 def find(function: Any, definition: Callable[..., Any] | None) -> Subject:
     """Return the subject of a function, with a definition of its own if none is passed.
 
-    Raises TypeError, which says what to pass, for a value without a rule or that is no function.
+    Raises TypeError for a value that has no rule or is no function; it says what to pass instead.
     """
     if not callable(function):
         raise TypeError(
@@ -90,7 +90,7 @@ def _name(function: Any) -> str:
 def check_call(subject: Subject, arguments: Arguments) -> None:
     """Check that function and definition accept the call, and that there is a rule to verify.
 
-    Raises TypeError or ValueError, which say what to pass instead.
+    Raises TypeError or ValueError; the message says what to pass instead.
     """
     arrays = arguments.structs()
     if not any(leaf.differentiable for leaf in arguments.leaves):
@@ -108,10 +108,12 @@ def check_call(subject: Subject, arguments: Arguments) -> None:
                 f"verify: the {what} cannot be called as {arguments.show(subject.name)}: "
                 f"{first_line(error)}" + signature(function)
             ) from error
-    if not any(jax.numpy.issubdtype(y.dtype, jax.numpy.inexact) for y in jax.tree.leaves(shape)):
+    outputs = jax.tree.leaves(shape)
+    if not any(jax.numpy.issubdtype(y.dtype, jax.numpy.inexact) for y in outputs):
+        types = ", ".join(f"{y.dtype}{list(y.shape)}" for y in outputs) or "nothing"
         raise TypeError(
             f"verify: {subject.name} is not differentiable: its output holds no floating-point "
-            f"number, but {_types(shape)}"
+            f"number, but {types}"
         )
     if subject.definition is _own_definition(subject.function):
         closed = jax.make_jaxpr(functools.partial(arguments.apply, subject.function))(arrays)
@@ -130,10 +132,6 @@ def _own_definition(function: Any) -> Any:
         return _stripped(function)
     except TypeError:
         return None
-
-
-def _types(tree: Any) -> str:
-    return ", ".join(f"{y.dtype}{list(y.shape)}" for y in jax.tree.leaves(tree)) or "nothing"
 
 
 def signature(function: Any) -> str:

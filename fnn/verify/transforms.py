@@ -81,13 +81,16 @@ def uncompiled(probing: Probing, trial: Trial, eps: float) -> Answers:
     yield from _same(trial, "jit", got, eps)
 
 
-def _remat(function: Any, arguments: Arguments) -> Callable[..., Any]:
-    def run(arrays: Any, dys: Any, *_: Any) -> Any:
-        again = jax.checkpoint(functools.partial(call, function, arguments))
-        y, pull = backward(again, arrays, arguments.places)
+def _backward_of(run: Callable[..., Any], arguments: Arguments) -> Callable[..., Any]:
+    def back(arrays: Any, dys: Any, *_: Any) -> Any:
+        y, pull = backward(run, arrays, arguments.places)
         return list(pull(typed(dys, y)))
 
-    return run
+    return back
+
+
+def _remat(function: Any, arguments: Arguments) -> Callable[..., Any]:
+    return _backward_of(jax.checkpoint(functools.partial(call, function, arguments)), arguments)
 
 
 def _scan(function: Any, arguments: Arguments) -> Callable[..., Any]:
@@ -101,11 +104,8 @@ def _scan(function: Any, arguments: Arguments) -> Callable[..., Any]:
         types = jax.eval_shape(lambda: call(function, arguments, arrays))
         return jax.lax.scan(body, [jnp.zeros_like(t) for t in types], None, length=2)[0]
 
-    def run(arrays: Any, dys: Any, *_: Any) -> Any:
-        y, pull = backward(twice, arrays, arguments.places)
-        return [ct / 2 for ct in pull(typed(dys, y))]
-
-    return run
+    back = _backward_of(twice, arguments)
+    return lambda *arrays: [ct / 2 for ct in back(*arrays)]
 
 
 def _axes(arguments: Arguments) -> Iterator[tuple[bool, ...]]:

@@ -94,8 +94,9 @@ class Mismatch:
         return self.trial.case.arguments.paths[self.which]
 
 
-Answers = Iterator[tuple[str, Mismatch | Finding]]
-"""The answers to a question: the names of defects, each with its evidence."""
+Answer = Finding | tuple[str, Mismatch | Finding]
+"""A finding, or a defect with its evidence; only the first evidence of each defect is reported."""
+Answers = Iterator[Answer]
 
 
 def differences(

@@ -15,10 +15,8 @@ from .probes import GIVEN, Probing
 from .report import Finding, Picture, Report
 from .shapes import Case
 from .subject import Subject
-from .trials import Mismatch, Trial
+from .trials import Answer, Answers, Mismatch, Trial
 
-Answer = Finding | tuple[str, Mismatch | Finding]
-"""A finding, or a defect with its evidence; only the first evidence of each defect is reported."""
 ALL = "all later questions"
 UNBOUNDED = 1e300
 TRANSFORMS = ("jit", "vmap", "remat", "scan", "devices", "second order")
@@ -29,20 +27,19 @@ TRANSFORMS = ("jit", "vmap", "remat", "scan", "devices", "second order")
 class Question:
     """One question about a subject.
 
-    It is asked if it is not skipped by its name, if its needs are met, and if no finding of an
-    earlier question makes it meaningless.
+    It is asked if its needs are met, and if no finding of an earlier question makes it meaningless.
     """
 
     name: str
     asks: str
-    ask: Callable[["Verification"], Iterator[Answer] | None]
+    ask: Callable[["Verification"], Answers | None]
     needs: tuple[Callable[["Verification"], bool], ...] = ()
     stops: Mapping[str, Collection[str]] = field(default_factory=dict)
     """From a defect, or a group of them, to the later questions that it makes meaningless."""
 
 
 class Verification:
-    """A subject, the calls on which it is tried, and what the questions so far have shown."""
+    """A subject, the calls on which it is tried, its programs, verdict and report."""
 
     probing: Probing
     verdict: mathematics.Verdict

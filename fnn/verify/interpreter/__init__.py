@@ -168,7 +168,13 @@ def _by_jax(equation: Any) -> Function:
 
     def run(*arrays: Any) -> Any:
         inputs = list(map(np.asarray, arrays))
-        key = what, *((a.shape, a.dtype, _content(a)) for a in inputs)
+        key = (
+            what,
+            *(
+                (a.shape, a.dtype, tuple(a.reshape(-1)) if a.dtype == object else a.tobytes())
+                for a in inputs
+            ),
+        )
         if key not in _RESULTS:
             with jax.enable_x64(True):
                 results = bind(*(jnp.asarray(handed_out(a)) for a in inputs), **params)
@@ -179,10 +185,6 @@ def _by_jax(equation: Any) -> Function:
         return _RESULTS[key]
 
     return run
-
-
-def _content(array: np.ndarray) -> Any:
-    return tuple(array.reshape(-1)) if array.dtype == object else array.tobytes()
 
 
 @primitive("cond")

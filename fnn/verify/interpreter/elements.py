@@ -104,26 +104,18 @@ SPECIAL: dict[str, Function] = {
 """Functions of scipy, which has no dtypes of 16 bits."""
 
 
-def _same_for_all(function: Function) -> Callable[[Any], Function]:
-    return lambda equation: function
+@primitive(*ELEMENTWISE)
+def _elementwise(equation: Any) -> Function:
+    return ELEMENTWISE[equation.primitive.name]
 
 
-def _in_float32(function: Function) -> Callable[[Any], Function]:
-    """Return a function that computes numbers of 16 bits in float32."""
-
-    def prepare(equation: Any) -> Function:
-        dtype = equation.outvars[0].aval.dtype
-        if not is_half(dtype):
-            return function
-        return lambda *arrays: function(*(np.float32(a) for a in arrays)).astype(dtype)
-
-    return prepare
-
-
-for _name, _function in ELEMENTWISE.items():
-    primitive(_name)(_same_for_all(_function))
-for _name, _function in SPECIAL.items():
-    primitive(_name)(_in_float32(_function))
+@primitive(*SPECIAL)
+def _special(equation: Any) -> Function:
+    """Return a function of scipy, which computes numbers of 16 bits in float32."""
+    function, dtype = SPECIAL[equation.primitive.name], equation.outvars[0].aval.dtype
+    if not is_half(dtype):
+        return function
+    return lambda *arrays: function(*(np.float32(a) for a in arrays)).astype(dtype)
 
 
 @primitive("optimization_barrier", "device_put")

@@ -50,10 +50,6 @@ class _Windows:
         return tuple(where), inside
 
 
-def _fills(mode: Any) -> bool:
-    return "FILL" in str(mode)
-
-
 @primitive("gather")
 def _gather(equation: Any) -> Function:
     params, out = equation.params, equation.outvars[0].aval
@@ -64,7 +60,7 @@ def _gather(equation: Any) -> Function:
         {axis: i for i, axis in enumerate(numbers.start_index_map)},
         dict(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)),
         (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims),
-        _fills(params["mode"]),
+        "FILL" in str(params["mode"]),
     )
     outer = [i for i in range(len(out.shape)) if i not in numbers.offset_dims]
     back: Any = np.argsort([*outer, *numbers.offset_dims]) if out.shape else []
