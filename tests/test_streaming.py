@@ -163,16 +163,16 @@ train: {{epochs: 3, batch_size: 8}}
 def test_a_comparison_reads_the_first_examples(save, monkeypatch):
     monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     monkeypatch.setattr("fnn.runs.compare.STEPS", 3)
-    data, read = arrays(folder=str(save())), []
+    data, requests = arrays(folder=str(save())), []
     original = Shards.__getitem__
 
-    def noted(self, examples):
-        read.append(examples)
+    def record(self, examples):
+        requests.append(examples)
         return original(self, examples)
 
-    monkeypatch.setattr(Shards, "__getitem__", noted)
+    monkeypatch.setattr(Shards, "__getitem__", record)
     comparison = compare(MODEL, LOSS, optax.sgd(0.1), data.x_train, data.y_train, batch_size=5)
-    assert read == [slice(None, 15)]
+    assert requests == [slice(None, 15)]
     assert max(p["max_relative_difference"] for p in comparison["parameters"]) < 1e-5
 
 
