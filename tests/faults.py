@@ -200,9 +200,9 @@ def missed_terms(op: Op, numbers: Collection[int] | None = None) -> tuple[list[s
                 differs, shows = example.outcome(at)
                 if differs:
                     verdicts[term] = shows
-    hidden = [
+    terms = [
         f"{names[at]}, operation {at} of {len(names)}"
         for (names, at), shows in verdicts.items()
         if not shows
     ]
-    return hidden, sum(verdicts.values())
+    return terms, sum(verdicts.values())

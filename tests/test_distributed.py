@@ -71,15 +71,10 @@ def check_run(where, alone, epochs):
             # Each step has some roundings of 6e-8, which add up over training.
             np.testing.assert_allclose(row[key], expected[key], rtol=1e-6)
         assert row["test_accuracy"] == expected["test_accuracy"]
-    for name, array in arrays(
-        alone / "parameters.npz"
-    ).items():  # whole, though checkpoints hold shards
+    for name, array in arrays(alone / "parameters.npz").items():  # whole, not in shards
         assert arrays(where / "parameters.npz")[name].shape == array.shape
-    for checkpoint in (where / "checkpoints").glob("[0-9]*"):
-        assert sorted(path.name for path in checkpoint.iterdir()) == [
-            "0.safetensors",
-            "1.safetensors",
-        ]
+    for folder in (where / "checkpoints").glob("[0-9]*"):
+        assert sorted(path.name for path in folder.iterdir()) == ["0.safetensors", "1.safetensors"]
 
 
 def test_two_processes_of_two_devices_are_one_device_until_one_dies(write, tmp_path):
@@ -87,10 +82,8 @@ def test_two_processes_of_two_devices_are_one_device_until_one_dies(write, tmp_p
     with processes(*(("tests.one_process", file, i, runs) for i in (0, 1))) as (first, second):
         output, errors = first.communicate(timeout=600)
         other, _ = second.communicate(timeout=10)
-    lines = output.splitlines()
-    assert other.splitlines() == ["first says process 0", "rows 16 31 16", "ended 143"], (
-        errors
-    )  # and no JSON
+    lines, silent = output.splitlines(), other.splitlines()  # only the first prints JSON
+    assert silent == ["first says process 0", "rows 16 31 16", "ended 143"], errors
     assert [*lines[:2], *lines[3:]] == ["first says process 0", "rows 0 15 16", "ended 143"]
     summary = json.loads(lines[2])
     assert summary["status"] == "interrupted"

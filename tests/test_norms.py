@@ -12,18 +12,12 @@ from jax.sharding import PartitionSpec as P
 import fnn
 from fnn import ops
 from fnn.errors import ShapeError
-from fnn.verifier.interpreter import interpreter
+
+from .runs import in_numpy
 
 
 def drawn(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def in_numpy(function, *arguments):
-    """What a function returns, run in NumPy as it is traced: compiling takes a hundred times it."""
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    run = interpreter(closed)
-    return jax.tree.unflatten(jax.tree.structure(shapes), run(jax.tree.leaves(arguments)))
 
 
 X = drawn(0, 8, 3, 5) * 2 + 30

@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec as P
 import fnn
 from fnn.custom_op import OPS, Op, Static, op, rules
 from fnn.ops import binary_cross_entropy, dense, masked_dense, relu, sigmoid, softmax_cross_entropy
-from fnn.verifier.interpreter import interpreter
+
+from .runs import in_numpy
 
 pytestmark = pytest.mark.core
 
@@ -41,13 +42,6 @@ def loss(x, w, b):
 def natural_loss(x, w, b):
     with rules("autodiff"):
         return loss(x, w, b)
-
-
-def in_numpy(function, *arguments):
-    """What a function returns, run in NumPy as it is traced: compiling takes a hundred times it."""
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    run = interpreter(closed)
-    return jax.tree.unflatten(jax.tree.structure(shapes), run(jax.tree.leaves(arguments)))
 
 
 by_all = functools.partial(jax.grad, argnums=(0, 1, 2))

@@ -64,38 +64,38 @@ CUTS = [np.array([[k, k + 1], [k + 2, k + 3]], np.int32) for k in range(8)]
 
 def test_resident_data_go_to_the_device_once():
     feed = make_feed(NUMBERS.astype(np.float32), Y.astype(np.int32))
-    calls = list(feed.chunks(CUTS))
-    assert all(call.x is calls[0].x and call.labels is calls[0].labels for call in calls)
-    assert all(call.indices is cut for call, cut in zip(calls, CUTS, strict=True))
+    chunks = list(feed.chunks(CUTS))
+    assert all(chunk.x is chunks[0].x and chunk.labels is chunks[0].labels for chunk in chunks)
+    assert all(chunk.indices is cut for chunk, cut in zip(chunks, CUTS, strict=True))
 
 
 def test_streamed_data_are_read_ahead_but_not_far():
     x, cuts = Counted(), iter(CUTS)
-    calls = make_feed(x, Y[:N].astype(np.int32)).chunks(cuts)
-    next(calls)
+    chunks = make_feed(x, Y[:N].astype(np.int32)).chunks(cuts)
+    next(chunks)
     for _ in range(200):
         if x.reads == 1 + AHEAD:
             break
         time.sleep(0.01)
-    assert x.reads == 1 + AHEAD  # while the consumer waits for nothing
+    assert x.reads == 1 + AHEAD  # although nothing was requested since
     assert len(list(cuts)) == len(CUTS) - 1 - AHEAD
-    assert len(list(calls)) == AHEAD
+    assert len(list(chunks)) == AHEAD
     assert x.reads == 1 + AHEAD
 
 
-def leave(calls):
-    for _ in calls:
+def leave(chunks):
+    for _ in chunks:
         break
 
 
-def fail(calls):
-    for _ in calls:
+def fail(chunks):
+    for _ in chunks:
         raise ZeroDivisionError
 
 
-def interrupt(calls):
-    next(calls)
-    calls.throw(KeyboardInterrupt)
+def interrupt(chunks):
+    next(chunks)
+    chunks.throw(KeyboardInterrupt)
 
 
 @pytest.mark.parametrize(
@@ -108,23 +108,23 @@ def test_no_thread_is_left_behind(use, error):
         use(feed.chunks(CUTS))
 
 
-def test_what_fails_while_reading_ahead_is_raised_in_its_turn():
+def test_an_error_while_reading_ahead_is_raised_in_its_turn():
     class Failing(Counted):
         def __getitem__(self, examples):
             if examples[0] == 2:
                 raise DataError("gone")
             return super().__getitem__(examples)
 
-    calls = make_feed(Failing(), Y[:N].astype(np.int32)).chunks(CUTS)
-    assert [call.batches[0, 0] for call in (next(calls), next(calls))] == [0, 1]
+    chunks = make_feed(Failing(), Y[:N].astype(np.int32)).chunks(CUTS)
+    assert [chunk.batches[0, 0] for chunk in (next(chunks), next(chunks))] == [0, 1]
     with pytest.raises(DataError, match="gone"):
-        next(calls)
+        next(chunks)
     assert not prefetching()
     with pytest.raises(ZeroDivisionError):
         list(make_feed(Counted(), Y[:N]).chunks(1 // k for k in (1, 0)))
 
 
-def test_a_file_that_vanishes_while_training_ends_the_calls(save):
+def test_a_file_that_vanishes_while_training_ends_the_chunks(save):
     folder = save()
     feed = make_feed(arrays(folder=str(folder)).x_train, Y[:N].astype(np.int32))
     (folder / X1).unlink()
@@ -135,7 +135,7 @@ def test_a_file_that_vanishes_while_training_ends_the_calls(save):
     ("batch_bytes", "most", "steps"),
     [(1, 256, 256), (2**20, 256, 64), (2**20, 10, 10), (2**20 + 1, 256, 63), (2**40, 256, 1)],
 )
-def test_a_call_holds_so_many_bytes(batch_bytes, most, steps):
+def test_the_steps_per_call_fit_in_memory(batch_bytes, most, steps):
     assert steps_per_call(batch_bytes, most) == steps
 
 
@@ -153,8 +153,8 @@ train: {{epochs: 3, batch_size: 8}}
         threads |= set(prefetching())
         batches.append(chunk.batches.reshape(-1))
     assert len(threads) == 1
-    want = [experiment.order(epoch) for epoch in (1, 2, 3)]
-    np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(want))
+    expected = [experiment.order(epoch) for epoch in (1, 2, 3)]
+    np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(expected))
 
 
 # Evaluation and comparison
@@ -163,16 +163,16 @@ train: {{epochs: 3, batch_size: 8}}
 def test_a_comparison_reads_the_first_examples(save, monkeypatch):
     monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     monkeypatch.setattr("fnn.runs.compare.STEPS", 3)
-    data, read = arrays(folder=str(save())), []
+    data, requests = arrays(folder=str(save())), []
     original = Shards.__getitem__
 
-    def noted(self, examples):
-        read.append(examples)
+    def record(self, examples):
+        requests.append(examples)
         return original(self, examples)
 
-    monkeypatch.setattr(Shards, "__getitem__", noted)
+    monkeypatch.setattr(Shards, "__getitem__", record)
     comparison = compare(MODEL, LOSS, optax.sgd(0.1), data.x_train, data.y_train, batch_size=5)
-    assert read == [slice(None, 15)]
+    assert requests == [slice(None, 15)]
     assert max(p["max_relative_difference"] for p in comparison["parameters"]) < 1e-5
 
 
@@ -186,9 +186,9 @@ def test_a_comparison_reads_the_first_examples(save, monkeypatch):
 def test_a_run_on_streamed_data_is_bitwise_that_on_resident_data(
     save, tmp_path, monkeypatch, x, gradient
 ):
-    """Chunks have 3, 3 and 1 step, and 5 examples remain; evaluation takes 4 at a time."""
+    """Chunks hold 3, 3 and 1 step, then the last 5 examples; evaluation takes 4 at a time."""
     monkeypatch.setattr("fnn.train.evaluate.CHUNK", 4)
-    folder, found = save(x), []
+    folder, outcomes = save(x), []
     for stream in ("true", "false"):
         config = parse(f"""
 name: streamed
@@ -207,6 +207,6 @@ gradient: {gradient}
         rows, predictions = runs.metrics(where), runs.arrays(where / "predictions.npz")
         assert rows[0]["train_loss"] != rows[1]["train_loss"]
         assert len(predictions["loss"]) == M
-        found.append((rows, runs.arrays(where / "parameters.npz"), predictions))
+        outcomes.append((rows, runs.arrays(where / "parameters.npz"), predictions))
         write_report(where)
-    chex.assert_trees_all_equal(*found)
+    chex.assert_trees_all_equal(*outcomes)

@@ -148,11 +148,10 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Evaluate all runs; record the metrics of those that have moved."""
-        self.evaluation = self.evaluate()
+        self.evaluation = Evaluation(*map(np.asarray, self.evaluate()))
         labels, rows = self.experiment.data.y_test, []
-        losses, decisions = map(np.asarray, self.evaluation[1:])
         for i, history in enumerate(self.histories):
-            own = Evaluation(losses[i], losses[i], decisions[i])
+            own = self.evaluation.of_run(i)
             if not history.is_evaluated and history.record(own, labels, self.seconds):
                 rows.append(history.last)
         if rows:
