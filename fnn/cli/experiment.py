@@ -224,11 +224,11 @@ def compare(
             (
                 "temporary bytes",
                 *("–" if temporary[g] is None else f"{temporary[g]:,}" for g in temporary),
-                "–" if found["temp_ratio"] is None else f"{found['temp_ratio']:.2f}",
+                "–" if comparison["temp_ratio"] is None else f"{comparison['temp_ratio']:.2f}",
             ),
         ],
     )
-    print(f"the losses differ by {found['loss_relative_difference']:.1e} relative")
+    print(f"the losses differ by {comparison['loss_relative_difference']:.1e} relative")
 
 
 @app.command(epilog="Example: fnn plan configs/mnist_784_15_10.yaml")

@@ -167,7 +167,7 @@ class OpLayer(Layer):
         return OpCall(self.op, params | state, self.statics, lambda y: (y, state))
 
     def apply(self, params, state, x, *, key=None, train=False):
-        """OpCall the op."""
+        """Call the op."""
         call = self.call(params, state, x.shape, key=key, train=train)
         return call.finish(call.op(x, **call.arrays, **call.statics))
 
