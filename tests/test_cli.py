@@ -79,10 +79,10 @@ def test_plan_json(fnn):
 
 def test_compare_json(fnn, monkeypatch):
     monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
-    told = json.loads(fnn("compare", XOR, "--json")[1])
+    comparison = json.loads(fnn("compare", XOR, "--json")[1])
     paths = ["0_dense/b", "0_dense/w", "2_dense/b", "2_dense/w"]
-    assert [p["path"] for p in told["parameters"]] == paths
-    assert told["step_time_us"]["manual"] > 0
+    assert [p["path"] for p in comparison["parameters"]] == paths
+    assert comparison["step_time_us"]["manual"] > 0
 
 
 def test_compare_a_run(fnn, monkeypatch):
@@ -90,9 +90,9 @@ def test_compare_a_run(fnn, monkeypatch):
     run = Path(json.loads(fnn("run", XOR, "train.epochs=2", "--json")[1])["run"])
     assert not (run / "comparison.json").exists()
     before = (run / "report.html").read_bytes()
-    told = json.loads(fnn("compare", "runs/xor", "--json")[1])
+    comparison = json.loads(fnn("compare", "runs/xor", "--json")[1])
     written = json.loads((run / "comparison.json").read_bytes())
-    assert written == {key: value for key, value in told.items() if key != "name"}
+    assert written == {key: value for key, value in comparison.items() if key != "name"}
     assert (run / "report.html").read_bytes() != before
     assert "is a run, whose config is fixed" in fnn("compare", run, "seed=1")[2]
 

@@ -77,8 +77,8 @@ def test_stablehlo_gives_the_scores_of_the_run(command, run, trained_run):
     scores = arrays(run / "predictions.npz")["scores"]
     for n in (1, 7, len(scores)):
         # Sums of at most 64 products of numbers of size 1; XLA orders them by the batch's size.
-        found = model.call(trained_run[1][:n])
-        np.testing.assert_allclose(found, scores[:n], rtol=1e-5, atol=1e-5)
+        outputs = model.call(trained_run[1][:n])
+        np.testing.assert_allclose(outputs, scores[:n], rtol=1e-5, atol=1e-5)
     assert model.platforms == PLATFORMS
     assert b".py" not in content  # nothing of the machine that it was made on
     with pytest.raises(ValueError, match="No VJP"):
@@ -91,9 +91,9 @@ def test_every_layer_takes_batches_of_any_size():
     params, state = drawn(model, (1, 8, 8, 1))
     exported = to_stablehlo(Trained(config, model, params, state, (8, 8, 1)))
     x = np.random.default_rng(1).normal(size=(3, 8, 8, 1)).astype(np.float32)
-    found = jax.export.deserialize(bytearray(exported)).call(x)
+    outputs = jax.export.deserialize(bytearray(exported)).call(x)
     y, _ = jax.jit(model.apply)(params, state, x)
-    np.testing.assert_allclose(found, y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs, y, rtol=1e-5, atol=1e-6)
 
 
 def write(name, content):

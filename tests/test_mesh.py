@@ -70,8 +70,8 @@ def trained(devices, count, size=32, model=MLP):
 
 def collectives(program):
     """Each collective's name, and the arrays it exchanges."""
-    found = re.findall(rf"= (\(.*?\)|\S+) ({COLLECTIVES})(?:-start)?\(", program)
-    return [(name, re.findall(r"\w+\[[0-9,]*\]", kind)) for kind, name in found]
+    operations = re.findall(rf"= (\(.*?\)|\S+) ({COLLECTIVES})(?:-start)?\(", program)
+    return [(name, re.findall(r"\w+\[[0-9,]*\]", kind)) for kind, name in operations]
 
 
 # The same numbers
@@ -107,17 +107,17 @@ def test_a_last_batch_that_does_not_divide_is_computed_whole():
 @pytest.mark.core
 def test_data_parallel_exchanges_each_gradient_once_and_the_loss():
     _, state, program = trained(EIGHT, 20)
-    found = collectives(program)
-    assert {name for name, _ in found} == {"all-reduce"}
-    shapes = sorted(shape for _, arrays in found for shape in arrays)
+    operations = collectives(program)
+    assert {name for name, _ in operations} == {"all-reduce"}
+    shapes = sorted(shape for _, arrays in operations for shape in arrays)
     sizes = [",".join(map(str, p.shape)) for p in jax.tree.leaves(state.params)]
     assert shapes == sorted(f"f32[{size}]" for size in [*sizes, ""])
     assert collectives(trained("", 20)[2]) == []
 
 
 def test_fsdp_collects_parameters_and_never_the_batch():
-    found = collectives(trained(FSDP, 20)[2])
-    gathered = [array for name, arrays in found if name == "all-gather" for array in arrays]
+    operations = collectives(trained(FSDP, 20)[2])
+    gathered = [array for name, arrays in operations if name == "all-gather" for array in arrays]
     assert sorted(gathered) == ["f32[64,10]", "f32[64,64]", "f32[64]"]
 
 

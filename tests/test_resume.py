@@ -140,9 +140,9 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, peace):
 def test_kills(kills):
     """In a process of its own, since it forks."""
     process = python("-W", "ignore", "-m", "tests.kills", "--kills", kills)
-    said, errors = process.communicate()
-    assert process.returncode == 0, said + errors
-    assert f"{kills} kills" in said.splitlines()[-1]
+    output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
+    assert f"{kills} kills" in output.splitlines()[-1]
 
 
 def test_a_run_that_is_complete_stays_what_it_is(peace):
@@ -161,8 +161,8 @@ def test_the_best_epoch_is_kept(tmp_path):
     train(prepare(parse(SMALL, overrides=(*overrides, "train.epochs=4"))), tmp_path)
     rows = metrics(tmp_path)
     best = min(rows, key=lambda row: row["test_loss"])["step"]
-    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
-    assert kept == {best, rows[-1]["step"]}
+    steps = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert steps == {best, rows[-1]["step"]}
 
 
 # Another config

@@ -89,7 +89,7 @@ def test_an_axis_is_read(word, values):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["seed"], "expected key=values"),
         (["seed="], "expected values, got none"),
@@ -107,8 +107,8 @@ def test_an_axis_is_read(word, values):
         (["a=0..999", "b=0..99"], "100000 runs, more than 10000"),
     ],
 )
-def test_an_axis_that_cannot_be_is_refused(words, said):
-    with pytest.raises(FnnError, match=re.escape(said)):
+def test_an_axis_that_cannot_be_is_refused(words, message):
+    with pytest.raises(FnnError, match=re.escape(message)):
         grid(split_words(words)[1])
 
 
@@ -156,7 +156,7 @@ def test_a_value_that_must_be_known_makes_programs_of_its_own(config):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["train.epoch=1,2"], "unknown key 'epoch'; did you mean 'epochs'?"),
         (["train.epochs=1,x"], "override train.epochs=x: train.epochs: expected an integer, got"),
@@ -166,8 +166,8 @@ def test_a_value_that_must_be_known_makes_programs_of_its_own(config):
         ([f"{RATE}=0.1,0.2", "mesh={data: 2}"], "a sweep shares its runs out over the devices"),
     ],
 )
-def test_a_mistake_in_one_run_is_one_message_before_any(config, words, said):
-    with pytest.raises(ConfigError, match=re.escape(said)):
+def test_a_mistake_in_one_run_is_one_message_before_any(config, words, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         ready(config, *words)
 
 
@@ -178,18 +178,18 @@ def test_a_mistake_in_one_run_is_one_message_before_any(config, words, said):
 def test_a_run_in_a_sweep_is_the_run_by_itself(config, tmp_path, number):
     words = (f"{RATE}=0.05,0.3", "seed=3,4", "optimizer.sgd.momentum=0.5,0.9")
     words += ("train.batch_size=40",)  # which leaves a smaller batch at an epoch's end
-    _, summary, found = swept(config, tmp_path, *words)
+    _, summary, results = swept(config, tmp_path, *words)
     assert (summary["runs"], summary["programs"], summary["status"]) == (8, 1, "completed")
     (where,) = (tmp_path / "sweep").iterdir()
-    result = found[number]
+    result = results[number]
     row = where / result["folder"]
     values = (f"{key}={value}" for key, value in result["values"].items())
     assert load(row / "config.yaml") == load(config, [words[-1], *values])
-    alone, told = check_alone(row, tmp_path)
+    alone, summary_alone = check_alone(row, tmp_path)
     for got, want in zip(metrics(row), metrics(alone), strict=True):
         assert got == pytest.approx(want, rel=1e-6)  # an evaluation may be rounded otherwise
-    assert {*json.loads((row / "summary.json").read_bytes())} == {*told} - {"signal"}
-    assert result["test_loss"] == pytest.approx(told["test_loss"], rel=1e-5)
+    assert {*json.loads((row / "summary.json").read_bytes())} == {*summary_alone} - {"signal"}
+    assert result["test_loss"] == pytest.approx(summary_alone["test_loss"], rel=1e-5)
 
 
 BFLOAT16 = "precision={params: bfloat16, reduce: bfloat16}"
@@ -233,7 +233,7 @@ def test_a_run_that_diverges_does_not_disturb_its_neighbours(config, tmp_path):
 def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
     """Nothing is exchanged between the devices."""
     group = ready(config, "seed=0..4", f"{RATE}=0.1,0.2").groups[0]
-    found = []
+    programs = []
     for devices in (jax.devices()[:1], jax.devices()[:4]):
         program = Program(group, devices)
         state = program.init()
@@ -241,10 +241,10 @@ def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
         batches = program.orders(1)[:, :96].reshape(program.places, 3, 32)
         state, losses = program.steps(state, active, batches)
         evaluation = program.evaluate(state)
-        found.append(jax.tree.map(lambda a: np.asarray(a)[:10], (losses, evaluation)))
+        programs.append(jax.tree.map(lambda a: np.asarray(a)[:10], (losses, evaluation)))
     assert len(state.params["0_dense"]["w"].sharding.device_set) == 4
     assert program.places == 12
-    chex.assert_trees_all_equal(*found)
+    chex.assert_trees_all_equal(*programs)
     text = program.compiled(active, batches)
     assert "num_partitions=4" in text
     assert not re.search("all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
@@ -252,16 +252,16 @@ def test_runs_shared_out_over_devices_are_the_runs_on_one(config):
 
 def test_runs_at_once_are_the_runs_one_after_another(config, monkeypatch):
     group = ready(config, f"{RATE}=0.1,0.2,0.3").groups[0]
-    found = []
+    programs = []
     for at_once in (False, True):
         monkeypatch.setattr("fnn.sweep.program._at_once", lambda mesh, a=at_once: a)
         program = Program(group, jax.devices()[:1])
         active = np.array([True, False, True])
         batches = program.orders(1)[:, :96].reshape(1, 3, 32)
         state, losses = program.steps(program.init(), active, batches)
-        found.append(jax.device_get((state._replace(key=None), losses)))
+        programs.append(jax.device_get((state._replace(key=None), losses)))
         assert np.asarray(state.step).tolist() == [3, 0, 3]
-    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(*programs, rtol=1e-5, atol=1e-6)
 
 
 # Stopped and resumed
@@ -302,13 +302,13 @@ def test_a_sweep_that_is_stopped_before_its_first_step(config, tmp_path):
 
 def test_random_and_optuna_choose_points(config, tmp_path):
     words = (f"{RATE}=1e-3..1:log", "seed=1..4:log", "train.epochs=1")
-    where, _, found = swept(config, tmp_path, *words, random=8)
-    assert len(found) == 8
+    where, _, results = swept(config, tmp_path, *words, random=8)
+    assert len(results) == 8
     assert read_plan(where).random == 8
     pytest.importorskip("optuna")
-    where, summary, found = swept(config, tmp_path, *words, optuna=9, by="test_accuracy")
-    assert (len(found), summary["runs"], summary["programs"]) == (9, 9, 2)
-    assert summary["best"]["test_accuracy"] == max(r["test_accuracy"] for r in found)
+    where, summary, results = swept(config, tmp_path, *words, optuna=9, by="test_accuracy")
+    assert (len(results), summary["runs"], summary["programs"]) == (9, 9, 2)
+    assert summary["best"]["test_accuracy"] == max(r["test_accuracy"] for r in results)
     again = sweep(Ready(read_plan(where)), where)  # asks for the same points
     assert again["best"] == summary["best"]
     assert not math.isnan(again["seconds"])
@@ -322,9 +322,9 @@ def test_the_command_leaves_a_report_that_holds_all_runs(config, tmp_path, capsy
     words = ["model.1=relu,{leaky_relu: {negative_slope: 0.1}}", f"{RATE}=0.1,1e30"]
     arguments = ["sweep", str(config), *words, "--by", "test_accuracy"]
     app([*arguments, "--runs", str(tmp_path), "--json"], standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
-    assert (told["runs"], told["programs"], told["diverged"]) == (4, 2, 2)
-    where = Path(told["run"])
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["runs"], summary["programs"], summary["diverged"]) == (4, 2, 2)
+    where = Path(summary["run"])
     assert where.parent.name == "small-sweep"
     page = (where / "report.html").read_text()
     assert page.count('class="thread') == 4
@@ -332,7 +332,7 @@ def test_the_command_leaves_a_report_that_holds_all_runs(config, tmp_path, capsy
     assert page.count('class="spot') == 8  # over two keys
     assert all(f'href="runs/{number:03}/"' in page for number in range(4))
     assert "{leaky_relu: {negative_slope: 0.1}}" in page
-    assert (where / told["best"]["folder"] / "report.html").is_file()
+    assert (where / summary["best"]["folder"] / "report.html").is_file()
     rows = [json.loads(f.read_bytes()) for f in where.glob("runs/*/summary.json")]
     app(["resume", str(where)], standalone_mode=False)  # where nothing is left to do
     seconds = json.loads((where / "summary.json").read_bytes())["seconds"]
@@ -359,15 +359,15 @@ def test_a_sweep_all_of_which_diverged_has_no_best_run(config, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["seed=0,1", "--by", "loss"], "expected one of train_loss, test_loss, test_accuracy"),
         (["seed=0,1", "--random", "3", "--optuna", "3"], "use one"),
         (["seed=1"], "expected a key with several values"),
     ],
 )
-def test_a_mistake_on_the_command_line_leaves_nothing(config, tmp_path, words, said):
-    with pytest.raises(FnnError, match=re.escape(said)):
+def test_a_mistake_on_the_command_line_leaves_nothing(config, tmp_path, words, message):
+    with pytest.raises(FnnError, match=re.escape(message)):
         app(["sweep", str(config), *words, "--runs", str(tmp_path)], standalone_mode=False)
     assert {path.name for path in tmp_path.iterdir()} == {"small.yaml"}
 
@@ -381,7 +381,7 @@ def test_a_page_escapes_what_it_shows_and_survives_what_is_missing(tmp_path):
     assert "&lt;script&gt;" in page
     assert "<script" not in page
     assert "no run has a finite test loss" in page
-    for text, said in (("", "no result yet"), ("{", "cannot be read")):
+    for text, message in (("", "no result yet"), ("{", "cannot be read")):
         (tmp_path / "results.jsonl").write_text(text)
-        with pytest.raises(FnnError, match=said):
+        with pytest.raises(FnnError, match=message):
             write_sweep_report(tmp_path)

@@ -80,8 +80,8 @@ def test_many_steps_in_one_program_are_the_steps_one_by_one(digits, monkeypatch,
         if together:
             monkeypatch.setattr("fnn.train.step.SMALL_BATCH", 0)
             monkeypatch.setattr("fnn.train.step.FETCH_BYTES", fetch_bytes)
-        many, found = take_steps(MODEL, SGD, digits, batches)
-        chex.assert_trees_all_close((many._replace(key=None), found), want, rtol=1e-6, atol=1e-7)
+        many, losses = take_steps(MODEL, SGD, digits, batches)
+        chex.assert_trees_all_close((many._replace(key=None), losses), want, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.core
@@ -142,10 +142,10 @@ def test_a_run_leaves_all_its_files_and_a_report(quick, monkeypatch, gradient):
     assert rows[-1]["step"] == 2 * math.ceil(summary["train_examples"] / summary["batch_size"])
     assert rows[-1]["test_accuracy"] == summary["test_accuracy"]
     assert 0 < summary["seconds_to_first_step"] < summary["seconds"]
-    found = arrays(where / "predictions.npz")
-    assert np.mean(found["y_true"] == found["y_pred"]) == summary["test_accuracy"]
-    assert found["loss"].mean() == pytest.approx(summary["test_loss"], rel=1e-5)
-    assert (np.diff(found["loss"][found["worst_index"]]) <= 0).all()
+    predictions = arrays(where / "predictions.npz")
+    assert np.mean(predictions["y_true"] == predictions["y_pred"]) == summary["test_accuracy"]
+    assert predictions["loss"].mean() == pytest.approx(summary["test_loss"], rel=1e-5)
+    assert (np.diff(predictions["loss"][predictions["worst_index"]]) <= 0).all()
     sizes = [array.size for array in arrays(where / "parameters.npz").values()]
     assert sum(sizes) == summary["parameters"]
     if compares:
@@ -168,12 +168,12 @@ def test_full_batch_mini_batch_and_online_are_batch_sizes(quick, batch_size):
 
 
 def test_training_stops_when_the_loss_stands_still_even_outside_the_main_thread(quick):
-    found, rule = [], "train.converge={epsilon: 10.0, window: 3}"
+    results, rule = [], "train.converge={epsilon: 10.0, window: 3}"
     overrides = ("train.epochs=50", rule)
-    thread = threading.Thread(target=lambda: found.append(quick(overrides=overrides)))
+    thread = threading.Thread(target=lambda: results.append(quick(overrides=overrides)))
     thread.start()
     thread.join()
-    ((_, summary, rows),) = found
+    ((_, summary, rows),) = results
     assert summary["status"] == "converged"
     assert len(rows) == 4
 
@@ -292,16 +292,16 @@ def test_the_memory_of_a_step_is_read_from_the_compiler():
 
 @pytest.mark.core
 def test_the_comparison_finds_a_wrong_rule(digits, monkeypatch):
-    def found():
+    def comparison():
         return compare(MODEL, LOSS, optax.sgd(0.1), *digits, batch_size=32)
 
     monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
-    assert max(p["max_relative_difference"] for p in found()["parameters"]) < 1e-5
+    assert max(p["max_relative_difference"] for p in comparison()["parameters"]) < 1e-5
     right = ops.relu.bwd_rule
     monkeypatch.setattr(
         ops.relu, "bwd_rule", lambda *args, **statics: 1.01 * right(*args, **statics)
     )
-    wrong = {p["path"]: p["max_relative_difference"] for p in found()["parameters"]}
+    wrong = {p["path"]: p["max_relative_difference"] for p in comparison()["parameters"]}
     assert wrong["1_dense/w"] == pytest.approx(0.01, rel=0.01)
     assert wrong["3_dense/w"] < 1e-5
 
@@ -312,6 +312,8 @@ def test_a_gradient_of_nothing_but_roundings_is_no_difference(monkeypatch):
     monkeypatch.setattr("fnn.runs.compare.ROUNDS", 1)
     text = STATE.replace(", dropout: {rate: 0.5}", "").replace("points: 64", "points: 200")
     run = prepare(parse(text, overrides=["train.batch_size=32"]))
-    found = {p["path"]: p["max_relative_difference"] for p in compare_experiment(run)["parameters"]}
-    assert "0_dense/b" in found
-    assert max(found.values()) < 1e-5
+    differences = {
+        p["path"]: p["max_relative_difference"] for p in compare_experiment(run)["parameters"]
+    }
+    assert "0_dense/b" in differences
+    assert max(differences.values()) < 1e-5

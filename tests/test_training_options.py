@@ -104,8 +104,8 @@ def test_the_average_is_the_weighted_mean_of_all_steps(decay):
         params = [state.params for state in states[:t]]
         stacked = jax.tree.map(lambda *ps: np.asarray(ps, np.float64), *params)
         want = jax.tree.map(functools.partial(np.average, axis=0, weights=weights), stacked)
-        found = jax.tree.map(lambda a: np.asarray(a, np.float64), evaluated_params(states[t - 1]))
-        chex.assert_trees_all_close(found, want, rtol=1e-6, atol=1e-7)
+        average = jax.tree.map(lambda a: np.asarray(a, np.float64), evaluated_params(states[t - 1]))
+        chex.assert_trees_all_close(average, want, rtol=1e-6, atol=1e-7)
 
 
 def test_the_average_leaves_out_a_step_that_is_skipped():
@@ -156,8 +156,8 @@ def test_a_polyak_step_is_the_loss_over_the_squared_gradient():
         want = jax.tree.map(lambda p, g: p - rate * g, state.params, gradients)
         return make_update(MODEL, LOSS, optimizer)(state, X, LABELS)[0].params, want
 
-    found, want = both(init(MODEL, optimizer, X.shape, 0))
-    chex.assert_trees_all_close(found, want, rtol=1e-5, atol=1e-6)
+    updates, want = both(init(MODEL, optimizer, X.shape, 0))
+    chex.assert_trees_all_close(updates, want, rtol=1e-5, atol=1e-6)
 
 
 # Rules that stop
@@ -228,14 +228,14 @@ def test_a_run_stops_early_and_keeps_the_average(tmp_path):
     for name, value in params.items():
         layer, parameter = name.split("/")
         tree.setdefault(layer, {})[parameter] = jnp.asarray(value)
-    found = make_evaluate(ready.model, ready.loss)(tree, {}, x, labels)
-    assert found.loss() == pytest.approx(summary["test_loss"], rel=1e-6)
+    evaluation = make_evaluate(ready.model, ready.loss)(tree, {}, x, labels)
+    assert evaluation.loss() == pytest.approx(summary["test_loss"], rel=1e-6)
 
 
 def test_a_run_in_bfloat16_leaves_arrays_that_numpy_reads(tmp_path):
     precision = "{params: bfloat16, compute: bfloat16, reduce: bfloat16}"
     _, summary, params = run(tmp_path, "train.epochs=2", f"precision={precision}")
     assert summary["status"] == "completed"
-    with np.load(tmp_path / "predictions.npz") as found:
-        assert found["scores"].dtype == found["loss"].dtype == np.float32
+    with np.load(tmp_path / "predictions.npz") as predictions:
+        assert predictions["scores"].dtype == predictions["loss"].dtype == np.float32
     assert {value.dtype for value in params.values()} == {np.dtype("float32")}

@@ -22,7 +22,7 @@ class _Dropout(OpLayer):
             raise ValueError(f"{self.name}: rate must be from 0 to 1, got {self.rate!r}")
 
     def call(self, params, state, x_shape, *, key=None, train=False):
-        """OpCall the op with the key when it trains; otherwise hand x on.
+        """Call the op with the key when it trains; otherwise hand x on.
 
         Raises ValueError where there is no key to train with.
         """

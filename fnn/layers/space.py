@@ -37,7 +37,7 @@ class Upsample(OpLayer):
     name = "upsample"
 
     def init(self, key, x_shape):
-        """Return the shape by arithmetic: tracing the op would allocate indices as long as an axis."""
+        """Return the shape by arithmetic: tracing would allocate indices as long as an axis."""
         del key
         return {}, {}, (x_shape[0], *self._size(x_shape), x_shape[-1])
 
