@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from . import sweep as sweep
     from . import testing as testing
     from . import train as train
-    from . import verify as verify
+    from . import verifier as verifier
     from .custom_op import OPS as OPS
     from .custom_op import op as op
     from .custom_op import rules as rules
+    from .verifier import verify as verify
 
 # jax 0.10, the newest for Python 3.11, hands XLA:CPU's reductions to a library that miscompiles
 # some of them (jax-ml/jax#39103). XLA reads its flags when JAX first computes something.
@@ -47,7 +48,7 @@ if sys.version_info < (3, 12) and _YNN not in os.environ.get("XLA_FLAGS", ""):
 
 _MODULES = (
     *("backprop", "bench", "config", "data", "example", "init", "layers", "loss", "models"),
-    *("ops", "report", "runs", "sweep", "testing", "train", "verify"),
+    *("ops", "report", "runs", "sweep", "testing", "train", "verifier"),
 )
 _FROM_OPS = ("OPS", "op", "rules")
 
@@ -56,6 +57,8 @@ def __getattr__(name: str) -> Any:
     """Import a module, or what belongs to ops, when it is first used."""
     if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
+    if name == "verify":
+        return importlib.import_module(".verifier", __name__).verify
     if name in _FROM_OPS:
         importlib.import_module(".ops", __name__)  # fills the table
         return getattr(importlib.import_module(".custom_op", __name__), name)
@@ -63,4 +66,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_FROM_OPS})
+    return sorted({*globals(), *_MODULES, *_FROM_OPS, "verify"})

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .verify import Report, verify
+from .verifier import Report, verify
 
 
 def assert_vjp(

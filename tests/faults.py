@@ -15,13 +15,13 @@ from jax.extend import core
 
 import fnn.ops  # noqa: F401 (it fills the table)
 from fnn.custom_op import OPS, Op
-from fnn.verify.cases import examples
-from fnn.verify.interpreter import operation, taken_in
-from fnn.verify.jaxprs import CUSTOM, INLINED, nested
-from fnn.verify.passes import by_rule
-from fnn.verify.probes import GIVEN, Probing
-from fnn.verify.subject import find
-from fnn.verify.values import to_dtype
+from fnn.verifier.cases import examples
+from fnn.verifier.interpreter import operation, taken_in
+from fnn.verifier.jaxprs import CUSTOM, INLINED, nested
+from fnn.verifier.passes import by_rule
+from fnn.verifier.probes import GIVEN, Probing
+from fnn.verifier.subject import find
+from fnn.verifier.values import to_dtype
 
 NAMES = [name for name, op in OPS.items() if op.__module__.startswith("fnn.")]
 """The ops of fnn, without those that tests define."""

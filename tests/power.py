@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.custom_op import OPS, Op
-from fnn.verify.core import run
+from fnn.verifier.core import run
 
 from .faults import NAMES, traced
 from .mutation.surgery import bind, equations, interpret, trace

@@ -114,7 +114,7 @@ def digest(op: Any) -> str:
     own = Path(sys.modules[op.__module__].__file__ or "")
     files = closure([own, *(ROOT / name for name in BASIS)])
     others = set((ROOT / "fnn" / "ops").glob("*.py")) - closure([own])
-    files = (files - others) | set((ROOT / "fnn" / "verify").rglob("*.py"))
+    files = (files - others) | set((ROOT / "fnn" / "verifier").rglob("*.py"))
     sha256 = hashlib.sha256()
     for path in sorted(files):
         sha256.update(f"{path.relative_to(ROOT)}\0{code(path)}\0".encode())
@@ -168,7 +168,7 @@ def prove(name: str) -> tuple[list[str], dict[str, Any]]:
     """Prove an op; return what is wrong, and the entry for the record."""
     start = time.perf_counter()
     from fnn.custom_op import OPS
-    from fnn.verify.core import run
+    from fnn.verifier.core import run
 
     from . import test_ops_meshes as meshes
     from .faults import missed_terms

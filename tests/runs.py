@@ -22,7 +22,7 @@ from fnn.ops.geometry import Sizes
 from fnn.train.plan import abstract_init
 from fnn.train.precision import FLOAT32
 from fnn.train.step import init, make_steps, make_update
-from fnn.verify.interpreter import interpreter
+from fnn.verifier.interpreter import interpreter
 
 ROOT = Path(__file__).parents[1]
 EVERY_LAYER = """

@@ -13,7 +13,7 @@ ORDER = [
     {"custom_op", "page", "progress"},
     {"ops", "init"},
     {"layers", "loss", "data"},
-    {"backprop", "verify", "bench", "models"},
+    {"backprop", "verifier", "bench", "models"},
     {"config", "testing"},
     {"train", "report"},
     {"runs"},

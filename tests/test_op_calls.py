@@ -11,7 +11,7 @@ from jax.extend import core
 
 from fnn.custom_op import OPS
 from fnn.errors import ShapeError
-from fnn.verify.interpreter import interpreter
+from fnn.verifier.interpreter import interpreter
 
 from .test_ops import NAMES
 

@@ -12,7 +12,7 @@ import pytest
 import fnn
 from fnn import ops
 from fnn.custom_op import OPS, Op
-from fnn.verify.core import run
+from fnn.verifier.core import run
 
 from .faults import NAMES, missed_terms, sample
 

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from fnn.custom_op import OPS
 from fnn.example import example, normal
 from fnn.ops import correlation
-from fnn.verify.programs import start
+from fnn.verifier.programs import start
 
 from .faults import NAMES
 

@@ -20,7 +20,7 @@ from fnn.export import load_trained
 from fnn.report import diff
 from fnn.report.run import read_run
 from fnn.runs import folder
-from fnn.verify.page import write_page
+from fnn.verifier.page import write_page
 
 from .report_runs import Page, edit_npz, make_run, report
 from .test_config_errors import GOOD
@@ -210,7 +210,7 @@ def test_the_error_of_a_function_is_shown_as_text(tmp_path):
 
     f.defvjp(lambda x: (x * x, x), backward)
     f.__name__ = EVIL
-    outcome = verify.verify(f, jnp.ones(3))
+    outcome = verify(f, jnp.ones(3))
     assert EVIL in str(outcome.findings)
     page = Page(write_page([outcome], tmp_path / "page.html").read_text("utf-8"))
     page.assert_harmless()

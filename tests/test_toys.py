@@ -11,7 +11,6 @@ from fnn.layers import LAYERS
 from fnn.models import MODELS
 
 from .runs import command as command
-from .runs import uncompared as uncompared
 
 CONFIG = """
 name: toys

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.verify.arguments import parse, read
-from fnn.verify.defects import DEFECTS
-from fnn.verify.jaxprs import first_nonlinear, without_rules
-from fnn.verify.questions import QUESTIONS
-from fnn.verify.verification import ALL
-from fnn.verify.votes import STEPS, richardson
+from fnn.verifier.arguments import parse, read
+from fnn.verifier.defects import DEFECTS
+from fnn.verifier.jaxprs import first_nonlinear, without_rules
+from fnn.verifier.questions import QUESTIONS
+from fnn.verifier.verification import ALL
+from fnn.verifier.votes import STEPS, richardson
 
 
 def ruled(body, fwd, bwd, **options):

@@ -10,7 +10,7 @@ import pytest
 from fnn import cli
 from fnn.custom_op import Op
 from fnn.ops import identity
-from fnn.verify import command
+from fnn.verifier import command
 
 MODULE = '''
 import jax

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.extend import core
 
-from fnn.verify.interpreter import PRIMITIVES, interpreter
-from fnn.verify.jaxprs import equations
+from fnn.verifier.interpreter import PRIMITIVES, interpreter
+from fnn.verifier.jaxprs import equations
 
 from .interpreted import LEFT_TO_XLA, SECTIONS
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from fnn.verify.defects import DEFECTS
+from fnn.verifier.defects import DEFECTS
 
 from .mutation import __main__ as command
 from .mutation.equivalent import EQUIVALENT

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from fnn.errors import FnnError
-from fnn.verify import command, maps, page, words
-from fnn.verify.defects import DEFECTS
-from fnn.verify.report import Finding, Picture, Report
+from fnn.verifier import command, maps, page, words
+from fnn.verifier.defects import DEFECTS
+from fnn.verifier.report import Finding, Picture, Report
 
 FACTOR = Finding(
     *("factor", "gamma", "", (3,), 1.25, 0.625, 1e-11, "float64", "normal numbers"),

@@ -200,27 +200,27 @@ def compare(
             f"its config: fnn compare {run / 'config.yaml'} {' '.join(overrides)}"
         )
     ready = prepare(load(run / "config.yaml" if run else experiment, overrides or ()))
-    found = compare_experiment(ready)
+    comparison = compare_experiment(ready)
     if run:
-        write_json(run / "comparison.json", found)
+        write_json(run / "comparison.json", comparison)
         write_report(run)
     if as_json:
-        print_json({"name": ready.config.name, **found})
+        print_json({"name": ready.config.name, **comparison})
         return
     print_table(
         f"{ready.config.name}: gradients by hand against jax.grad, one batch",
         ("parameter", "shape", "largest relative difference"),
         [
             (p["path"], shape(p["shape"]), f"{p['max_relative_difference']:.1e}")
-            for p in found["parameters"]
+            for p in comparison["parameters"]
         ],
     )
-    times, temporary = found["step_time_us"], found["temp_bytes"]
+    times, temporary = comparison["step_time_us"], comparison["temp_bytes"]
     print_table(
         "one training step; above 1 the hand-written rules win",
         ("", "by hand", "autodiff", "autodiff / by hand"),
         [
-            ("µs", *(f"{times[g]:,.1f}" for g in times), f"{found['step_time_ratio']:.2f}"),
+            ("µs", *(f"{times[g]:,.1f}" for g in times), f"{comparison['step_time_ratio']:.2f}"),
             (
                 "temporary bytes",
                 *("–" if temporary[g] is None else f"{temporary[g]:,}" for g in temporary),

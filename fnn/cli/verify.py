@@ -79,8 +79,8 @@ def verify(
     Exit with status 1 if a rule fails.
     """
     ask_for_devices(2)  # the checks split arrays over devices
-    from ..verify import command
-    from ..verify.page import write_page
+    from ..verifier import command
+    from ..verifier.page import write_page
 
     if html and not html.parent.is_dir():
         raise FnnError(f"{html}: there is no folder {html.parent}")

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from fnn.verify.arguments import Domain, read
-from fnn.verify.defects import DEFECTS
+from fnn.verifier.arguments import Domain, read
+from fnn.verifier.defects import DEFECTS
 
 from .rule import Rule
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
-from fnn.verify.arguments import parse
-from fnn.verify.values import draw, to_dtype
+from fnn.verifier.arguments import parse
+from fnn.verifier.values import draw, to_dtype
 
 from .operator import is_inexact
 from .rule import Rule

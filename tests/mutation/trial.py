@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from fnn.verify.core import run
+from fnn.verifier.core import run
 
 from .equivalent import EQUIVALENT
 from .operators import OPERATORS

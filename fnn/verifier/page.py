@@ -25,7 +25,7 @@ def page(reports: Sequence[Report]) -> str:
     """Return the page of some reports as HTML; the same reports give the same text."""
     ops = [(f"op{i}", report) for i, report in enumerate(reports)]
     return pages.render(
-        "fnn.verify",
+        "fnn.verifier",
         "page.html",
         ops=ops,
         wrong=[(anchor, report) for anchor, report in ops if not report.ok],

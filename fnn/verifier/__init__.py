@@ -1,8 +1,6 @@
 """The verifier: `fnn.verify(f, ...)` checks a backward rule and explains every verdict."""
 
-import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from .core import run
@@ -41,14 +39,3 @@ def verify(
     pass instead.
     """
     return run(f, args, statics, definition, vary)
-
-
-class _Module(ModuleType):
-    """A module that is a function as well: both `fnn.verify(f)` and `fnn.verify.Report` work."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Report:
-        """Call `fnn.verify.verify`."""
-        return verify(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _Module
