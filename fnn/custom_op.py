@@ -14,10 +14,11 @@
     def relu_bwd(y, dy):
         return jnp.where(y > 0, dy, 0)
 
-The decorated body is the definition: textbook mathematics, differentiable by JAX; it is the
-oracle and never runs in training. `fwd` is the fast forward pass and returns the residuals for the
-backward pass; `bwd` is the chain rule, the transposed Jacobian times the cotangent. This file is
-the one place that touches `jax.custom_vjp`, and does once what every rule would repeat.
+The decorated body is the definition: textbook mathematics, differentiable by JAX. It is the
+oracle, and training runs it only inside `rules("autodiff")`. `fwd` is the fast forward pass and
+returns the residuals for the backward pass; `bwd` is the chain rule, the transposed Jacobian times
+the cotangent. This file is the one place that touches `jax.custom_vjp`, and does once what every
+rule would repeat.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """The metrics of a training, one row per metric: name, function, direction and format.
 
-A new metric is one row of METRICS and its name in `MetricName`. Rows of metrics.jsonl, summaries,
-sweeps, `fnn diff`, tables of reports, progress and the command line follow the table.
+A new metric is one row of METRICS and its name in `MetricName`; configs/schema.json is then
+written again. Rows of metrics.jsonl, summaries, sweeps, `fnn diff`, tables of reports and progress
+follow the table; headlines keep naming the loss and the accuracy.
 """
 
 import math

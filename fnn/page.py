@@ -31,7 +31,10 @@ def write(path: Path, page: str) -> Path:
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(page.encode("utf-8", "replace"))
+        with unfinished.open("wb") as file:
+            file.write(page.encode("utf-8", "replace"))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
         raise FnnError(f"{path}: cannot be written: {error.strerror}") from error

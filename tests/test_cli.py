@@ -94,6 +94,7 @@ def test_compare_a_run(fnn, monkeypatch):
     written = json.loads((run / "comparison.json").read_bytes())
     assert written == {key: value for key, value in comparison.items() if key != "name"}
     assert (run / "report.html").read_bytes() != before
+    assert "the losses differ by" in fnn("compare", run)[1]
     assert "is a run, whose config is fixed" in fnn("compare", run, "seed=1")[2]
 
 

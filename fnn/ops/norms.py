@@ -1,7 +1,7 @@
-"""Normalisation of vectors: each to a mean, a size or a length of its own, whatever its batch.
+"""Normalisation within an example: of rows, vectors, weights or neighbouring channels.
 
 With x̂ = (x - μ) r and r = 1/σ, the Jacobian of x̂ by x is r (I - 1/n - x̂ x̂ᵀ/n): it takes out of
-a cotangent its mean, and its part along x̂. What has no mean taken out keeps the first of these.
+a cotangent its mean, and its part along x̂. Where no mean is subtracted (rms_norm), the mean stays.
 """
 
 import jax
@@ -147,7 +147,7 @@ def rms_norm_bwd(residuals, dy, *, eps):
     source="cosine similarity; in networks: Wang, Xiang, Cheng & Yuille 2017, arXiv:1704.06369",
 )
 def l2_normalize(x, *, axis: int = -1, eps: float = 1e-12):
-    """Give every vector along `axis` the length 1; one much shorter than √ε is only enlarged.
+    """Give every vector along `axis` the length 1; one much shorter than √ε is divided by √ε.
 
         r = 1/√(Σ x² + ε),   y = x r,   x̄ = r (ȳ - y Σ ȳ y)
 
@@ -251,7 +251,7 @@ def weight_norm_bwd(residuals, dw, *, eps):
 def local_response_norm(
     x, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ):
-    """Divide every channel by what it and its neighbours show at the same place.
+    """Divide every channel by a power of k + α Σ x² over it and its neighbours.
 
         dᵢ = k + α Σⱼ xⱼ²,   yᵢ = xᵢ dᵢ^-β,   j from i - ⌊size/2⌋ to i + ⌊(size-1)/2⌋
 

@@ -38,7 +38,7 @@ from .results import model_arrays, write_results
 from .resume import check_position, same_since
 
 ROLL_BACKS = 10
-"""Times that a training returns to a checkpoint before it counts as diverged."""
+"""After this many returns to a checkpoint, the next loss that is not finite ends the run."""
 
 
 def train(
@@ -96,7 +96,8 @@ def _train(
     writer = Checkpoints(folder / "checkpoints", rule.keep_last, rule.keep_best)
     with stoppable() as stop_requested, contextlib.closing(writer):
         fit = Fit(experiment, folder, writer, checkpoint, progress or Silent(), stop_requested)
-        files.write_text(folder / "config.yaml", configs.dump(config))  # which the state fits
+        # Only now: a state that does not fit the config is refused before it replaces the old one.
+        files.write_text(folder / "config.yaml", configs.dump(config))
         fit.train()
         assert fit.evaluation is not None
         (history,) = fit.histories

@@ -38,7 +38,7 @@ class History:
 
     @property
     def step(self) -> int:
-        """The number of steps taken, or passed over."""
+        """The number of steps done, including those that `on_nan` skipped."""
         return self.position.step(self.steps_per_epoch)
 
     @property

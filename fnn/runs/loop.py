@@ -1,4 +1,5 @@
-"""The training loop: chunks of steps, evaluations, checkpoints, for one run or many in step.
+"""The training loop: chunks of steps, evaluations, checkpoints, for one run or several that advance
+together.
 
 `Fit` of fnn.runs takes the steps of one run, `SweepFit` of fnn.sweep those of many in one program.
 All that the numbers depend on is in `state` and `histories`, and both go into every checkpoint.
@@ -39,7 +40,7 @@ class Silent:
 
 
 class Loop:
-    """The training of runs that take their steps together, from the first or a checkpoint on.
+    """The training of runs that take their steps together, from step 0 or from a checkpoint.
 
     Arrays of several runs have an axis of runs first. A subclass provides the way to step.
     """
@@ -77,7 +78,7 @@ class Loop:
 
     @property
     def step(self) -> int:
-        """The number of steps taken, or passed over."""
+        """The number of steps done, including those that `on_nan` skipped."""
         return max(history.step for history in self.histories)
 
     @property
@@ -91,7 +92,7 @@ class Loop:
         self.progress.start(self.experiment.config.train.epochs, per_epoch, self.step)
         self._chunks: Generator[Chunk] | None = None
         try:
-            while active := self._active():  # all have taken the same steps
+            while active := self._active():  # these have the same position
                 if active[0].position.done == per_epoch:
                     self._end_epoch()
                 elif distributed.any_process(bool(self.stop_requested())):
@@ -133,7 +134,7 @@ class Loop:
             self.save()
 
     def handle_nonfinite(self, history: History, losses: np.ndarray) -> bool:
-        """Apply `on_nan` to a chunk's losses; return whether the position was moved."""
+        """Apply `on_nan` to a chunk's losses; return whether training rolled back."""
         del losses
         if self.experiment.config.train.on_nan != "skip":
             history.status = "diverged"

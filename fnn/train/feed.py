@@ -26,11 +26,11 @@ from .mesh import Placement, one_device
 STEPS = 256
 """Steps of one chunk, at most: enough to hide the overhead of a call, few enough for progress."""
 MULTIPLY_ADDS = 2 * 10**10
-"""Of one example's forward pass, times examples: a chunk takes seconds, not minutes."""
+"""The most multiply-adds of forward passes in one chunk, so that it takes seconds."""
 CHUNK_BYTES = 64 * 2**20
 """Bytes of streamed examples in one chunk, at most, unless a single batch is larger."""
 AHEAD = 2
-"""Chunks whose examples are read, or wait, while another is computed."""
+"""The number of chunks that are read ahead of the one being computed."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Chunk(NamedTuple):
     batches: np.ndarray  # which examples of the data
     x: jax.Array
     labels: jax.Array
-    indices: np.ndarray | None  # the same examples, as they lie in x; None if x is the batches
+    indices: np.ndarray | None  # rows of x per batch; None if x has the axes (steps, batch size)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .precision import FLOAT32, LossScale, Precision, cast, first_scale, take_if
 Gradient = Literal["manual", "autodiff", "backprop"]
 
 FETCH_BYTES = 4 * 2**20
-"""Bytes of examples copied out of the data at once: as much as a processor's cache holds."""
+"""Bytes of examples copied out of the data at once: about one CPU cache."""
 SMALL_BATCH = 32 * 2**10
 """Bytes of a batch below which each step copies its own."""
 
@@ -139,11 +139,10 @@ def make_steps(
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """Compile many steps into one program, which donates its argument `state`.
 
-    The program takes the state, all the data x (n, ...) and labels (n,), resident on the device,
-    and `batches` (steps, batch size), the examples of each step; or, with None in their place,
-    x (steps, batch size, ...) and labels (steps, batch size). It returns the state and the
-    loss of every step (steps,). With a placement, a state of the shapes of `like` stays laid out
-    over its devices.
+    The program takes the state, x, labels and batches. Data on the device are x (n, ...), labels
+    (n,) and batches (steps, batch size) of indices. Without batches (None), x (steps, batch size,
+    ...) and labels (steps, batch size) are the batches. It returns the state and the loss of every
+    step (steps,). With a placement, a state of the shapes of `like` stays laid out on its devices.
     """
 
     def steps(state, x, labels, batches):
