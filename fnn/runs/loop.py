@@ -55,11 +55,11 @@ class Loop:
         self,
         experiment: Experiment,
         histories: Sequence[History],
-        checkpoints: Checkpoints,
+        store: Checkpoints,
         progress: Progress,
         stop_requested: Callable[[], int],
     ) -> None:
-        self.experiment, self.histories, self.checkpoints = experiment, histories, checkpoints
+        self.experiment, self.histories, self.checkpoints = experiment, histories, store
         self.progress, self.stop_requested = progress, stop_requested
         self.evaluation: Evaluation | None = None  # the last one, of all runs
         self.earlier_seconds, self.first_step_at = 0.0, math.nan
