@@ -119,7 +119,7 @@ def right_at_first(v: Verification) -> bool:
 
 NUMERICS = ("digits", "limits", "poison")
 WRONG = {"value": NUMERICS, "cotangent": NUMERICS}
-"""The rounding of a rule that is wrong shows nothing."""
+"""A wrong value or cotangent makes the questions of numerics pointless."""
 TRANSFORMABLE = (in_float64, right_at_first)
 QUESTIONS = (
     Question(

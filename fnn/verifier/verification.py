@@ -20,7 +20,7 @@ from .trials import Answer, Answers, Mismatch, Trial
 ALL = "all later questions"
 UNBOUNDED = 1e300
 TRANSFORMS = ("jit", "vmap", "remat", "scan", "devices", "second order")
-"""Programs differ under these. So may the rounding of a part that is cast to a narrower dtype."""
+"""These compile another program, in which a cast to a narrower dtype may round otherwise."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ class Verification:
 
     @functools.cached_property
     def cast(self) -> float:
-        """The rounding of the narrowest dtype in a float64 call."""
+        """The eps of the narrowest dtype to which a float64 call casts."""
         return mathematics.cast(self.probing, True)
 
     def worst(self) -> dict[str, Picture]:
-        """Return for each cotangent the trial of ordinary numbers with the largest error."""
+        """Return, per cotangent, the picture of the passing trial nearest to its tolerance."""
         nearest: dict[str, tuple[float, Picture]] = {}
         for trial in self.verdict.trials:
             if trial.probe.kind != "ordinary" or not trial.case.original:
@@ -120,7 +120,7 @@ class Verification:
             findings.extend(self.finding(defect, "", [evidence]))
 
     def finding(self, defect: str, why: str, alike: Sequence[Mismatch]) -> Iterator[Finding]:
-        """Yield the finding of the first of some mismatches, unless XLA's fusion alone makes it.
+        """Yield the finding of the first mismatch, unless its numbers are finite uncompiled.
 
         They are mismatches of one array; the finding's call is the smallest of theirs.
         """
